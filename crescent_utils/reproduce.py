@@ -1,0 +1,203 @@
+"""The `crescent` command: run the notebooks with papermill, skip what is done, report, look at the machine.
+
+Exit status: 0 done, 1 a stage failed, 2 bad input, which is named before any model loads.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import benchmarks, params, runs
+
+DONE, FAILED, BAD_INPUT = 0, 1, 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["doctor"]:
+        from . import doctor
+
+        return doctor.main(arguments[1:])
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.do(parsed))
+    except (params.ParameterError, runs.RunError, benchmarks.BenchmarkError) as error:
+        print(f"crescent: {error}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="crescent", description="Reproduce, check and extend self-improvement of language models."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run the six notebooks with a profile, skipping what is done")
+    run.add_argument("profiles", nargs="+", metavar="PARAMS.yaml", type=Path, help="profile; later files win")
+    run.add_argument(
+        "-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help="override one parameter"
+    )
+    run.add_argument("--from", dest="first", choices=params.STAGES, default=params.STAGES[0], help="first stage to run")
+    run.add_argument("--to", dest="last", choices=params.STAGES, default=params.STAGES[-1], help="last stage to run")
+    run.add_argument("--force", action="store_true", help="run stages again that are complete (what is sampled stays)")
+    run.set_defaults(do=_run)
+    report = commands.add_parser("report", help="write one HTML file about one or several runs")
+    report.add_argument("runs", nargs="+", metavar="RUN", help="name of a run under outputs/, or its folder")
+    report.add_argument("-o", "--output", type=Path, help="where to (default: report.html in the first run's folder)")
+    report.set_defaults(do=_report)
+    commands.add_parser("doctor", help="say what this machine can run, and what is left over from a killed run")
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    values = params.load_profile(arguments.profiles, arguments.overrides)
+    stages = params.STAGES[params.STAGES.index(arguments.first) : params.STAGES.index(arguments.last) + 1]
+    if not stages:
+        raise params.ParameterError(f"--to {arguments.last}: comes before --from {arguments.first}; swap them")
+    _check_input(values)
+    settings = params.build(stages[0], params.for_stage(stages[0], values))
+    print(
+        f"run {settings.run}: {', '.join(str(path) for path in arguments.profiles)}; engine {_engine(settings)}",
+        flush=True,
+    )
+    for stage in stages:
+        status = _run_stage(stage, values, force=arguments.force)
+        if status != DONE:
+            return status
+    if stages[-1] == "evaluate":
+        _finish(runs.run_folder(settings))
+    return DONE
+
+
+def _check_input(values: dict[str, Any]) -> None:
+    """Find out now what could not be had in an hour: benchmarks, the model's folder, the domain's prompts."""
+    from . import prompts
+
+    evaluate = params.build("evaluate", params.for_stage("evaluate", values))
+    dedup = params.build("dedup", params.for_stage("dedup", values))
+    for text in (evaluate.solve_prompt,):
+        prompts.get_domain(evaluate.domain, solve=text, rewrite=dedup.rewrite_prompt)
+    for name in evaluate.benchmarks or prompts.get_domain(evaluate.domain).benchmarks:
+        if name not in benchmarks.names():
+            benchmarks.load(name)
+    for name in ("model", "student"):
+        text = str(values.get(name, ""))
+        if text.startswith((".", "/", "~")) and not (Path(text).expanduser() / "config.json").exists():
+            raise params.ParameterError(
+                f"{name}: {text!r} is no model folder (no config.json there); allowed: 'bundled', a folder, a hub id"
+            )
+
+
+def _engine(settings: params.Common) -> str:
+    from . import generate
+
+    name, why = generate.choose_engine(settings)
+    return f"{name} ({why})"
+
+
+def _run_stage(stage: str, values: dict[str, Any], *, force: bool) -> int:
+    """Run one notebook unless it is current; print one line."""
+    import papermill
+
+    own = params.for_stage(stage, values)
+    settings = params.build(stage, own)
+    folder = runs.run_folder(settings)
+    label = f"  {runs.NOTEBOOKS[stage]:<12}"
+    if not force and runs.is_current(stage, settings):
+        print(f"{label} unchanged, skipped", flush=True)
+        return DONE
+    folder.mkdir(parents=True, exist_ok=True)
+    source, target = (
+        runs.ROOT / "notebooks" / f"{runs.NOTEBOOKS[stage]}.ipynb",
+        folder / f"{runs.NOTEBOOKS[stage]}.ipynb",
+    )
+    print(f"{label} running …", end="", flush=True)
+    started = time.monotonic()
+    try:
+        with _quiet_papermill():
+            papermill.execute_notebook(
+                source, target, parameters=own, progress_bar=False, log_output=False, kernel_name="python3"
+            )
+    except papermill.PapermillExecutionError as error:
+        print(
+            f"\r{label} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n    see {_short(target)}",
+            flush=True,
+        )
+        return FAILED
+    except Exception as error:  # a dead kernel, a full disk: papermill raises many kinds
+        print(f"\r{label} failed: {type(error).__name__}: {error}\n    see {_short(target)}", flush=True)
+        return FAILED
+    manifest = runs.read_manifest(folder, stage)
+    if manifest is None:  # a dead kernel leaves cells that read "completed"; only the manifest says that it is done
+        print(f"\r{label} failed: it ended without a manifest; see {_short(target)}", flush=True)
+        return FAILED
+    counts = ", ".join(f"{name} {count:,}" for name, count in manifest["counts"].items())
+    print(f"\r{label} {time.monotonic() - started:6.0f} s  {counts}", flush=True)
+    return DONE
+
+
+@contextlib.contextmanager
+def _quiet_papermill() -> Any:
+    """Keep papermill's log lines out of the progress lines, and find the kernel of this very environment."""
+    import logging
+
+    logger = logging.getLogger("papermill")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{before}"
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        os.environ["PATH"] = before
+
+
+def _finish(folder: Path) -> None:
+    import pandas as pd
+
+    from . import report
+
+    comparisons = pd.read_parquet(folder / "evaluate" / "comparisons.parquet")
+    print("\n" + report.result_table(comparisons))
+    target = report.write_report([folder], folder / "report.html", defaults=_defaults())
+    print(f"\nreport: {_short(target)}")
+
+
+def _defaults() -> dict[str, Any]:
+    """Return every parameter's default, for the report to show what a run changed."""
+    return {name: field.default for model in params.MODELS.values() for name, field in model.model_fields.items()}
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from . import report
+
+    folders = [_find_run(name) for name in arguments.runs]
+    target = report.write_report(folders, arguments.output or folders[0] / "report.html", defaults=_defaults())
+    print(_short(target))
+    return DONE
+
+
+def _find_run(name: str) -> Path:
+    for folder in (Path(name), runs.ROOT / "outputs" / name):
+        if any((folder / stage / "manifest.json").exists() for stage in params.STAGES):
+            return folder
+    known = sorted(p.name for p in (runs.ROOT / "outputs").glob("*") if p.is_dir())
+    raise runs.RunError(f"{name}: no run of this name has a finished stage; there: {', '.join(known) or 'none'}")
+
+
+def _short(path: Path) -> str:
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
