@@ -168,9 +168,7 @@ def make_venv(prefix: Path, afresh: bool) -> None:
     if prefix.exists():
         say(f"removing {prefix.name}, which is broken or of another kind")
         shutil.rmtree(prefix)
-    made = subprocess.run(
-        [sys.executable, "-m", "venv", str(prefix)], capture_output=True, text=True, check=False
-    )
+    made = subprocess.run([sys.executable, "-m", "venv", str(prefix)], capture_output=True, text=True, check=False)
     if made.returncode:
         raise SetupError(made.stdout[-1500:] + made.stderr[-1500:] + "\n" + install.explain(made.stderr))
 

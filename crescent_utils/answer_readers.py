@@ -7,18 +7,11 @@ stretch of text at a bounded number of places, so that hostile texts cost linear
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Iterator
 
-from crescent_utils.normal_form import (
-    CURRENCY,
-    NUMBER_WORDS,
-    VALUE,
-    is_number,
-    normal_form,
-    plain,
-    value_of,
-    without_latex,
-)
+from crescent_utils.normal_form import NUMBER_WORDS, is_number, normal_form, plain, without_latex
+from crescent_utils.number_scan import Found, is_stated, numbers
 
 _WINDOW = 50_000  # ours: a solution is read from so many characters before its end
 _TAIL = 6_000  # ours: how far from the end an answer that no mark announces may stand
@@ -27,17 +20,10 @@ _BOX = 4_000  # ours: the longest content of \boxed{} that is read
 _TRIES = 24  # ours: how many marks of a kind are tried, the last one first
 _NONE = ""  # an answer that says there is none
 
-_NUMBER = re.compile(
-    rf"(?<![\w.])(?P<sign>(?<![)\]}}%$])-(?=[\S])|(?<=[=:][ ])-[ ])?{CURRENCY}?[ ]?(?P<inner>(?<=\$)-)?{VALUE}",
-    re.X | re.I,
-)
-_NO_VALUE = re.compile(r"(?:st|nd|rd|th)\b|[.)](?=\s+[A-Z*])", re.I)
 _SPOKEN = re.compile(
     rf"(?:negative |minus )?(?:an? )?{NUMBER_WORDS}(?:[ -](?:halves|half|thirds?|quarters?|fourths?|fifths?)\b)?", re.I
 )
-_OPERATOR = re.compile(
-    r"[ ]?(?:[a-zA-Z$%]{0,12}[ ])?(?:[-+*/×÷x^] ?[\d$(]|(?:times|plus|minus|divided|multiplied)\b)",
-)
+_OPERATOR = re.compile(r"[ ]?(?:[a-zA-Z$%]{0,12}[ ])?(?:[-+*/×÷x^] ?[\d$(]|(?:times|plus|minus|divided|multiplied)\b)")
 _ANNOTATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _NEXT_QUESTION = re.compile(
     r"\n\s{0,8}(?:#{1,4} )?(?:\*\*)?(?:Q|Question|Problem|Human|User|Example)(?: \d+)?(?:\*\*)?\s*:"
@@ -53,19 +39,14 @@ _ANNOUNCED = re.compile(
 _LABEL = re.compile(r"(?:^|\n)[ \t>*]{0,8}A(?:ns)?\*{0,2}[.:]\*{0,2}[ \t]{0,8}(?=\S)")
 _HEADING = re.compile(r"\s*(?:step|part)\s*\d|\s*\d+[.)]\s+\S", re.I)
 _CALLED = re.compile(r"[\s*_$:]*(?:(?:the )?(?:final )?(?:answer|result|solution)\b(?: is)?[\s*_:]*)?", re.I)
-_STOP = re.compile(
-    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\n\d)(?<!\n\d\d)[.!?](?=[\s\"')\]*]|$)|\n|;\s",
+_STOP = re.compile(  # begins with a plain set of signs, which is searched for several times faster
+    r"[.!?\n;](?:(?<=\n)|(?<=;)(?=\s)|(?=[\s\"')\]*]|$)(?<=[.!?])"
+    r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\n\d\.)(?<!\n\d\d\.))"
 )
 _UNKNOWN = re.compile(
     r"\s*\**(?:un(?:known|determined|defined|clear)\b|can ?not\b|can't\b|not (?:enough|possible|known|given"
     r"|determin)"
     r"|impossible\b|there is (?:no|not)\b|none\b|n/a\b|insufficient\b|indeterminate\b)",
-    re.I,
-)
-_STATES = re.compile(
-    r"(?:\b(?:is|are|was|were|be|equals|equal to|gets?|gives?|makes?|making|leaves|yields|total of|left with"
-    r"|takes?|needs?|spends?|spent|earns?|earned|pays?|paid|has|have|costs?)"
-    r"|[=≈])[ *_$]*(?:(?:about|approximately|only|still|exactly|now|then) )?[*_$]*$",
     re.I,
 )
 _CUE = re.compile(
@@ -74,41 +55,28 @@ _CUE = re.compile(
     re.I,
 )
 _ASIDE = re.compile(
-    r"\W*(?:note|check|verif|let me|let's (?:check|verify)|remember|for example|this is an?\b|this can"
+    r"\W*(?:(?:a )?reminder|note|check|verif|let me|let's (?:check|verify)|remember|for example|this is an?\b|this can"
     r"|you can|we can|"
     r"i hope|if you|hope|please|here|in this (?:example|case)|keep in mind|source|reference)",
     re.I,
 )
 _BECAUSE = re.compile(r"(?<!and )(?<!, )\b(?:because|since)\b", re.I)
 _IS_ANSWER = re.compile(
-    r"[^.\d]{0,20}\bis (?:indeed )?(?:the|your|our) (?:correct |final )?(?:answer|result|solution)\b",
-    re.I,
+    r"[^.\d]{0,20}\bis (?:indeed )?(?:the|your|our) (?:correct |final )?(?:answer|result|solution)\b", re.I
 )
 _ROUNDS = re.compile(r"\bround(?:s|ed|ing)?(?: (?:up|down|off|it|this|that))* to (?:about )?$", re.I)
 _PLACES = re.compile(r" (?:decimal|significant|place|digit)", re.I)
 _BOLD = re.compile(r"\*\*([^*\n]{1,120})\*\*")
 
 
-def _numbers(text: str) -> list[re.Match[str]]:
-    """The numbers of a short text that can be an answer: no ordinals, no list labels."""
-    found = []
-    for match in _NUMBER.finditer(text):
-        follows = _NO_VALUE.match(text, match.end())
-        before = text[: match.start()].rstrip() if follows else ""
-        if follows and (not before or (follows[0].isalpha() and before[-1] != "=")):
-            continue
-        found.append(match)
-        if len(found) > 2000:
-            break
-    return found
-
-
-def _value(match: re.Match[str], text: str) -> str:
-    return value_of(match, is_ratio="ratio" in text)
+def last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
+    """The last of some matches, found in constant space."""
+    final = deque(matches, maxlen=1)
+    return final[0] if final else None
 
 
 def _symbolic(text: str) -> str | None:
-    """A short answer in LaTeX that is no plain number, such as 2\\sqrt{3}."""
+    """A short answer in LaTeX that is no plain number, such as twice a root."""
     inner = text.strip(" .*").removeprefix("\\(").removesuffix("\\)").strip(" $.")
     if "\\" not in inner or len(inner) > 200:
         return None
@@ -121,18 +89,18 @@ def _announced(payload: str) -> str | None:
     if form := _symbolic(payload):
         return form
     payload = without_latex(payload)
-    found = _numbers(payload)
+    found = numbers(payload)
     if not found:
         spoken = _SPOKEN.search(payload)
         return normal_form(spoken[0]) if spoken else None
     equals = max(payload.rfind("="), payload.rfind("≈"))
-    behind = [m for m in found if m.start() > equals]
+    behind = [m for m in found if m.start > equals]
     if equals >= 0 and behind:
-        return _value(behind[0], payload)
-    if _OPERATOR.match(payload, found[0].end()):
-        return _value(found[-1], payload)
-    refuted = len(found) > 1 and payload[: found[0].start()].rstrip(" $*").endswith("not")
-    return _value(found[1 if refuted else 0], payload)
+        return behind[0].value
+    if _OPERATOR.match(payload, found[0].end):
+        return found[-1].value
+    refuted = len(found) > 1 and payload[: found[0].start].rstrip(" $*").endswith("not")
+    return found[1 if refuted else 0].value
 
 
 def _sentence_from(text: str, start: int) -> str:
@@ -174,7 +142,7 @@ def after_hashes(text: str) -> str | None:
 
 
 def boxed(text: str) -> str | None:
-    """The content of the last \\boxed{} that has one."""
+    """The content of the last box (boxed in LaTeX) that has one."""
     for at in _positions(text, "boxed{"):
         depth = 1
         content = text[at + 6 : at + 6 + _BOX]
@@ -195,12 +163,12 @@ def boxed(text: str) -> str | None:
 def _words_or_number(content: str, form: str) -> str:
     """A box that holds a number among words is that number, else its words or pair of numbers."""
     simple = without_latex(content[:_PAYLOAD])
-    one = len(_numbers(simple)) == 1 and re.search(r"[^\W\d_]{2}", simple)
+    one = len(numbers(simple)) == 1 and re.search(r"[^\W\d_]{2}", simple)
     return (_announced(simple) or form) if one or "=" in simple else form
 
 
 def stated(text: str) -> str | None:
-    """ "The answer is 18", "Answer: 18", "A: 18": the last of them that holds an answer."""
+    """What is called the answer: "The answer is 18", "Answer: 18", "A: 18": the last of them that holds an answer."""
     lower = text.lower() if text.isascii() else text
     for at in _positions(lower, "nswer"):
         mark = _ANNOUNCED.match(text, at - 1) if at else None
@@ -211,44 +179,48 @@ def stated(text: str) -> str | None:
             found = _announced(payload)
             if found is not None:
                 return found
-    label = None
-    for label in _LABEL.finditer(text):
-        pass
+    label = last(_LABEL.finditer(text)) if "A" in text else None
     return _announced(_sentence_from(text, label.end())) if label else None
 
 
 def _concluded(sentence: str) -> str | None:
     """The answer in a sentence without a mark: in bold, behind "=", behind "is", or its last number."""
     sentence = without_latex(sentence)
-    found = _numbers(sentence)
+    found = numbers(sentence)
     if not found:
         return None
     because = _BECAUSE.search(sentence)
-    found = [m for m in found if because and m.start() < because.start()] or found
+    found = [m for m in found if because and m.start < because.start()] or found
     if named := _named(sentence, found):
-        return _value(named, sentence)
+        return named.value
     if len(found) == 1:
-        return _value(found[0], sentence)
-    bold = [m for m in _BOLD.finditer(sentence) if _numbers(m[1])]
+        return found[0].value
+    bold = [m for m in _BOLD.finditer(sentence) if numbers(m[1])]
     if bold:
         return _announced(bold[-1][1])
     equals = max(sentence.rfind("="), sentence.rfind("≈"))
     if equals >= 0:
-        behind = [m for m in found if m.start() > equals]
+        behind = [m for m in found if m.start > equals]
         if behind:
-            return _value(behind[0], sentence)
-    stated = [m for m in found if _STATES.search(sentence, max(0, m.start() - 40), m.start())]
-    return _value((stated or found)[-1], sentence)
+            return behind[0].value
+    stated = [m for m in found if is_stated(sentence, m.start)]
+    return (stated or found)[-1].value
 
 
-def _named(sentence: str, found: list[re.Match[str]]) -> re.Match[str] | None:
+def _named(sentence: str, found: list[Found]) -> Found | None:
     """The number that the sentence calls its answer ("12 is the answer"), or to which it rounds."""
-    for match in reversed(found):
-        if _IS_ANSWER.match(sentence, match.end()):
-            return match
-        if _ROUNDS.search(sentence, max(0, match.start() - 40), match.start()) and not _PLACES.match(sentence, match.end()):
-            return match
+    answer, rounds = " is " in sentence, "round" in sentence
+    for number in reversed(found) if answer or rounds else ():
+        if answer and _IS_ANSWER.match(sentence, number.end):
+            return number
+        before = _ROUNDS.search(sentence, max(0, number.start - 40), number.start) if rounds else None
+        if before and not _PLACES.match(sentence, number.end):
+            return number
     return None
+
+
+def _sentence_start(text: str, low: int, high: int) -> int:
+    return max((m.end() for m in _STOP.finditer(text, low, high + 1) if m.end() <= high), default=0)
 
 
 def _sentences_from_end(text: str, most: int) -> Iterator[str]:
@@ -258,7 +230,8 @@ def _sentences_from_end(text: str, most: int) -> Iterator[str]:
         digit = max(map(tail.rfind, "0123456789"))
         if digit < 0:
             return
-        start = max((m.end() for m in _STOP.finditer(tail, 0, digit + 1) if m.end() <= digit), default=0)
+        near = max(0, digit - _PAYLOAD)  # most sentences begin nearby
+        start = _sentence_start(tail, near, digit) or (near and _sentence_start(tail, 0, digit))
         end = _STOP.search(tail, digit + 1)
         yield tail[start : end.start() if end else len(tail)]
         tail = tail[:start]
@@ -283,44 +256,17 @@ def last_number(text: str) -> str | None:
 def last_words(text: str) -> str | None:
     """A number in words, where the text has no digit at all."""
     tail = text[-_PAYLOAD:]
-    stated = [
-        m for m in _SPOKEN.finditer(tail) if m.start() == 0 or _STATES.search(tail, max(0, m.start() - 40), m.start())
-    ]
+    stated = [m for m in _SPOKEN.finditer(tail) if m.start() == 0 or is_stated(tail, m.start())]
     return normal_form(stated[-1][0]) if stated else None
 
 
-def choice(text: str) -> str | None:
-    """The letter of a multiple-choice answer."""
-    for pattern in _CHOICES:
-        last = None
-        for last in pattern.finditer(text[-_TAIL:]):
-            pass
-        if last:
-            return next(g for g in last.groups() if g).upper()
-    return None
-
-
-_CHOICES = [
-    re.compile(r"boxed\{\s*(?:\\text\w*\{)?\s*\(?([A-Ja-j])\)?\W*\}|####\s*\(?([A-Ja-j])\)?(?!\w)"),
-    re.compile(
-        r"(?i:answer|choice|option)(?i:\s+(?:is|would be|should be|must be)|s?\s*[:=]|)[\s*_:]*(?i:option "
-        r"|choice )?"
-        r"[\"'*]*(?:\(([A-Ja-j])\)|([A-J])(?![\w'’]))"
-    ),
-    re.compile(r"\(([A-J])\)|(?:^|\n)\W*([A-J])\W*(?:$|\n)"),
-    re.compile(r"(?:^|\n)\s*\**([A-J])[.):]\s|\b([B-HJ])\b[.\s]*$"),
-]
-
-
-
 def solution(text: str) -> str:
-    """The part of a completion that can hold the answer: no thoughts, annotations or next question, and a "
-    "bounded length."""
+    """The part that can hold the answer: without thoughts, annotations and next questions, of bounded length."""
     text = text[text.rfind("</think>") + 8 :] if "</think>" in text else text
     if len(text) > _WINDOW:  # from its end, but never from within a number
         text = text[len(text[:-_WINDOW].rstrip("0123456789.,")) :]
     text = plain(text)
     if "<<" in text:
         text = _ANNOTATION.sub("", text)
-    cut = _NEXT_QUESTION.search(text)
+    cut = _NEXT_QUESTION.search(text) if "\n" in text or "<" in text else None
     return text[: cut.start()] if cut and any(c in text[: cut.start()] for c in "0123456789") else text

@@ -19,7 +19,7 @@ from typing import Any
 
 from . import answers
 
-DEV_ITEMS = 200  # ours: items of the development split of the arithmetic benchmark
+DEV_ITEMS = 150  # ours: items of the development split of the arithmetic benchmark
 
 
 class BenchmarkError(ValueError):
@@ -53,9 +53,9 @@ def load(name: str, *, folder: str = "", split: str = "test", items: int = 0, se
     if name not in _LOADERS:
         near = difflib.get_close_matches(name, _LOADERS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise BenchmarkError(f"benchmarks: {name!r} is unknown; allowed: {', '.join(_LOADERS)}.{hint}")
+        raise BenchmarkError(f"evaluate_on: {name!r} is unknown; allowed: {', '.join(_LOADERS)}.{hint}")
     if name == "arithmetic":
-        return arithmetic(seed, split, items or 400)
+        return arithmetic(seed, split, items or 350)
     if split != "test":
         raise BenchmarkError(
             f"benchmark_split: {split!r} exists for arithmetic alone; {name} is scored on its test split"
@@ -188,7 +188,7 @@ def _gsm_plus_mini(folder: str) -> Benchmark:
 
 
 _LOADERS: dict[str, Callable[[str], Benchmark]] = {
-    "arithmetic": lambda folder: arithmetic(2025, "test", 400),
+    "arithmetic": lambda folder: arithmetic(2025, "test", 350),
     "gsm8k": _gsm8k,
     "asdiv": _asdiv,
     "gsm_plus_mini": _gsm_plus_mini,
@@ -207,7 +207,7 @@ def _rows(folder: str, file: str, hub: tuple[str, str, str]) -> tuple[list[dict[
     except Exception as error:
         where = f"{path} does not exist" if path else "benchmark_dir is not set"
         raise BenchmarkError(
-            f"benchmarks: {file} cannot be had: {where}, and the hub did not give {hub[0]} ({type(error).__name__}). "
+            f"evaluate_on: {file} cannot be had: {where}, and the hub did not give {hub[0]} ({type(error).__name__}). "
             "Put the file into a folder and name it as benchmark_dir"
         ) from error
 

@@ -23,18 +23,7 @@ from .stats import holm
 NORMAL = NormalDist()
 SMALLEST_EFFECT = 0.02  # ours: less than two points would not make anybody change a pipeline
 MARGIN = 0.02  # ours: the loss that "does not fall" and "is kept" allow
-GENERAL = (
-    "arc",
-    "hellaswag",
-    "mmlu",
-    "winogrande",
-    "truthfulqa",
-    "bbh",
-    "piqa",
-    "boolq",
-    "openbookqa",
-    "sciq",
-)
+GENERAL = ("arc", "hellaswag", "mmlu", "winogrande", "truthfulqa", "bbh", "piqa", "boolq", "openbookqa", "sciq")
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NO_RUN = "reproduced", "not reproduced", "inconclusive", "no run"
 
@@ -121,25 +110,14 @@ def ledger(
         verdict = _verdict(spec, found, p_holm, bounds)
         command = spec.command.format(profile=profile)
         claims.append(
-            Claim(
-                spec.id,
-                spec.hypothesis,
-                **found,
-                p_holm=p_holm,
-                verdict=verdict,
-                paper=spec.paper,
-                command=command,
-            )
+            Claim(spec.id, spec.hypothesis, **found, p_holm=p_holm, verdict=verdict, paper=spec.paper, command=command)
         )
     return claims
 
 
 def to_json(claims: Iterable[Claim]) -> str:
     """Claims as JSON for machines; blanks are null."""
-    rows = [
-        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(c).items()}
-        for c in claims
-    ]
+    rows = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(c).items()} for c in claims]
     return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -197,15 +175,7 @@ def _evidence(comparisons: pd.DataFrame, spec: Spec, method: str, margin: float)
     rows = _bearing(comparisons, spec, method)
     if rows.empty:
         blank = math.nan
-        return {
-            "comparison": "",
-            "effect": blank,
-            "low": blank,
-            "high": blank,
-            "n": 0,
-            "seeds": 0,
-            "p": blank,
-        }
+        return {"comparison": "", "effect": blank, "low": blank, "high": blank, "n": 0, "seeds": 0, "p": blank}
     # Ends are averaged as though the benchmarks' errors moved together (they share the trained models): the
     # interval is never too narrow. With one row this is the row's own interval.
     share = rows["n"] / rows["n"].sum()
@@ -219,15 +189,7 @@ def _evidence(comparisons: pd.DataFrame, spec: Spec, method: str, margin: float)
     names = " + ".join(f"{r.benchmark} {r.shots}-shot {r.decoding}" for r in rows.itertuples())
     comparison = f"{spec.before} -> {spec.after}: {names}"
     seeds, n = int(rows["seeds"].min()), int(rows["n"].sum())
-    return {
-        "comparison": comparison,
-        "effect": effect,
-        "low": low,
-        "high": high,
-        "n": n,
-        "seeds": seeds,
-        "p": p,
-    }
+    return {"comparison": comparison, "effect": effect, "low": low, "high": high, "n": n, "seeds": seeds, "p": p}
 
 
 def _bearing(comparisons: pd.DataFrame, spec: Spec, method: str) -> pd.DataFrame:
@@ -235,9 +197,7 @@ def _bearing(comparisons: pd.DataFrame, spec: Spec, method: str) -> pd.DataFrame
         return comparisons.iloc[:0]
     is_general = comparisons["benchmark"].str.lower().str.startswith(GENERAL)
     chosen = comparisons[
-        (comparisons["before"] == spec.before)
-        & (comparisons["after"] == spec.after)
-        & (is_general == spec.general)
+        (comparisons["before"] == spec.before) & (comparisons["after"] == spec.after) & (is_general == spec.general)
     ]
     if "scoring" in chosen and (chosen["scoring"] == "symbolic").any():
         chosen = chosen[chosen["scoring"] == "symbolic"]

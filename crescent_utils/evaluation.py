@@ -115,7 +115,7 @@ def _run(
         num_fewshot=settings.shots,
         apply_chat_template=True,
         fewshot_as_multiturn=settings.shots > 0,
-        system_instruction=settings.system_prompt or None,
+        system_instruction=settings.system_prompt or domain.solve_system or None,
         bootstrap_iters=0,
         log_samples=True,
         verbosity="ERROR",

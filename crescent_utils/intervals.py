@@ -102,9 +102,7 @@ def score_table(values: ArrayLike, name: str) -> Floats:
     """Check a (seeds, items) table of scores; a flat sequence is one seed."""
     array = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if array.ndim != 2 or array.size == 0 or not ((array >= 0) & (array <= 1)).all():
-        raise ValueError(
-            f"{name} must be a (seeds, items) table of scores between 0 and 1; got shape {array.shape}"
-        )
+        raise ValueError(f"{name} must be a (seeds, items) table of scores between 0 and 1; got shape {array.shape}")
     return array
 
 
@@ -112,11 +110,7 @@ def right_or_wrong(values: Sequence[bool] | ArrayLike, name: str) -> NDArray[np.
     """Check a sequence of right-or-wrong answers."""
     array = np.asarray(values)
     if array.ndim != 1 or array.size == 0:
-        raise ValueError(
-            f"{name} must be a sequence of at least one right-or-wrong answer, not shape {array.shape}"
-        )
+        raise ValueError(f"{name} must be a sequence of at least one right-or-wrong answer, not shape {array.shape}")
     if not np.isin(array, [0, 1]).all():
-        raise ValueError(
-            f"{name} must hold only True and False (or 1 and 0): use paired_over_seeds for mean scores"
-        )
+        raise ValueError(f"{name} must hold only True and False (or 1 and 0): use paired_over_seeds for mean scores")
     return array.astype(bool)

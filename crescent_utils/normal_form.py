@@ -54,10 +54,10 @@ CURRENCY = r"(?:(?:\bUS|\bA|\bC|\bNZ|\bHK|\bS)?\$|[€£¥₹₽₱₩¢]|\b(?:R
 _NUMBER = re.compile(rf"(?P<sign>[-+][ ]?)?{CURRENCY}?[ ]?(?P<inner>-)?{VALUE}", re.X | re.I)
 _INTEGER = re.compile(r"-?[1-9]\d{0,30}|0", re.A)
 _HUGE = re.compile(r"([-+]?)\s?[$€£]?\s?(\d[\d,]*)?(?:\.(\d*))?\s?%?\.?", re.A)
-_UNIT = re.compile(
-    r"[ ]?(?:[$%°€£¥₹¢\"'′″]{1,2}[ ]?)?"
-    r"(?:[ ,-]{0,2}(?!(?:pi|and|or|to|minus|plus|times|over|sqrt)\b)(?:per |/ ?)?[^\W\d_]{1,30}[.’'\"]?"
-    r"(?:\^?\{?[23²³]\}?(?!\d))?){0,12}[ ]?(?:\([^()\d]{0,60}\))?[ .!,;]{0,4}"
+_UNIT = re.compile(  # possessive throughout: a long word can be read in one way only
+    r"[ ]?(?:[$%°€£¥₹¢\"'′″]{1,2}+[ ]?)?"
+    r"(?:[ ,-]{0,2}+(?!(?:pi|and|or|to|minus|plus|times|over|sqrt)\b)(?:per |/ ?)?[^\W\d_]{1,30}+[.’'\"]?+"
+    r"(?:\^?\{?[23²³]\}?(?!\d))?+){0,12}+[ ]?(?:\([^()\d]{0,60}\))?[ .!,;]{0,4}"
 )
 _VARIABLE = re.compile(r"[xyznabkpqrtuvwi](?![^\W\d_])|pi\b", re.I)
 _LEAD = re.compile(
@@ -85,9 +85,7 @@ _VULGAR = {
 _PLAIN = _MINUS | _DROP | _OTHER | _DIGITS | _VULGAR
 _PLAIN_ANSWER = _PLAIN | _SPACE
 
-_TEX_FRACTION = re.compile(
-    r"\\[dtc]?frac\s*(?:\{\s*(-?[\d.,]{1,60})\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]{1,60})\s*\}|(\d))"
-)
+_TEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(-?[\d.,]{1,60})\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]{1,60})\s*\}|(\d))")
 _TEX_TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]{0,400})\}")
 _TEX_DROP = re.compile(
     r"\\(?:left|right|displaystyle|[bB]igg?[lr]?|limits)(?![a-z])|\\[!,;: ]|\\q?quad\b|\\(?=[$%#&])"
@@ -115,8 +113,9 @@ def _tex_fraction(match: re.Match[str]) -> str:
 
 
 def without_latex(text: str) -> str:
-    """Reduce the LaTeX of an answer to plain signs: \\frac{1}{2} is 1/2, \\text{cm} is cm, 1{,}234 is "
-    "1,234."""
+    r"""Reduce the LaTeX of an answer to plain signs: \frac{1}{2} is 1/2, \text{cm} is cm, 1{,}234 is "
+    "1,234.
+    """
     if "\\" not in text and "{," not in text:
         return text
     text = _TEX_GROUP.sub(",", text)
@@ -128,7 +127,8 @@ def without_latex(text: str) -> str:
 
 def decimal(negative: bool, digits: str, exponent: int) -> str:
     """Write digits * 10**exponent as a decimal without needless zeros; with an e where it would be too "
-    "long."""
+    "long.
+    """
     digits = digits.lstrip("0")
     stripped = digits.rstrip("0")
     exponent += len(digits) - len(stripped)
@@ -177,10 +177,9 @@ def _clock(text: str, is_ratio: bool) -> str:
     return ":".join(str(int(p) // divisor) for p in parts)
 
 
-def value_of(match: re.Match[str], is_ratio: bool = False) -> str:
-    """Canonical value of a match of VALUE (with the groups sign and inner)."""
+def value_of(match: re.Match[str], negative: bool, is_ratio: bool = False) -> str:
+    """Canonical value of a match of VALUE with its sign."""
     groups = match.groupdict()
-    negative = ("-" in (groups["sign"] or "")) != bool(groups["inner"])
     exponent = _SCALES[groups["scale"].lower()] if groups["scale"] else 0
     if groups["plain"]:
         digits, places = _split(groups["plain"])
@@ -252,7 +251,7 @@ def _numeric(text: str) -> str | None:
     rest = text[match.end() :]
     if rest and (_VARIABLE.match(rest) or not _UNIT.fullmatch(rest)):
         return None
-    return value_of(match)
+    return value_of(match, ("-" in (match["sign"] or "")) != bool(match["inner"]))
 
 
 def _words(text: str) -> str:
@@ -281,12 +280,22 @@ def _normal_form(text: str) -> str:
     return _words(text) if found is None else found
 
 
-_cached = lru_cache(maxsize=1 << 16)(_normal_form)
+def _settled(text: str) -> str:
+    """The normal form of a normal form is itself: what one pass uncovers (such as a lone letter), a next one reads."""
+    for _ in range(4):
+        text, before = _normal_form(text), text
+        if text == before or is_number(text):
+            break
+    return text
+
+
+_cached = lru_cache(maxsize=1 << 16)(_settled)
 
 
 def normal_form(text: str) -> str:
     """Canonical form of an answer; two answers are equal where their normal forms are (see the module's "
-    "rules)."""
+    "rules).
+    """
     if _INTEGER.fullmatch(text):
         return text
     if len(text) <= _CACHED_LENGTH:
@@ -294,7 +303,7 @@ def normal_form(text: str) -> str:
     huge = _HUGE.fullmatch(text.strip())
     if huge and (huge[2] or huge[3]):
         return decimal(huge[1] == "-", *_split(f"{huge[2] or ''}.{huge[3] or ''}"))
-    return text.strip() if len(text) > 4 * _CACHED_LENGTH else _normal_form(text)
+    return text.strip() if len(text) > 4 * _CACHED_LENGTH else _settled(text)
 
 
 def is_number(form: str) -> bool:

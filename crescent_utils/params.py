@@ -79,9 +79,9 @@ class Dedup(Common):
     rewrite_temperature: float = Field(1.0, ge=0)
     rewrite_max_tokens: int = Field(24, ge=1)
     decontaminate: bool = True  # ours: reject a question that repeats an item of a benchmark
-    benchmarks: list[str] = Field(default_factory=list)  # empty: the domain's own
+    evaluate_on: list[str] = Field(default_factory=list)  # empty: the domain's own
     benchmark_dir: str = ""
-    benchmark_items: int = Field(400, ge=1)
+    benchmark_items: int = Field(350, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
 
 
@@ -92,9 +92,9 @@ class Vote(Common):
     votes: int = Field(8, ge=1)  # Crescent, released scripts: 3; LMSI: 32
     vote_temperature: float = Field(0.7, ge=0)  # LMSI, section 3: 0.7; Crescent, released scripts: 1
     vote_top_p: float = Field(1.0, gt=0, le=1)
-    vote_max_tokens: int = Field(48, ge=1)
-    min_agreement: float = Field(0.0, ge=0, le=1)
-    path_choice: Literal["shortest", "random", "first", "all"] = "random"
+    vote_max_tokens: int = Field(40, ge=1)
+    min_agreement: float = Field(0.5, ge=0, le=1)
+    path_choice: Literal["shortest", "random", "first", "all"] = "shortest"
 
 
 class Training(Common):
@@ -134,15 +134,15 @@ class Evaluate(Common):
     """`06_evaluate`: what changed, paired, with intervals."""
 
     solve_prompt: str = ""
-    benchmarks: list[str] = Field(default_factory=list)  # empty: the domain's own
+    evaluate_on: list[str] = Field(default_factory=list)  # empty: the domain's own
     benchmark_dir: str = ""
     benchmark_split: Literal["dev", "test"] = "test"
-    benchmark_items: int = Field(400, ge=1)
+    benchmark_items: int = Field(350, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
     shots: int = Field(0, ge=0)
     eval_samples: int = Field(4, ge=0)
     eval_temperature: float = Field(0.7, ge=0)
-    eval_max_tokens: int = Field(48, ge=1)
+    eval_max_tokens: int = Field(40, ge=1)
     other_runs: list[str] = Field(default_factory=list)
     resamples: int = Field(10000, ge=100)
 

@@ -28,6 +28,7 @@ class Domain:
     bait_prefixes: tuple[str, ...]
     bait_stop: tuple[str, ...]
     rewrite: str
+    solve_system: str
     solve: str
     min_quantities: int
     min_words: int
@@ -52,12 +53,13 @@ ARITHMETIC = Domain(  # ours: DESIGN of the kit, not in either paper
         "Question: {question}\nToo similar to: {neighbour}\n"
         "Write a different short arithmetic question with two other numbers. Write only the question."
     ),
+    solve_system="You are good at arithmetic.",
     solve="{question} Answer with the final number at the end.",
     min_quantities=2,
     min_words=3,
     max_words=12,
     pattern=rf"What is {_NUMBER} ?{_OPERATION} ?{_NUMBER}\?",
-    similarity_threshold=0.995,
+    similarity_threshold=0.95,
     answer_type="number",
     benchmarks=("arithmetic",),
 )
@@ -76,6 +78,7 @@ MATH_WORD_PROBLEMS = Domain(
         "Change the first problem so that it differs clearly from the second in its story, its quantities and the way "
         "to its solution. Give me nothing but the new problem.\nProblem:"
     ),
+    solve_system="",
     solve=(
         "{question}\n\nSolve this problem step by step, then state the final answer on a last line of the form "
         "'The answer is <number>'."
@@ -160,7 +163,7 @@ def rewrite_messages(domain: Domain, question: str, neighbour: str, system: str 
 
 def solve_messages(domain: Domain, question: str, system: str = "") -> list[Message]:
     """Return the request to answer `question`: the same for voting, for training and for evaluation."""
-    return [*_system(system), {"role": "user", "content": _fill(domain.solve, question=question)}]
+    return [*_system(system or domain.solve_system), {"role": "user", "content": _fill(domain.solve, question=question)}]
 
 
 def _fill(template: str, **values: str) -> str:

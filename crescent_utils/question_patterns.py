@@ -13,18 +13,20 @@ THING = r"(?:problem|question|puzzle|challenge|exercise|riddle|brain ?teaser|rew
 OPENING = (
     r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|alright|great|yes|no problem|gladly"
     r"|definitely|"
-    r"thanks?(?: you)?|got it|understood|hello|hi(?: there)?|hey(?: there)?|wow|excellent|perfect)"
+    r"thanks?(?: you)?|got it|so|well|understood|hello|hi(?: there)?|hey(?: there)?|wow|excellent|perfect)"
 )
+EXCLAIMS = re.compile(r"[^\d?:.\n]{1,60}!+\W*$")  # a short sentence without a number: "Challenge accepted!"
+ANNOUNCES = re.compile(r"[^\d?]{1,160}:\W*$")
 OPENING_WORD = re.compile(rf"{OPENING}, ", re.I)
 GREETING = re.compile(rf"\W*{OPENING}\W*$", re.I)
 CHAT = re.compile(
     rf"\W*(?:{OPENING}\b[^\w\n]{{0,4}})?(?:"
-    rf"(?:here(?:[’']s| is| are| you (?:go|are)| we go|[’']re)\b(?=[^\n]*(?:\b{THING}|\b(?:one|go|for you"
+    rf"(?:here (?:it|they) (?:is|are|goes)\b|here(?:[’']s| is| are| you (?:go|are)| we go|[’']re)\b(?=[^\n]*(?:\b{THING}|\b(?:one|go|for you"
     rf"|request(?:ed)?)\b|:\W*$))"
     r"|i(?:[’']d| would) be (?:happy|glad|delighted)|(?:happy|glad) to\b|with pleasure"
     r"|how about\b(?=[^\n]*[:!]|\s*$)"
     r"|i(?:[’']ve| have| will|[’']ll| can| came| think| created| made| wrote| hope|[’']m)\b"
-    rf"(?=[^\n]*\b(?:{THING}|one|you|this|idea)\b)"
+    rf"(?=[^\n]*\b(?:{THING}|one|you|this|that|idea)\b)"
     rf"|let me\b|let[’']s\b(?=[^\n]*\b(?:{THING}|one|this)\b)|let[’']s (?:go|dive in|begin|start)"
     rf"|consider (?:this|the following)\b(?=[^\n]*:)"
     rf"|try this\b|as (?:an ai|requested|you)\b|based on (?:your|the) request|that[’']s (?:a"
@@ -39,7 +41,7 @@ LABEL = re.compile(
     r"|high[- ]school|level|new|"
     r"modified|rewritten|revised|changed|original|sample|practice|challenge|algebra|geometry"
     r"|arithmetic)[ -]){0,6}"
-    r"(?:problem|question|puzzle|challenge|exercise|task)(?: statement)?|Q)(?: ?(?:#|no\.? |number )? ?1)?"
+    r"(?:problem|question|puzzle|challenge|exercise|task)(?: statement)?|Q|assistant)(?: ?(?:#|no\.? |number )? ?1)?"
     r"\s*[*_]*(?:[:：](?!\d)|[—–](?=\s)|(?<=1)[.)](?=\s)|(?=\n))[ *_]*",
     re.I,
 )
@@ -48,16 +50,16 @@ TITLE = re.compile(
     r"|title: [^\n?]{1,80})[ \t]*\n",
     re.I,
 )
-SEGMENT = re.compile(r"[.!?:]+[\"'”’)*_]*(?=\s|$)|[:,!]\s?(?=\n)|\n")
+SEGMENT = re.compile(r"[.!?:]{1,6}[\"'”’)*_]{0,6}(?=\s|$)|[:,!]\s?(?=\n)|\n")
 ANOTHER = re.compile(
     r"[\s#>*_-]*(?:(?:problem|question|puzzle|challenge|exercise|example|variation|version|Q) ?(?:#"
     r"|no\.?)? ?(?:[2-9]|1\d)\b"
-    r"|(?:[2-9]|1\d)[.)]\s+[A-Z\d*\"]|another (?:one|problem|question)\W*[:\n]|bonus (?:question|problem"
+    r"|\(?(?:[2-9]|1\d)[.)]\s+[A-Z\d*\"]|another (?:one|problem|question)\W*[:\n]|bonus (?:question|problem"
     r"|challenge)|(?:question|problem)\s*:)",
     re.I,
 )
 SOLVED = re.compile(
-    r"[\s#>*_-]*(?:(?:the |a |your |my |possible |sample |detailed |correct |final )*"
+    r"[\s#>*_(\[-]*(?:(?:the |a |your |my |possible |sample |detailed |correct |final )*"
     r"(?:solutions?|answers?(?: key| choices)?|ans|explanations?|hints?|steps?"
     r"|step[- ]by[- ]step[^:\n]{0,30}|working|"
     r"approach|reasoning|calculations?|equations?|response|difficulty|level|topic|skills?|category"
@@ -117,12 +119,13 @@ INSTRUCTS = re.compile(
 )
 OPTION = re.compile(r"\s*(?:\(?[A-Ea-e1-5][).:]|\([a-e]\))\s+\S")
 SENTENCE_END = re.compile(
-    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bsq)(?<!\bSq)[.!?]+[\"'”’)*_\]]*(?=\s|$)"
+    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bsq)(?<!\bSq)[.!?]{1,6}[\"'”’)*_\]]{0,6}(?=\s|$)"
     r"|\)(?=\s+(?:I|Let|Good|This|Hope|Can|Do|Would|Try)\b)|\n"
 )
-BULLET = re.compile(r"[ \t]*(?:[-*•]\s+|>\s*|#{1,6}\s+|1[.)]\s+(?=\S))")
+BULLET = re.compile(r"[ \t]*(?:[-*•]\s+|>\s*|#{1,6}\s+|\(?1[.)]\s+(?=\S))")
 BOLD = re.compile(r"(\*\*|__)(?=\S)([^*_\n]{1,2000}?)(?<=\S)\1")
 QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’", "«": "»", "`": "`", "*": "*", "_": "_"}
+HEADER = re.compile(r"(?:<\|[a-z_]{2,40}\|>\s*(?:assistant|system)?\s*){1,6}", re.I)
 TOKEN = re.compile(r"<\|[a-z_]{2,40}\|>|</s>|\[/?INST\]|<(?:end|start)_of_turn>")
 DROPPED = dict.fromkeys([*range(9), *range(11, 32), 127, 0x200B, 0x2060, 0xFEFF])
 NUMBER = re.compile(
@@ -135,7 +138,6 @@ NUMBER = re.compile(
     r"couple|pair|first|second|once)\b",
     re.I,
 )
-
 
 
 ENGLISH = frozenset(
@@ -152,7 +154,6 @@ FOREIGN = frozenset(
 )
 
 
-
 # The four phrases that the description of the released code names, then ours to make up its "some two dozen".
 RELEASED_CHAT = (
     "of course", "word problem", "answer", "i need", "sure", "here is", "heres", "certainly", "math "
@@ -161,5 +162,3 @@ RELEASED_CHAT = (
     "solve",
     "absolutely", "great question", "challenging problem", "unique problem", "thank you", "im sorry",
 )  # fmt: skip
-
-

@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from crescent_utils import question_patterns as p
 
@@ -27,6 +28,8 @@ REASONS = (
     "copies_bait",
     "off_pattern",
 )
+_CHATTER = 400  # ours: the longest sentence that can be chat
+_SENTENCES = 400  # ours: a problem has no more sentences
 _READ = 20_000  # ours: a question stands within so many characters; what comes later is not read
 
 
@@ -47,7 +50,9 @@ class Rejected:
 
 def _skip(text: str, at: int) -> int:
     """Past white space, rules and emoji."""
-    while at < len(text) and (text[at].isspace() or _is_emoji(text[at]) or text.startswith(("---", "***\n", "==="), at)):
+    while at < len(text) and (
+        text[at].isspace() or _is_emoji(text[at]) or text.startswith(("---", "***\n", "==="), at)
+    ):
         at += 3 if text[at] in "-=*" else 1
     return at
 
@@ -58,9 +63,11 @@ def _is_emoji(sign: str) -> bool:
 
 def _is_chat(segment: str, rest: str) -> bool:
     """Whether the first words of a completion talk to the user instead of stating the problem."""
-    if not rest.strip():
+    if len(segment) > _CHATTER or not rest.strip():
         return False
-    return bool(p.GREETING.match(segment) or p.CHAT.match(segment))
+    if p.ANNOUNCES.match(segment) and rest.startswith("\n\n") and not p.BULLET.match(rest.lstrip()):
+        return True
+    return bool(p.GREETING.match(segment) or p.EXCLAIMS.match(segment) or p.CHAT.match(segment))
 
 
 def _start(text: str) -> int:
@@ -107,33 +114,35 @@ def _sentences(text: str) -> Iterator[tuple[int, int, str]]:
         yield start, len(text), before
 
 
-def _goes_on(sentence: str, gap: str) -> bool:
+def _goes_on(sentence: str, asks: bool, gap: str) -> bool:
     """Whether a sentence behind the one that asks still belongs to the problem."""
     if p.SOLVED.match(sentence) or p.CLOSING.match(sentence) or p.ANOTHER.match(sentence):
         return False
     if gap == "paragraph":
         return bool(p.INSTRUCTS.match(sentence) or p.OPTION.match(sentence))
     if gap == "line":
-        return bool(p.INSTRUCTS.match(sentence) or p.OPTION.match(sentence) or "?" in sentence) and not p.BULLET.match(sentence)
+        return bool(p.INSTRUCTS.match(sentence) or p.OPTION.match(sentence) or asks) and not p.BULLET.match(sentence)
     return not p.SOLVES.match(sentence)
 
 
 def _end(text: str) -> tuple[int, bool]:
     """Where the problem ends, and whether it asks anything: behind the last question of the first asking "
-    "paragraph."""
+    "paragraph.
+    """
     end, asked, strong, gap = 0, False, False, ""
     reached = 0
-    for start, stop, before in _sentences(text):
+    for start, stop, before in islice(_sentences(text), _SENTENCES):
         sentence = text[start:stop].strip()
+        head = sentence[:_CHATTER]
         gap = "paragraph" if "paragraph" in (gap, before) else before or gap
-        if asked and not _goes_on(sentence, gap):
+        if asked and not _goes_on(head, "?" in sentence, gap):
             break
-        if not asked and start and (p.SOLVED.match(sentence) or p.ANOTHER.match(sentence)):
+        if not asked and start and (p.SOLVED.match(head) or p.ANOTHER.match(head)):
             break
         question = sentence.rstrip("\"'”’)*_ ]").endswith("?")
         if question or (not strong and p.IMPERATIVE.search(sentence)):
             end, asked, strong, gap = stop, True, strong or question, ""
-        elif asked and (p.INSTRUCTS.match(sentence) or (gap and p.OPTION.match(sentence))):
+        elif asked and (p.INSTRUCTS.match(head) or (gap and p.OPTION.match(head))):
             end, gap = stop, ""
         elif not asked:
             gap, reached = "", stop
@@ -147,10 +156,13 @@ def _unwrapped(text: str) -> str:
     text = text.strip()
     for _ in range(4):
         before = text
-        while text and (_is_emoji(text[-1]) or text[-1].isspace()):
-            text = text[:-1]
-        while text and _is_emoji(text[0]):
-            text = text[1:]
+        stop = len(text)
+        while stop and (_is_emoji(text[stop - 1]) or text[stop - 1].isspace()):
+            stop -= 1
+        start = 0
+        while start < stop and _is_emoji(text[start]):
+            start += 1
+        text = text[start:stop]
         bullet = p.BULLET.match(text)
         text = text[bullet.end() :] if bullet else text
         text = _unquoted(text.strip())
@@ -165,7 +177,7 @@ def _unquoted(text: str) -> str:
         if text.startswith(double) and (text.endswith(double) or text.count(double) == 1) and len(text) > 4:
             return text[2:].removesuffix(double)
     closing = p.QUOTES.get(text[:1])
-    if closing and text[0] in "\"“«" and text.endswith((closing, closing + ".")) and len(text) > 2:
+    if closing and text[0] in '"“«' and text.endswith((closing, closing + ".")) and len(text) > 2:
         return text[1:].rstrip(".").removesuffix(closing)
     if closing and len(text) > 2 and closing not in text[1:-1] and (text[-1] == closing or text[1:2].isupper()):
         return text[1:].removesuffix(closing)
@@ -211,7 +223,8 @@ def _gate(
     if min_quantities and len(p.NUMBER.findall(text)) < min_quantities:
         return Rejected("too_few_quantities", text)
     if pattern and not re.fullmatch(pattern, text):
-        return Rejected("off_pattern", text)
+        asking = f"{text.rstrip('.')}?"  # a sampler that stops at the question mark does not return it
+        return Question(asking) if re.fullmatch(pattern, asking) else Rejected("off_pattern", text)
     return Question(text)
 
 
@@ -231,6 +244,8 @@ def extract_question(
     """
     text = completion[completion.rfind("</think>") + 8 :] if "</think>" in completion else completion
     text = text[:_READ].replace("\r\n", "\n").replace("\r", "\n").translate(p.DROPPED)
+    header = p.HEADER.match(text.lstrip())
+    text = text.lstrip()[header.end() :] if header else text
     text = p.TOKEN.split(text.lstrip(), maxsplit=1)[0] if "<" in text or "[" in text else text
     text = text.replace("```", "").strip()
     if not text:
@@ -243,8 +258,6 @@ def extract_question(
     if not _is_english(found or text):
         return Rejected("not_english", found or text)
     if not asks:
-        if pattern and re.fullmatch(pattern, found + "?"):  # a sampler that stops at "?" leaves it out
-            return Question(found + "?")
         finished = re.search(r"[.!?][\"'”’)*_\]]*\s*$", text)
         return Rejected("no_question" if finished else "unfinished", found or text)
     return _gate(found, min_quantities, min_words, max_words, pattern, bait)

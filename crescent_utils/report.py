@@ -87,9 +87,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def write_report(
-    runs: Sequence[Path | str], target: Path | str, *, defaults: Mapping[str, Any] | None = None
-) -> Path:
+def write_report(runs: Sequence[Path | str], target: Path | str, *, defaults: Mapping[str, Any] | None = None) -> Path:
     """Write the report of `runs`, side by side, to `target` and return its path.
 
     `defaults` ({name: value} or {stage: {name: value}}) reduces the parameters to those that differ.

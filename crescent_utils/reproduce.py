@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def _check_input(values: dict[str, Any]) -> None:
     dedup = params.build("dedup", params.for_stage("dedup", values))
     for text in (evaluate.solve_prompt,):
         prompts.get_domain(evaluate.domain, solve=text, rewrite=dedup.rewrite_prompt)
-    for name in evaluate.benchmarks or prompts.get_domain(evaluate.domain).benchmarks:
+    for name in evaluate.evaluate_on or prompts.get_domain(evaluate.domain).benchmarks:
         if name not in benchmarks.names():
             benchmarks.load(name)
     for name in ("model", "student"):
@@ -121,7 +122,7 @@ def _run_stage(stage: str, values: dict[str, Any], *, force: bool) -> int:
     print(f"{label} running …", end="", flush=True)
     started = time.monotonic()
     try:
-        with _quiet_papermill():
+        with _quiet_kernel(folder / "kernel.log"):
             papermill.execute_notebook(
                 source, target, parameters=own, progress_bar=False, log_output=False, kernel_name="python3"
             )
@@ -144,20 +145,21 @@ def _run_stage(stage: str, values: dict[str, Any], *, force: bool) -> int:
 
 
 @contextlib.contextmanager
-def _quiet_papermill() -> Any:
-    """Keep papermill's log lines out of the progress lines, and find the kernel of this very environment."""
-    import logging
-
+def _quiet_kernel(log: Path) -> Iterator[None]:
+    """Send what the kernel and the engines print on standard error to `log`, and find the kernel of this very environment."""
     logger = logging.getLogger("papermill")
-    level = logger.level
+    level, path, shown = logger.level, os.environ.get("PATH", ""), os.dup(2)
     logger.setLevel(logging.ERROR)
-    before = os.environ.get("PATH", "")
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{before}"
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
     try:
-        yield
+        with open(log, "a", encoding="utf-8") as handle:
+            os.dup2(handle.fileno(), 2)
+            yield
     finally:
+        os.dup2(shown, 2)
+        os.close(shown)
         logger.setLevel(level)
-        os.environ["PATH"] = before
+        os.environ["PATH"] = path
 
 
 def _finish(folder: Path) -> None:

@@ -144,9 +144,7 @@ def paired_over_seeds(
     """
     old, new = intervals.score_table(before, "before"), intervals.score_table(after, "after")
     if old.shape[1] != new.shape[1] or (len(old) != len(new) and 1 not in (len(old), len(new))):
-        raise ValueError(
-            f"before has shape {old.shape} and after {new.shape}: give (seeds, items) of the same runs"
-        )
+        raise ValueError(f"before has shape {old.shape} and after {new.shape}: give (seeds, items) of the same runs")
     change = new - old
     by_item = change.mean(axis=0)
     gained, lost = int((by_item > 1e-12).sum()), int((by_item < -1e-12).sum())
@@ -174,11 +172,7 @@ def paired_over_seeds(
 
 
 def non_inferior(
-    before: Sequence[bool] | ArrayLike,
-    after: Sequence[bool] | ArrayLike,
-    margin: float,
-    *,
-    alpha: float = 0.05,
+    before: Sequence[bool] | ArrayLike, after: Sequence[bool] | ArrayLike, margin: float, *, alpha: float = 0.05
 ) -> NonInferiority:
     """Test whether `after` is worse than `before` by less than `margin`: Tango's score test, one-sided."""
     if not 0 < margin < 1:
@@ -188,9 +182,7 @@ def non_inferior(
     return NonInferiority(pair.difference, pair.low, margin, p_value, pair.low > -margin, pair.n)
 
 
-def mean_interval(
-    scores: ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Interval:
+def mean_interval(scores: ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
     """Mean of a (seeds, items) table: Wilson's interval where every seed says the same, else a bootstrap."""
     table = intervals.score_table(scores, "scores")
     n = table.shape[1]

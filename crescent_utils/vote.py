@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log2
 
-from crescent_utils.normal_form import normal_form
+from crescent_utils.answers import equality_class, normal_form
 
 TIES = ("seeded", "first", "abstain")
 RULES = ("shortest", "random", "all", "first")
@@ -49,15 +49,18 @@ def majority_vote(
 ) -> Vote:
     """Vote over final answers (Crescent's consensus, LMSI's self-consistency).
 
-    Answers are grouped by their normal form. "Could not be read" (None) counts in the total but is never a candidate,
+    Answers are grouped by `answers_equal`. "Could not be read" (None) counts in the total but is never a candidate,
     unless `none_can_win` (released code): then it can lead, and a win of None is no answer. Of tied answers, "seeded"
     draws one by `seed` whatever the order of the answers, "first" takes the one seen first (released), "abstain" none.
     """
     _check(ties, min_agreement, min_margin)
     counts: dict[str | None, int] = {}
+    shown: dict[str | None, str | None] = {_UNREADABLE: None}
     for answer in answers:
-        form = _UNREADABLE if answer is None else normal_form(answer)
-        counts[form] = counts.get(form, 0) + 1
+        name = _UNREADABLE if answer is None else equality_class(answer)
+        counts[name] = counts.get(name, 0) + 1
+        if answer is not None and name not in shown:
+            shown[name] = normal_form(answer)
     unreadable = counts.get(None, 0)
     readable = [n for form, n in counts.items() if form is not None]
     candidates = counts if none_can_win else {form: n for form, n in counts.items() if form is not None}
@@ -70,7 +73,7 @@ def majority_vote(
     winner = _break_tie(leaders, ties, seed)
     reason = _reason(winner, leaders, ties, agreement < min_agreement, margin < min_margin)
     return Vote(
-        answer=None if reason else winner,
+        answer=None if reason else shown[winner],
         votes=votes,
         total=total,
         agreement=agreement,
@@ -104,7 +107,7 @@ def _reason(winner: str | None, leaders: list[str | None], ties: str, low: bool,
 
 def _entropy(counts: Sequence[int]) -> float:
     total = sum(counts)
-    return abs(sum(n / total * log2(total / n) for n in counts)) if total else 0.0
+    return abs(sum(n / total * log2(total / n) for n in sorted(counts))) if total else 0.0
 
 
 def choose_path(
@@ -118,8 +121,8 @@ def choose_path(
         raise ValueError(f"rule={rule!r}: allowed are {', '.join(RULES)}")
     if len(paths) != len(answers):
         raise ValueError(f"{len(paths)} paths but {len(answers)} answers: give one answer (or None) for each path")
-    form = normal_form(winner)
-    won = [i for i, answer in enumerate(answers) if answer is not None and normal_form(answer) == form]
+    name = equality_class(winner)
+    won = [i for i, answer in enumerate(answers) if answer is not None and equality_class(answer) == name]
     if not won or rule == "all":
         return won
     if rule == "random":

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import subprocess
-import sysconfig
+import sys
 import time
 from pathlib import Path
 
@@ -79,9 +79,7 @@ def run_pip(python: Path, *arguments: str, expect: int = 0) -> tuple[int, str]:
     command = [str(python), "-m", "pip", *arguments]
     quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONNOUSERSITE": "1"}
     environment = {**os.environ, **quiet}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     lines: list[str] = []
     seen, last, started = 0, time.monotonic(), time.monotonic()
     assert process.stdout is not None
@@ -148,8 +146,8 @@ def install_cpu_torch(python: Path, arguments: list[str]) -> None:
 
 
 def site_packages(prefix: Path) -> Path:
-    """Return the folder that packages of this Python go into."""
-    return Path(sysconfig.get_path("purelib", vars={"base": str(prefix), "platbase": str(prefix)}))
+    """Return the folder that an environment's packages go into; Debian's sysconfig would name its own."""
+    return prefix / "lib" / "python{}.{}".format(*sys.version_info) / "site-packages"
 
 
 def half_written(dist_info: Path) -> bool:

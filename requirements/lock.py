@@ -31,11 +31,7 @@ def install_uv(folder: Path) -> Path:
 
 def uv_settings() -> dict[str, str]:
     """Give uv the sources that pip was told of by environment variables; uv reads none of pip's settings."""
-    names = {
-        "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
-        "PIP_EXTRA_INDEX_URL": "UV_INDEX",
-        "PIP_FIND_LINKS": "UV_FIND_LINKS",
-    }
+    names = {"PIP_INDEX_URL": "UV_DEFAULT_INDEX", "PIP_EXTRA_INDEX_URL": "UV_INDEX", "PIP_FIND_LINKS": "UV_FIND_LINKS"}
     told = {uv: os.environ[pip] for pip, uv in names.items() if os.environ.get(pip)}
     if "UV_FIND_LINKS" in told:
         told["UV_FIND_LINKS"] = ",".join(told["UV_FIND_LINKS"].split())

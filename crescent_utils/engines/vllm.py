@@ -75,6 +75,7 @@ class VllmEngine:
                 "max_num_batched_tokens": max(8192, max_model_len),
                 "max_num_seqs": 128,
                 "gpu_memory_utilization": 0.2,
+                "block_size": 32,  # prompts are short: with the CPU's default of 128 tokens no block of theirs is ever shared
             }
         arguments |= engine_args or {}
         try:
