@@ -10,8 +10,9 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from crescent_utils.normal_form import NUMBER_WORDS, is_number, normal_form, plain, without_latex
+from crescent_utils.normal_form import NUMBER_WORDS, is_number, normal_form
 from crescent_utils.number_scan import Found, is_stated, numbers
+from crescent_utils.plain_text import plain, without_latex
 
 _WINDOW = 50_000  # ours: a solution is read from so many characters before its end
 _TAIL = 6_000  # ours: how far from the end an answer that no mark announces may stand
@@ -30,9 +31,9 @@ _NEXT_QUESTION = re.compile(
     r"|<\|(?:im_end|eot_id|im_start|end|endoftext)\|>|</s>"
 )
 _ANNOUNCED = re.compile(
-    r"answers?(?:\(s\))?[*_'\"”]*(?: (?:to|for|of|in) [^.:=\n]{0,80}?)?\s*"
+    r"answers?(?:\(s\))?[*_'\"”]*(?: (?:to|for|of|in) (?:[^\"\n]{0,60}\"[^\"\n]{1,200}\"|[^.:=\n]{0,80}?))?\s*"
     r"(?:(?:is|are|was|will be|would be|should be|must be|equals|becomes|=|:|⇒|→|->|=>)(?!\w)[\s*_:]{0,12}"
-    r"|[*_#]{0,4}\s{0,8}\n\s{0,8})"
+    r"|[*_#]{0,4}\s{0,8}\n\s{0,8}|of (?=[-$\d]))"
     r"(?:(?:thus|therefore|then|also|indeed|simply|just)\b[ ,:]*)?",
     re.I,
 )
@@ -57,8 +58,12 @@ _CUE = re.compile(
 _ASIDE = re.compile(
     r"\W*(?:(?:a )?reminder|note|check|verif|let me|let's (?:check|verify)|remember|for example|this is an?\b|this can"
     r"|you can|we can|"
-    r"i hope|if you|hope|please|here|in this (?:example|case)|keep in mind|source|reference)",
+    r"i hope|if you|hope|please|here|in this (?:example|joke|math|context)"
+    r"|in (?:the context|math|mathematics|other words)\b|keep in mind|source|reference)",
     re.I,
+)
+_CUT_OFF = re.compile(
+    r"(?:[-+*/×÷=(,]|\b(?:is|are|equals|equal|to|by|and|of|the|an?|get|gives|with|in|as|for|from|us|be|it))\s*$"
 )
 _BECAUSE = re.compile(r"(?<!and )(?<!, )\b(?:because|since)\b", re.I)
 _IS_ANSWER = re.compile(
@@ -201,7 +206,7 @@ def _concluded(sentence: str) -> str | None:
     equals = max(sentence.rfind("="), sentence.rfind("≈"))
     if equals >= 0:
         behind = [m for m in found if m.start > equals]
-        if behind:
+        if behind and not _OPERATOR.match(sentence, behind[0].end):
             return behind[0].value
     stated = [m for m in found if is_stated(sentence, m.start)]
     return (stated or found)[-1].value
@@ -239,16 +244,17 @@ def _sentences_from_end(text: str, most: int) -> Iterator[str]:
 
 def last_number(text: str) -> str | None:
     """The answer of a text without a mark, from its last sentences."""
-    first = None
+    first, cut_off = None, _CUT_OFF.search(text[-20:]) is not None
     for sentence in _sentences_from_end(text, 4):
         found = _concluded(sentence)
         if found is None:
             continue
         if first is None:
             first = found
-            if "=" in sentence or not _ASIDE.match(sentence):
+            cut_off = cut_off and text.rstrip().endswith(sentence.rstrip())
+            if not cut_off and ("=" in sentence or not _ASIDE.match(sentence)):
                 return found
-        elif _CUE.match(sentence) or "=" in sentence:
+        elif cut_off or _CUE.match(sentence) or "=" in sentence:
             return found
     return first
 

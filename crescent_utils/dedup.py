@@ -118,7 +118,8 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     if vectors.ndim != 2:
         raise ValueError(f"vectors: shape {vectors.shape} is not (rows, dimension)")
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(norms > 0, norms, 1)
+    unit: np.ndarray = vectors / np.where(norms > 0, norms, 1)
+    return unit
 
 
 @dataclass
@@ -154,6 +155,8 @@ def diversify(
     Round 0 checks the questions as they came; each later round rewrites what was rejected, at most `max_rewrites` times. The
     pool grows by accepted questions only, in order of arrival, so that the outcome does not depend on any batch size.
     """
+    if settings.protocol == "released":
+        return _released(ids, texts, generator, encoder, settings, domain, gates)
     threshold = settings.similarity_threshold or domain.similarity_threshold
     waiting = [_Candidate(i, text) for i, text in zip(ids, texts, strict=True)]
     pool_texts: list[str] = []
@@ -185,6 +188,55 @@ def diversify(
         _row(candidate, settings.max_rewrites) | {"reason": _final(candidate, settings)} for candidate in waiting
     ]
     return _frames(accepted, rejected, attempts, threshold)
+
+
+def _released(
+    ids: Sequence[int],
+    texts: Sequence[str],
+    generator: Generator,
+    encoder: Encoder,
+    settings: Dedup,
+    domain: prompts.Domain,
+    gates: dict[str, Any],
+) -> Diversified:
+    """Do what the authors' public code does (Crescent, released scripts), so that its cost can be measured.
+
+    In a batch of 100, of two questions with cosine >= 0.85 the earlier goes; against history, a squared L2 distance < 0.25 sends a
+    question to one rewrite, which is kept unchecked.
+    """
+    accepted: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
+    attempts: list[dict[str, Any]] = []
+    used: Counter[Request] = Counter()
+    vectors = _unit(encoder.encode(texts))
+    history: list[int] = []
+    for start in range(0, len(texts), RELEASED_BATCH):
+        rows = range(start, min(start + RELEASED_BATCH, len(texts)))
+        close: list[_Candidate] = []
+        for row in rows:
+            candidate = _Candidate(ids[row], texts[row])
+            later = vectors[row + 1 : rows.stop] @ vectors[row]
+            if len(later) and later.max() >= RELEASED_COSINE:
+                candidate.similarity, candidate.neighbour = float(later.max()), texts[row + 1 + int(later.argmax())]
+                candidate.reason = "a later one of its batch is too similar"
+                rejected.append(_row(candidate, 0) | {"reason": candidate.reason})
+            else:
+                scores = vectors[history] @ vectors[row] if history else np.full(1, -1.0, np.float32)
+                candidate.similarity = float(scores.max())
+                if 2 - 2 * candidate.similarity < RELEASED_SQUARED_L2:  # squared L2 distance of unit vectors
+                    candidate.neighbour, candidate.reason = texts[history[int(scores.argmax())]], "too similar"
+                    close.append(candidate)
+                else:
+                    accepted.append(_row(candidate, 0))
+            attempts.append(_attempt(candidate, 0, candidate.text))
+        history += rows
+        before = {candidate.id: candidate.text for candidate in close}
+        _rewrite(close, 1, used, generator, settings, domain, gates)
+        for candidate in close:
+            candidate.reason = ""  # kept unchecked, even where the rewrite could not be read
+            attempts.append(_attempt(candidate, 1, before[candidate.id]))
+            accepted.append(_row(candidate, 1))
+    return _frames(accepted, rejected, attempts, RELEASED_COSINE)
 
 
 def join(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

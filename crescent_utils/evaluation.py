@@ -143,7 +143,10 @@ def _harness_model(generator: Generator, sampling: Sampling) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.made: dict[tuple[str, int], Completion] = {}
-            self.tokenizer_name = generator.model.fingerprint
+
+        @property
+        def tokenizer_name(self) -> str:
+            return generator.model.fingerprint
 
         def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
             return json.dumps(chat_history, ensure_ascii=False)

@@ -38,7 +38,8 @@ class Generator:
     ) -> None:
         """`start_engine` is called at the first missing completion; None replays the store alone."""
         self.store, self.model, self.seed = store, model, seed
-        self._start, self._engine, self._progress = start_engine, None, progress
+        self._start, self._progress = start_engine, progress
+        self._engine: Engine | None = None
         self.engine_name = "replay"
         self.asked = self.sampled = self.prompt_tokens = self.completion_tokens = self.truncated = 0
         self.seconds = 0.0

@@ -10,10 +10,11 @@ All work is linear in the text: no power, exponent or fraction is expanded beyon
 from __future__ import annotations
 
 import re
-import unicodedata
 from fractions import Fraction
 from functools import lru_cache
 from math import gcd, log10
+
+from crescent_utils.plain_text import SPACES, plain, without_latex
 
 MAX_DIGITS = 300  # ours: the longest number that is expanded; a longer one is compared as text
 _CACHED_LENGTH = 256  # longer strings are not cached: a million of them would not fit into memory
@@ -42,7 +43,7 @@ NUMBER_WORDS = (
 _SHORT = r"(?:\d{1,3}(?:,\d{3}){1,12}(?!\d)(?:\.\d{1,60})?|\d{1,60}(?:\.\d{1,60})?|\.\d{1,60})"
 VALUE = rf"""(?:
   (?P<whole>\d{{1,40}})(?:[ ]{{1,2}}|[ ]and[ ])(?P<top>\d{{1,40}})[ ]?/[ ]?(?P<under>\d{{1,40}})(?![\d/])
- |(?P<clock>\d{{1,12}}(?:[ ]?:[ ]?\d{{1,12}}){{1,3}})(?!\d|\.\d)
+ |(?P<clock>\d{{1,12}}(?:(?::|[ ]:[ ])\d{{1,12}}){{1,3}})(?!\d|\.\d)
  |(?P<num>{_SHORT})[ ]?/[ ]?(?P<den>{_SHORT})(?!\d|,\d|/\d)
  |(?P<mantissa>{_SHORT})(?:[eE](?P<exp>[+-]?\d{{1,30}})(?![\w])
     |[ ]?[*x×][ ]?10[ ]?(?:\^|\*\*)[ ]?[{{(]?(?P<exp10>[+-]?\d{{1,30}})[)}}]?)
@@ -72,57 +73,6 @@ _PART = re.compile(
     rf"(?:(?P<n>an?|{NUMBER_WORDS}|\d{{1,9}})[ -])?(?P<part>{_any(_PARTS)})s?(?P<rest> of .*)?",
     re.I | re.S,
 )
-_MINUS = dict.fromkeys(map(ord, "‐‑‒–—−﹣－⁻"), "-")
-_SPACE = dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000\t\n\r\x0b\x0c"), " ")
-_DROP = dict.fromkeys([*range(0x09), *range(0x0E, 0x20), *map(ord, "\u200b\u200c\u200d\u2060\ufeff\ufe0f\x7f")], "")
-_OTHER = {0x066B: ".", 0x066C: ",", 0xFF0C: ",", 0xFF0E: ".", 0xFF1A: ":", 0xFF04: "$", 0xFF05: "%", 0x66A: "%"}
-_OTHER |= {0x2044: "/", 0x2215: "/", 0xFF0F: "/", 0x22C5: "*", 0xB7: "*", 0x2236: ":", 0xFF1D: "=", 0xFE69: "$"}
-_DIGITS = {c: str(unicodedata.digit(chr(c))) for c in range(0x80, 0x1FBFA) if chr(c).isdecimal()}
-_VULGAR = {
-    c: " " + unicodedata.normalize("NFKC", chr(c)).replace("⁄", "/") + " "
-    for c in [0xBC, 0xBD, 0xBE, *range(0x2150, 0x215F)]
-}
-_PLAIN = _MINUS | _DROP | _OTHER | _DIGITS | _VULGAR
-_PLAIN_ANSWER = _PLAIN | _SPACE
-
-_TEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(-?[\d.,]{1,60})\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]{1,60})\s*\}|(\d))")
-_TEX_TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]{0,400})\}")
-_TEX_DROP = re.compile(
-    r"\\(?:left|right|displaystyle|[bB]igg?[lr]?|limits)(?![a-z])|\\[!,;: ]|\\q?quad\b|\\(?=[$%#&])"
-    r"|\^\s?\{?\s?\\circ\s?\}?"
-    r"|\\degree\b"
-)
-_TEX_WORDS = {r"\times": "*", r"\cdot": "*", r"\div": "/", r"\approx": "≈", r"\dots": "...", r"\ldots": "..."}
-_TEX_WORD = re.compile(r"\\(?:times|cdot|div|approx|dots|ldots)(?![a-z])")
-_TEX_GROUP = re.compile(r"(?<=\d)(?:\{,\}|\\,|\\ |\{\\,\})(?=\d{3})")
-
-
-def plain(text: str) -> str:
-    """Write Unicode digits, minus signs and vulgar fractions in ASCII; drop control and zero-width signs."""
-    if text.isascii() and text.isprintable():
-        return text
-    return _WIDE_GROUP.sub(",", text).translate(_PLAIN)
-
-
-_WIDE_GROUP = re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))")
-
-
-def _tex_fraction(match: re.Match[str]) -> str:
-    mixed = match.start() and match.string[match.start() - 1].isdigit()
-    return f"{' ' if mixed else ''}{match[1] or match[2]}/{match[3] or match[4]} "
-
-
-def without_latex(text: str) -> str:
-    r"""Reduce the LaTeX of an answer to plain signs: \frac{1}{2} is 1/2, \text{cm} is cm, 1{,}234 is "
-    "1,234.
-    """
-    if "\\" not in text and "{," not in text:
-        return text
-    text = _TEX_GROUP.sub(",", text)
-    text = _TEX_FRACTION.sub(_tex_fraction, text)
-    text = _TEX_TEXT.sub(r" \1 ", text)
-    text = _TEX_WORD.sub(lambda m: _TEX_WORDS[m[0]], text)
-    return _TEX_DROP.sub("", text)
 
 
 def decimal(negative: bool, digits: str, exponent: int) -> str:
@@ -266,7 +216,7 @@ def _words(text: str) -> str:
 
 
 def _normal_form(text: str) -> str:
-    text = without_latex(_WIDE_GROUP.sub(",", text).translate(_PLAIN_ANSWER)).strip(" \"'`*$“”‘’_")
+    text = without_latex(plain(text).translate(SPACES)).strip(" \"'`*$“”‘’_")
     text = re.sub(r" {2,}", " ", text).removeprefix("(+)")
     while text[-1:] in ".,;!" and text:
         text = text[:-1].rstrip(" *$\"'")

@@ -23,11 +23,11 @@ _LIST_LABEL = re.compile(r"[.)](?=\s+[A-Z*])")
 _SPACED_MINUS = re.compile(r"[=:] ?- $")
 _CURRENCY = "$€£¥₹₽₱₩¢"
 _VERBS = frozenset(
-    "is are was were be equals get gets give gives make makes making leaves yields take takes need needs spend spends "
+    "is are was were be equals get gets give gives make makes making leaves yields takes need needs spend spends "
     "spent earn earns earned pay pays paid has have cost costs = ≈".split()
 )
 _PAIRS = frozenset(["equal to", "total of", "left with"])
-_HEDGES = frozenset("about approximately only still exactly now then".split())
+_HEDGES = frozenset("about approximately only still exactly now then us you".split())
 
 
 class Found(NamedTuple):
@@ -103,4 +103,6 @@ def is_stated(text: str, start: int) -> bool:
         words.pop()
     if not words:
         return False
+    if words[-1] == "take":  # "it would take 5 days", but not "now take 5 and add 3"
+        return words[-2:-1] in (["would"], ["will"])
     return words[-1] in _VERBS or " ".join(words[-2:]) in _PAIRS

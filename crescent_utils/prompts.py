@@ -129,7 +129,7 @@ def get_domain(
             raise ValueError(
                 f"{field}: {text!r} lacks {', '.join(missing)}; put the placeholder where the text belongs"
             )
-        domain = replace(domain, **{field: text})
+        domain = replace(domain, rewrite=text) if field == "rewrite" else replace(domain, solve=text)
     return domain
 
 

@@ -21,12 +21,14 @@ OPENING_WORD = re.compile(rf"{OPENING}, ", re.I)
 GREETING = re.compile(rf"\W*{OPENING}\W*$", re.I)
 CHAT = re.compile(
     rf"\W*(?:{OPENING}\b[^\w\n]{{0,4}})?(?:"
-    rf"(?:here (?:it|they) (?:is|are|goes)\b|here(?:[’']s| is| are| you (?:go|are)| we go|[’']re)\b(?=[^\n]*(?:\b{THING}|\b(?:one|go|for you"
+    r"(?:here (?:it|they) (?:is|are|goes)\b|here(?:[’']s| is| are| you (?:go|are)| we go|[’']re)\b"
+    rf"(?=[^\n]*(?:\b{THING}|\b(?:one|go|thing|for you"
     rf"|request(?:ed)?)\b|:\W*$))"
     r"|i(?:[’']d| would) be (?:happy|glad|delighted)|(?:happy|glad) to\b|with pleasure"
     r"|how about\b(?=[^\n]*[:!]|\s*$)"
     r"|i(?:[’']ve| have| will|[’']ll| can| came| think| created| made| wrote| hope|[’']m)\b"
-    rf"(?=[^\n]*\b(?:{THING}|one|you|this|that|idea)\b)"
+    rf"(?=[^\n]*\b(?:{THING}|one|you|this|idea)\b)"
+    r"|i can help\b"
     rf"|let me\b|let[’']s\b(?=[^\n]*\b(?:{THING}|one|this)\b)|let[’']s (?:go|dive in|begin|start)"
     rf"|consider (?:this|the following)\b(?=[^\n]*:)"
     rf"|try this\b|as (?:an ai|requested|you)\b|based on (?:your|the) request|that[’']s (?:a"
@@ -123,7 +125,7 @@ SENTENCE_END = re.compile(
     r"|\)(?=\s+(?:I|Let|Good|This|Hope|Can|Do|Would|Try)\b)|\n"
 )
 BULLET = re.compile(r"[ \t]*(?:[-*•]\s+|>\s*|#{1,6}\s+|\(?1[.)]\s+(?=\S))")
-BOLD = re.compile(r"(\*\*|__)(?=\S)([^*_\n]{1,2000}?)(?<=\S)\1")
+BOLD = re.compile(r"(?<!\w)(\*\*|__)(?=\S)([^*_\n]{1,2000}?)(?<=\S)\1(?!\w)")
 QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’", "«": "»", "`": "`", "*": "*", "_": "_"}
 HEADER = re.compile(r"(?:<\|[a-z_]{2,40}\|>\s*(?:assistant|system)?\s*){1,6}", re.I)
 TOKEN = re.compile(r"<\|[a-z_]{2,40}\|>|</s>|\[/?INST\]|<(?:end|start)_of_turn>")

@@ -105,7 +105,7 @@ class Stage:
             raise RunError(
                 f"{self.name}: kept {counts['kept']} + rejected {counts['rejected']} is not sampled {counts['sampled']}"
             )
-        manifest = {
+        manifest: dict[str, Any] = {
             "stage": self.name,
             "run": self.settings.run,
             "parameters": self.settings.model_dump(),

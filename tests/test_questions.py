@@ -77,6 +77,7 @@ def test_benchmark_problems_come_back_unchanged(benchmark: str, wrapping: str) -
         ("Here are 5 apples and 3 pears. How many fruits are here?", "Here are 5 apples and 3 pears. How many fruits are here?"),
         ("I have 3 tens and 5 ones. What number am I?", "I have 3 tens and 5 ones. What number am I?"),
         ("**Tom** has **5** apples. How many?", "Tom has 5 apples. How many?"),
+        ("What is 2**3**2, and 5 __ 6?", "What is 2**3**2, and 5 __ 6?"),
         ('She said "5 for $2". How much are 10?', 'She said "5 for $2". How much are 10?'),
         ("Problem\r\n\r\nTom has\x00 5 apples. How many?", "Tom has 5 apples. How many?"),
     ],

@@ -1,0 +1,73 @@
+"""Make `outputs/reference/` out of finished live runs, and run the notebooks in place on it.
+
+`python tests/make_reference.py outputs/ref` expects the runs `ref/seed1`, `ref/seed2`, … of `params/cpu.yaml`. The first becomes the
+reference with its whole store and adapter; of the others the tables and manifests are kept, whose scores `06_evaluate` pools.
+`python tests/make_reference.py` alone runs the notebooks again on the reference that is there.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "outputs" / "reference"
+TABLES = ["*/manifest.json", "*/*.parquet", "*/trained.json", "*/claims.json"]
+LIMIT = 5_000_000  # bytes of all that is committed there
+
+
+def copy_run(source: Path, target: Path, patterns: list[str]) -> None:
+    """Copy the files of a run that match."""
+    for pattern in patterns:
+        for path in sorted(source.glob(pattern)):
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, place)
+
+
+def copy_store(source: Path, target: Path) -> None:
+    """Copy a store into one compact file without a write-ahead log."""
+    target.unlink(missing_ok=True)
+    with sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True) as db:
+        db.execute("VACUUM INTO ?", (str(target),))
+
+
+def make(runs: Path) -> None:
+    """Copy the runs `runs`/seed1, seed2 … to the reference."""
+    shutil.rmtree(REFERENCE, ignore_errors=True)
+    seeds = sorted(runs.glob("seed*"), key=lambda path: int(path.name.removeprefix("seed")))
+    for folder in seeds:
+        if not (folder / "evaluate" / "manifest.json").exists():
+            raise SystemExit(f"{folder}: is not complete")
+    copy_run(seeds[0], REFERENCE, [*TABLES, "finetune/adapter/*"])
+    copy_store(seeds[0] / "store.sqlite", REFERENCE / "store.sqlite")
+    for folder in seeds[1:]:
+        copy_run(folder, REFERENCE / folder.name, ["*/manifest.json", "vote/qa.parquet", "evaluate/*.parquet"])
+    size = sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file())
+    print(f"outputs/reference: {size / 1e6:.2f} MB")
+    if size > LIMIT:
+        raise SystemExit(f"that is over {LIMIT / 1e6:.0f} MB")
+
+
+def run_notebooks() -> None:
+    """Execute each notebook with its own defaults and keep its outputs, without times and machine names."""
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        notebook = nbformat.read(path, as_version=4)
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}).execute()
+        for cell in notebook.cells:
+            cell.metadata.pop("execution", None)
+        notebook.metadata.pop("widgets", None)
+        notebook.metadata["language_info"] = {"name": "python"}
+        nbformat.write(notebook, path)
+        print(path.name)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        make(Path(sys.argv[1]))
+    run_notebooks()

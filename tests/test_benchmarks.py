@@ -1,0 +1,230 @@
+"""Benchmarks: generated items against an oracle, files against their published counts, overlaps against what a reader would say."""
+
+from __future__ import annotations
+
+import ast
+import json
+import operator
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crescent_utils import answers, benchmarks
+from crescent_utils.benchmarks import BenchmarkError
+
+DATA = Path(os.environ.get("CRESCENT_BENCHMARK_DIR") or Path(__file__).resolve().parent.parent.parent / "shared" / "data")
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no benchmark files: set CRESCENT_BENCHMARK_DIR to their folder")
+OPERATOR = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+def value(expression):
+    """Work out an expression of numbers exactly, from its syntax tree."""
+
+    def of(node):
+        if isinstance(node, ast.Constant):
+            return Fraction(str(node.value))
+        if isinstance(node, ast.UnaryOp):
+            return -of(node.operand)
+        return OPERATIONS[type(node.op)](of(node.left), of(node.right))
+
+    return of(ast.parse(expression, mode="eval").body)
+
+
+def expression(question):
+    return re.fullmatch(r"What is (.+)\?", question)[1]
+
+
+# --- arithmetic -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2025])
+def test_dev_test_and_worked_examples_share_no_problem(seed):
+    dev, test = (benchmarks.load("arithmetic", split=split, items=350, seed=seed) for split in ("dev", "test"))
+    assert dev.train == test.train and len(test.train) == 8
+    assert (len(dev.items), len(test.items)) == (benchmarks.DEV_ITEMS, 350)
+    keys = [benchmarks.overlap_key(item.question) for item in (*dev.items, *test.items, *test.train)]
+    assert len(set(keys)) == len(keys)
+
+
+def test_each_gold_is_right_by_another_way_of_working_it_out():
+    for split in ("dev", "test"):
+        loaded = benchmarks.load("arithmetic", split=split, seed=3)
+        for item in (*loaded.items, *loaded.train):
+            assert Fraction(item.gold) == value(expression(item.question))
+            assert item.gold == answers.normal_form(item.gold) == benchmarks.arithmetic_gold(item.question)
+            assert item.solution == f"{expression(item.question)} = {item.gold}"
+            assert benchmarks.overlaps([item.question], [loaded]) == (["arithmetic"] if item in loaded.items else [""])
+
+
+def test_all_three_operations_one_and_two_digits_and_both_orders():
+    found = [re.fullmatch(r"What is (\d{1,2}) ([-+*]) (\d{1,2})\?", item.question) for item in benchmarks.load("arithmetic").items]
+    assert all(found)
+    counts = Counter(match[2] for match in found)
+    assert min(counts.values()) > 30 and set(counts) == set("+-*")
+    assert all(int(m[1]) >= int(m[3]) for m in found if m[2] == "-"), "no answer is negative"
+    assert {int(m[1]) > int(m[3]) for m in found if m[2] != "-" and m[1] != m[3]} == {True, False}
+
+
+def test_the_seed_makes_the_benchmark_and_more_items_only_add():
+    load = benchmarks.load
+    assert load("arithmetic", seed=5) == load("arithmetic", seed=5)
+    assert load("arithmetic", seed=5).items != load("arithmetic", seed=6).items
+    assert load("arithmetic", seed=5, items=300).items == load("arithmetic", seed=5, items=350).items[:300]
+    assert len(load("arithmetic").items) >= 300
+
+
+def test_too_many_items_and_an_unknown_split_are_named():
+    with pytest.raises(BenchmarkError, match=r"benchmark_items: 5000 is too many.* (\d+) at most") as caught:
+        benchmarks.load("arithmetic", items=5000)
+    most = int(re.search(r"(\d+) at most", str(caught.value))[1])
+    assert len(benchmarks.load("arithmetic", items=most).items) == most
+    with pytest.raises(BenchmarkError, match="benchmark_split: 'train' is not allowed; choose dev or test"):
+        benchmarks.load("arithmetic", split="train")
+
+
+numbers = st.integers(-(10**7), 10**7).map(str) | st.decimals(-1000, 1000, allow_nan=False, places=2).map(str)
+SIGNS = {"+": ["+", "plus", "added to"], "-": ["-", "minus", "−", "–"], "*": ["*", "x", "×", "times", "multiplied by"], "/": ["/", "÷", "divided by"]}
+
+
+@settings(max_examples=300, deadline=None)
+@given(numbers, st.sampled_from(sorted(SIGNS)), numbers, st.data())
+def test_a_gold_is_the_value_of_the_problem_however_it_is_written(a, sign, b, data):
+    word = data.draw(st.sampled_from(SIGNS[sign]))
+    gold = benchmarks.arithmetic_gold(f"What is {a} {word} {b}?")
+    if sign == "/" and Fraction(b) == 0:
+        assert gold is None
+    else:
+        assert Fraction(gold) == OPERATOR[sign](Fraction(a), Fraction(b))
+    assert benchmarks.arithmetic_problem(f"What is {a} {word} {b}?")[1] == sign
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["How far is it to Rome?", "What is 3?", "What is 3 + 4 + 5?", "What is 3 + 4 x 5?", "What is 1/2 + 1/3?", "What is 3 and 4?", "",
+     "What is 10 - 2 - 3?", "What is 2 times 3 plus 4?"],
+)  # fmt: skip
+def test_a_question_without_a_single_operation_has_no_gold(question):
+    assert benchmarks.arithmetic_problem(question) is None
+    assert benchmarks.arithmetic_gold(question) is None
+
+
+def test_large_operands_are_read_exactly():
+    assert benchmarks.arithmetic_gold("What is 12,345,678,901,234,567 + 1?") == "12345678901234568"
+
+
+# --- overlaps -------------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, 10**8), st.sampled_from("+-*"), st.integers(0, 10**8), st.sampled_from("+-*"), st.data())
+def test_two_problems_have_one_key_iff_they_are_the_same(a, first, b, second, data):
+    c, d = data.draw(st.sampled_from([(a, b), (b, a), (a + 1, b), (a, b + 10)]))
+    same = first == second and ((a, b) == (c, d) or (first != "-" and (a, b) == (d, c)))
+    one, two = benchmarks.overlap_key(f"What is {a} {first} {b}?"), benchmarks.overlap_key(f"Compute {c} {second} {d}.")
+    assert (one == two) == same
+
+
+@pytest.mark.parametrize(("one", "two"), [("What is 1000001 + 1?", "What is 1000002 + 1?"), ("What is 0.1234567 * 2?", "What is 0.1234568 * 2?")])
+def test_problems_that_differ_in_the_seventh_digit_differ(one, two):
+    assert benchmarks.overlap_key(one) != benchmarks.overlap_key(two)
+
+
+def test_overlaps_name_the_benchmark_of_which_an_item_is_repeated():
+    one = benchmarks.Benchmark("one", (benchmarks.Item("What is 3 + 4?", "7"),), (benchmarks.Item("What is 1 + 1?", "2"),), "")
+    two = benchmarks.Benchmark("two", (benchmarks.Item("Tom has 3 apples. How many?", "3"),), (), "")
+    asked = ["What is 4 plus 3?", "tom has 3 apples; how many", "What is 3 - 4?", "Tom has 4 apples. How many?", "3+4", ""]
+    assert benchmarks.overlaps(asked, [one, two]) == ["one", "two", "", "", "one", ""]
+    assert benchmarks.overlaps([], [one]) == [] and benchmarks.overlaps(["3+4"], []) == [""]
+
+
+# --- files ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_name_is_named_with_the_nearest():
+    with pytest.raises(BenchmarkError, match="evaluate_on: 'gsm8' is unknown; allowed: arithmetic, gsm8k.*Did you mean 'gsm8k'"):
+        benchmarks.load("gsm8")
+    assert benchmarks.names() == ["arithmetic", "gsm8k", "asdiv", "gsm_plus_mini"]
+
+
+def test_only_arithmetic_has_a_development_split():
+    with pytest.raises(BenchmarkError, match="benchmark_split: 'dev'.*gsm8k is scored on its test split"):
+        benchmarks.load("gsm8k", split="dev")
+
+
+@needs_data
+@pytest.mark.parametrize(("name", "count", "shown"), [("gsm8k", 1319, 7473), ("asdiv", 2305, 0), ("gsm_plus_mini", 2400, 0)])
+def test_a_published_benchmark_is_whole(name, count, shown):
+    loaded = benchmarks.load(name, folder=str(DATA))
+    assert (len(loaded.items), len(loaded.train)) == (count, shown)
+    assert all(item.question.strip() and item.gold == answers.normal_form(item.gold) != "" for item in loaded.items)
+    assert str(DATA) not in loaded.source
+    assert sum(map(bool, benchmarks.overlaps([item.question for item in loaded.train], [loaded]))) == 0
+    some, again, other = (benchmarks.load(name, folder=str(DATA), items=40, seed=seed) for seed in (1, 1, 2))
+    assert some == again and set(some.items) <= set(loaded.items) and len(some.items) == 40
+    assert some.items != other.items and "seed 1" in some.source
+    assert some.train == loaded.train
+
+
+@needs_data
+def test_gsm8k_golds_and_worked_examples(monkeypatch):
+    monkeypatch.setenv("CRESCENT_BENCHMARK_DIR", str(DATA))
+    loaded = benchmarks.load("gsm8k")
+    rows = [json.loads(line) for line in (DATA / "gsm8k_test.jsonl").read_text(encoding="utf-8").splitlines()]
+    for row, item in zip(rows, loaded.items, strict=True):
+        assert item.question == row["question"]
+        assert Fraction(item.gold) == Fraction(row["answer"].rsplit("#### ", 1)[1].replace(",", ""))
+    for item in loaded.train:
+        assert "<<" not in item.solution and "####" not in item.solution
+        assert answers.answers_equal(answers.extract_answer(item.solution), item.gold), "a worked example ends on its gold"
+
+
+@needs_data
+def test_asdiv_golds_have_no_unit():
+    golds = Counter("number" if re.fullmatch(r"-?\d+(\.\d+|/\d+)?", item.gold) else "other" for item in benchmarks.load("asdiv", folder=str(DATA)).items)
+    assert golds["other"] < 150
+    first = benchmarks.load("asdiv", folder=str(DATA)).items[0]
+    assert (first.question.split(".")[0], first.gold) == ("Seven red apples and two green apples are in the basket", "9")
+
+
+def offline(code, **environment):
+    """Run code where the hub cannot be reached: its switch is read at import, so in a process of its own."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", **environment}
+    environment.pop("CRESCENT_BENCHMARK_DIR", None)
+    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=environment)
+
+
+def test_a_benchmark_that_cannot_be_had_says_where_it_was_looked_for_and_what_to_do(tmp_path):
+    code = f"""
+        from crescent_utils import benchmarks
+        for name, folder in (("gsm8k", ""), ("gsm8k", {str(tmp_path)!r}), ("asdiv", {str(tmp_path)!r}), ("gsm_plus_mini", "")):
+            try:
+                benchmarks.load(name, folder=folder)
+            except benchmarks.BenchmarkError as error:
+                print(error)
+    """
+    lines = offline(code, HF_HOME=str(tmp_path / "hub")).stdout.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("evaluate_on: ") and "benchmark_dir" in line and "the hub did not give" in line for line in lines)
+    for line, file in zip(lines, ("gsm8k_test.jsonl", "gsm8k_test.jsonl", "ASDiv.xml", "gsmplus_testmini.jsonl"), strict=True):
+        assert file in line
+    assert "benchmark_dir is not set" in lines[0] and "benchmark_dir is not set" in lines[3]
+    assert f"{tmp_path / 'gsm8k_test.jsonl'} does not exist" in lines[1]
+    assert f"{tmp_path / 'ASDiv.xml'} does not exist" in lines[2]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "ASDiv.xml").write_text("<no", encoding="utf-8")
+    (tmp_path / "gsmplus_testmini.jsonl").write_text('{"question": 1\n', encoding="utf-8")
+    for name, file in (("asdiv", "ASDiv.xml"), ("gsm_plus_mini", "gsmplus_testmini.jsonl")):
+        with pytest.raises(BenchmarkError, match=file):
+            benchmarks.load(name, folder=str(tmp_path))

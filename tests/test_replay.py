@@ -1,0 +1,82 @@
+"""The reference replay: the notebooks' own defaults, through papermill, without a model, a network or a trace in the git tree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import papermill
+import pytest
+
+from crescent_utils import params, runs
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "outputs" / "reference"
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory):
+    outputs = tmp_path_factory.mktemp("outputs")
+    (outputs / "reference").symlink_to(REFERENCE)
+    for stage in params.STAGES:
+        name = f"{runs.NOTEBOOKS[stage]}.ipynb"
+        papermill.execute_notebook(
+            ROOT / "notebooks" / name, outputs / name, parameters={"outputs": str(outputs)}, progress_bar=False, kernel_name="python3",
+        )  # fmt: skip
+    return outputs / "replay"
+
+
+def table(folder, stage, name):
+    return pd.read_parquet(folder / stage / f"{name}.parquet")
+
+
+@pytest.mark.parametrize(
+    "stage, name",
+    [("elicit", "questions"), ("elicit", "rejected"), ("dedup", "questions"), ("dedup", "rejected"), ("dedup", "attempts"),
+     ("vote", "qa"), ("vote", "paths"), ("vote", "rejected"), ("finetune", "log"), ("distil", "log"), ("evaluate", "scores")],
+)  # fmt: skip
+def test_the_replay_gives_the_tables_of_the_live_run(replayed, stage, name):
+    pd.testing.assert_frame_equal(table(replayed, stage, name), table(REFERENCE, stage, name))
+
+
+def test_nothing_is_lost_from_sampled_to_kept(replayed):
+    for stage in ("elicit", "dedup", "vote"):
+        counts = json.loads((replayed / stage / "manifest.json").read_text())["counts"]
+        assert counts["kept"] + counts["rejected"] == counts["sampled"]
+    elicited = len(table(replayed, "elicit", "questions"))
+    assert len(table(replayed, "dedup", "questions")) + len(table(replayed, "dedup", "rejected")) == elicited
+
+
+def test_no_training_question_repeats_a_benchmark_item(replayed):
+    from crescent_utils import benchmarks
+
+    held = [benchmarks.load("arithmetic", split=split) for split in ("dev", "test")]
+    assert not any(benchmarks.overlaps(list(table(replayed, "vote", "qa")["question"]), held))
+
+
+def test_the_reference_is_what_the_readme_says(replayed):
+    comparisons = table(replayed, "evaluate", "comparisons").query("scoring == 'symbolic' and after == 'tuned'")
+    assert len(comparisons) == 2 and (comparisons["n"] >= 300).all() and (comparisons["seeds"] >= 3).all()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in comparisons.itertuples():
+        for value in (row.before_accuracy, row.after_accuracy):
+            assert f"{100 * value:.1f} %" in readme
+        assert f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]".replace("-", "−") in readme
+
+
+def test_the_reference_is_small_and_names_no_machine():
+    listed = subprocess.run(["git", "ls-files", "-z", "outputs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    paths = [ROOT / name for name in listed.split("\0") if name]
+    assert paths and sum(path.stat().st_size for path in paths) <= 5_000_000
+    for path in paths:
+        content = path.read_bytes()
+        assert str(ROOT).encode() not in content and str(Path.home()).encode() + b"/" not in content, path.name
+
+
+def test_replay_leaves_the_git_tree_as_it_was(replayed):
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "outputs/reference"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert changed == ""

@@ -1,0 +1,190 @@
+"""Tables: what came in goes out, kept or rejected with a reason; the protocols on cases that were worked by hand."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from crescent_utils import answers, benchmarks, params, prompts, tables
+
+ARITHMETIC = prompts.gates(prompts.get_domain("arithmetic"))
+WORDS = prompts.gates(prompts.get_domain("math_word_problems"))
+PIECES = [
+    "The answer is 7.", "The answer is 7", "#### 7", "seven", "7.0", "It is 1,234.", "3/4", "0.75", "I do not know.", "", "-0.0", "50%",
+    "9" * 400, "1e5", "What is 3 + 4?", "Sure! ", "\n", "?", "½", "\\boxed{8}", "$5.50", "x", "٣",
+]  # fmt: skip
+texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=12), max_size=3).map("".join)
+PROTOCOLS = ("paper", "released", "strict")
+
+
+def of_vote(**values):
+    return params.build("vote", {"min_agreement": 0.0, **values})
+
+
+# --- elicited -------------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(texts, max_size=8), st.sampled_from(PROTOCOLS), st.sampled_from([ARITHMETIC, WORDS, {}]))
+def test_every_completion_is_kept_or_rejected_with_a_reason(completions, protocol, gates):
+    baits = [i % 3 for i in range(len(completions))]
+    prefixes = [f"p{i}" for i in range(len(completions))]
+    kept, rejected = tables.elicited(completions, baits, prefixes, gates, protocol)
+    assert sorted([*kept["id"], *rejected["id"]]) == list(range(len(completions)))
+    assert (rejected["reason"] != "").all() and (kept["question"] != "").all()
+    for row in pd.concat([kept, rejected]).itertuples():
+        assert (row.bait, row.prefix) == (baits[row.id], prefixes[row.id])
+    assert [completions[i] for i in rejected["id"]] == rejected["text"].tolist()
+
+
+def test_what_the_released_cleaner_costs():
+    whole = "Tom spends 3/4 of $5.50 on milk. How much is left?"
+    chatty = f"Of course! {whole} (Hint: subtract.)"
+    ours, _ = tables.elicited([whole, chatty], [0, 0], ["", ""], WORDS)
+    assert ours["question"].tolist()[0] == whole
+    theirs, none = tables.elicited([whole, chatty], [0, 0], ["", ""], WORDS, "released")
+    assert theirs["question"].tolist() == ["Tom spends 34 of 5. 50 on milk. How much is left?"] * 2
+    assert len(none) == 0
+
+
+def test_the_released_cleaner_rejects_what_asks_nothing_and_ignores_our_gates():
+    asks_not, short = "Find the sum of 3 and 4.", "Why?"
+    kept, rejected = tables.elicited([asks_not, short], [0, 1], ["", ""], WORDS, "released")
+    assert kept["question"].tolist() == [short] and rejected["reason"].tolist() == ["empty"]
+    kept, rejected = tables.elicited([asks_not, short], [0, 1], ["", ""], {**WORDS, "min_words": 3})
+    assert kept["question"].tolist() == [asks_not] and rejected["reason"].tolist() == ["too_short"]
+
+
+def test_the_arithmetic_gate_closes_a_question_that_the_stop_string_cut():
+    kept, rejected = tables.elicited(["What is 3 + 4?", "What is 3 + 4", "What is 3 + 4 + 5?", "What is it?"], [0] * 4, [""] * 4, ARITHMETIC)
+    assert kept["question"].tolist()[0] == "What is 3 + 4?"
+    assert {2, 3} <= set(rejected["id"])
+
+
+# --- decontaminated -------------------------------------------------------------------------------------------------------------
+
+HELD = benchmarks.Benchmark("b", (benchmarks.Item("What is 3 + 4?", "7"), benchmarks.Item("How far is Rome?", "1")), (), "here")
+
+
+@pytest.mark.parametrize("remove", [True, False])
+def test_a_repeated_item_is_found_and_removed_only_if_asked(remove):
+    table = pd.DataFrame({"id": [5, 6, 7, 8], "question": ["What is 4 plus 3?", "What is 3 - 4?", "HOW far is  rome", "Why?"]})
+    kept, found = tables.decontaminated(table, [HELD], remove)
+    assert found["id"].tolist() == [5, 7] and set(found["benchmark"]) == {"b"}
+    assert kept["id"].tolist() == ([6, 8] if remove else [5, 6, 7, 8])
+    assert list(kept.columns) == list(table.columns)
+    assert len(table.columns) == 2, "what came in is left as it was"
+
+
+def test_nothing_to_decontaminate():
+    kept, found = tables.decontaminated(pd.DataFrame({"id": [], "question": []}), [HELD], True)
+    assert len(kept) == len(found) == 0
+
+
+# --- voted ----------------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.lists(texts, min_size=1, max_size=6), max_size=4), st.sampled_from(PROTOCOLS), st.sampled_from([0.0, 0.5, 1.0]),
+    st.sampled_from(["shortest", "random", "first", "all"]), st.sampled_from(["arithmetic", "math_word_problems"]),
+)  # fmt: skip
+@example([["9" * 400, "1"]], "released", 0.0, "shortest", "arithmetic")
+@example([["-0.0", "0"]], "released", 0.0, "all", "arithmetic")
+def test_every_question_and_every_path_is_accounted_for(paths, protocol, least, choice, domain):
+    ids = [10 + i for i in range(len(paths))]
+    own = of_vote(protocol=protocol, min_agreement=least, path_choice=choice)
+    qa, sampled, rejected = tables.voted(ids, ["What is 3 + 4?"] * len(paths), paths, own, domain)
+    assert sorted([*qa["id"].unique(), *rejected["id"]]) == ids
+    places = [(i, sample) for i, row in zip(ids, paths, strict=True) for sample in range(len(row))]
+    assert list(zip(sampled["question_id"], sampled["sample"], strict=True)) == places
+    assert sampled["path"].tolist() == [path for row in paths for path in row]
+    assert (rejected["reason"] != "").all()
+    won = sampled[sampled["won"].astype(bool)]
+    assert won["path"].tolist() == qa["path"].tolist(), "each winning path is a pair, and nothing else is"
+    for row in qa.itertuples():
+        own_paths = sampled[sampled["question_id"] == row.id]
+        reach = sum(not pd.isna(answer) and answers.answers_equal(answer, row.answer) for answer in own_paths["answer"])
+        assert reach == row.votes and row.total == len(own_paths)
+        assert row.agreement == round(row.votes / row.total, 4) and (protocol == "released" or row.votes / row.total >= least)
+        if domain == "arithmetic":
+            assert row.gold == "7" and row.correct == answers.answers_equal(row.answer, "7")
+        else:
+            assert pd.isna(row.gold) and pd.isna(row.correct)
+        assert len(own_paths[own_paths["won"].astype(bool)]) == (row.votes if choice == "all" else 1)
+
+
+def voted(paths, question="What is 3 + 4?", **values):
+    qa, sampled, rejected = tables.voted([1], [question], [paths], of_vote(**values), "arithmetic")
+    return (qa["answer"].tolist(), qa["path"].tolist(), rejected["reason"].tolist(), sampled["answer"].tolist())
+
+
+@pytest.mark.parametrize(
+    "path, paper, released",
+    [("It costs 1,234 dollars.", "1234", "234"), ("So it is 3/4.", "3/4", "4"), ("No idea.", None, None),
+     ("The answer is 5. That took 2 steps.", "5", "2"), ("It is 7.0.", "7", "7")],
+)  # fmt: skip
+def test_how_each_protocol_reads_a_path(path, paper, released):
+    for protocol, expected in (("paper", paper), ("strict", paper), ("released", released)):
+        (got,) = voted([path], protocol=protocol)[3]
+        assert pd.isna(got) if expected is None else answers.answers_equal(got, expected)
+
+
+def test_a_tie_goes_to_the_first_to_a_seeded_draw_or_to_nobody():
+    paths = ["The answer is 3.", "The answer is 4."]
+    assert voted(paths, protocol="released")[:3] == (["3"], [paths[0]], [])
+    assert voted(paths[::-1], protocol="released")[0] == ["4"]
+    assert voted(paths, protocol="strict")[:3] == ([], [], ["tie"])
+    drawn = {seed: voted(paths, protocol="paper", seed=seed)[0][0] for seed in range(30)}
+    assert set(drawn.values()) == {"3", "4"}
+    assert drawn == {seed: voted(paths[::-1], protocol="paper", seed=seed)[0][0] for seed in range(30)}, "whatever the order"
+
+
+def test_no_number_can_win_in_the_released_protocol_alone():
+    paths = ["No idea.", "The answer is 7.", "Nothing."]
+    assert voted(paths, protocol="released")[:3] == ([], [], ["no_answer"])
+    assert voted(paths, protocol="paper")[0] == voted(paths, protocol="strict")[0] == ["7"]
+    assert voted(["No idea."], protocol="paper")[2] == ["no_answer"]
+
+
+def test_agreement_counts_the_unreadable_in_the_total():
+    paths = ["The answer is 7.", "The answer is 7.", "No idea.", "Nothing."]
+    assert voted(paths, min_agreement=0.5)[0] == ["7"]
+    assert voted(paths, min_agreement=0.51)[2] == ["min_agreement"]
+    assert voted(paths, min_agreement=0.51, protocol="released")[0] == ["7"], "the released code knows no threshold"
+
+
+def test_which_path_is_learned():
+    paths = ["Let me see. The answer is 7.", "The answer is 8.", "It is 7.", "Seven is right, 7."]
+    assert voted(paths, path_choice="first")[1] == [paths[0]]
+    assert voted(paths, path_choice="shortest")[1] == [paths[2]]
+    assert voted(paths, path_choice="all")[1] == [paths[0], paths[2], paths[3]]
+    drawn = {voted(paths, path_choice="random", seed=seed)[1][0] for seed in range(30)}
+    assert drawn == {paths[0], paths[2], paths[3]}
+    assert voted(paths, path_choice="random", seed=4) == voted(paths, path_choice="random", seed=4)
+
+
+def test_the_gold_judges_a_label_and_never_makes_it():
+    paths = ["The answer is 8.", "The answer is 8.", "The answer is 7."]
+    qa, _, _ = tables.voted([1, 2], ["What is 3 + 4?", "How far is it?"], [paths, paths], of_vote(), "arithmetic")
+    assert qa["answer"].tolist() == ["8", "8"]
+    assert qa["gold"].iloc[0] == "7" and not qa["correct"].iloc[0]
+    assert qa[["gold", "correct"]].iloc[1].isna().all()
+
+
+def test_empty_in_empty_out():
+    qa, sampled, rejected = tables.voted([], [], [], of_vote(), "arithmetic")
+    assert list(qa.columns) == tables.QA_COLUMNS
+    assert len(qa) == len(sampled) == len(rejected) == 0
+    assert len(tables.label_accuracy(qa)) == 0
+
+
+def test_label_accuracy_counts_each_question_once_from_each_threshold_up():
+    qa = pd.DataFrame(
+        [{"id": 1, "votes": 2, "correct": False}, {"id": 2, "votes": 2, "correct": True}, {"id": 3, "votes": 5, "correct": True},
+         {"id": 3, "votes": 5, "correct": True}, {"id": 4, "votes": 5, "correct": None}]
+    )  # fmt: skip
+    got = tables.label_accuracy(qa)
+    assert got.to_dict("list") == {"votes >=": [2, 5], "questions": [3, 1], "labels right": [0.667, 1.0]}
