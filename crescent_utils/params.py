@@ -7,6 +7,7 @@ A parameter has one flat name that means the same in every notebook, so that one
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -125,8 +126,8 @@ class Distil(Training):
     """`05_distil`: the same pairs train a weaker student."""
 
     student: str = "half"  # "half": every second layer of the model removed; or a hub id or folder
-    student_learning_rate: float = Field(1.0e-3, gt=0)
-    student_epochs: float = Field(3.0, gt=0)
+    student_learning_rate: float = Field(2.0e-4, gt=0)
+    student_epochs: float = Field(2.0, gt=0)
     student_batch_size: int = Field(16, ge=1)
 
 
@@ -140,10 +141,10 @@ class Evaluate(Common):
     benchmark_items: int = Field(350, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
     shots: int = Field(0, ge=0)
-    eval_samples: int = Field(4, ge=0)
+    eval_samples: int = Field(1, ge=0)
     eval_temperature: float = Field(0.7, ge=0)
     eval_max_tokens: int = Field(40, ge=1)
-    other_runs: list[str] = Field(default_factory=list)
+    other_runs: list[str] = Field(default_factory=lambda: ["reference/seed2", "reference/seed3"])
     resamples: int = Field(10000, ge=100)
 
 
@@ -177,11 +178,17 @@ def build(stage: str, values: Mapping[str, Any]) -> Any:
     try:
         return MODELS[stage](**values)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, item['loc']))}: {item['input']!r} is not allowed: {item['msg']}"
-            for item in error.errors()
-        ]
+        lines = [f"{'.'.join(map(str, item['loc']))}: {_complaint(item)}" for item in error.errors()]
         raise ParameterError("; ".join(lines)) from None
+
+
+def _complaint(item: Any) -> str:
+    value = item["input"]
+    text = f"{value!r} is not allowed: {item['msg']}"
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+", value):
+        mantissa, _, exponent = value.lower().partition("e")
+        text += f". YAML reads {value} as text; write {mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}"
+    return text
 
 
 def load_profile(paths: list[Path], overrides: list[str]) -> dict[str, Any]:

@@ -247,6 +247,7 @@ def git_commit() -> str:
             cwd=ROOT,
             capture_output=True,
             text=True,
+            check=True,
             timeout=10,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):

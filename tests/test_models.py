@@ -203,8 +203,8 @@ def test_an_adapter_is_put_on_its_base_when_the_weights_are_asked_for(folder, ad
     assert not (trained / "model").exists()
     ids = torch.arange(1, 30)[None]
     with torch.inference_mode():
-        assert torch.allclose(load(model.locate())(ids).logits, expected(ids).logits, atol=1e-5)
-        assert not torch.allclose(load(folder)(ids).logits, expected(ids).logits, atol=1e-2)
+        assert torch.allclose(load(model.locate())(ids).logits, expected(ids).logits, atol=1e-3)
+        assert not torch.allclose(load(folder)(ids).logits, expected(ids).logits, atol=0.1)
     assert model.locate() == trained / "model" and models.load_tokenizer(model.locate())
     assert sorted(path.name for path in trained.iterdir()) == ["adapter", "model", "trained.json"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import yaml
@@ -93,7 +94,7 @@ def test_an_unknown_name_is_named_with_the_nearest_known_one(tmp_path, wrong, ne
         ("engine", "vlm", "'vllm'"), ("protocol", "Paper", "'released'"), ("seed", -1, "greater than or equal to 0"),
         ("seed", True, "integer"), ("seed", "1", "integer"), ("seed", 1.5, "integer"), ("votes", 0, "greater than or equal to 1"),
         ("min_agreement", 1.5, "less than or equal to 1"), ("elicit_top_p", 0, "greater than 0"), ("bait", "one", "list"),
-        ("eval_temperature", math.nan, "greater than or equal to 0"), ("engine_args", [], "dict"), ("domain", "arithmetics", "arithmetic"),
+        ("eval_temperature", math.nan, "finite"), ("engine_args", [], "dict"), ("domain", "arithmetics", "arithmetic"),
         ("run", "../elsewhere", "relative folder name"), ("run", "/elsewhere", "relative folder name"), ("run", "", "relative"),
     ],
 )  # fmt: skip
@@ -107,15 +108,16 @@ def test_the_nearest_domain_is_named(tmp_path):
     assert "Did you mean 'math_word_problems'?" in refused([], ["domain=math_word_problem"])
 
 
-@pytest.mark.parametrize("text", ["1e-5", "2E3"])
+@pytest.mark.parametrize("text", ["1e-5", "2E3", "1.5e2", "+3.e1", "2e+1"])
 def test_a_float_that_yaml_reads_as_text_is_refused_with_the_way_to_write_it(tmp_path, text):
-    # YAML 1.1 wants a point: 1e-5 is a string, and would have trained with an error an hour later.
+    # YAML 1.1 wants a point and a sign: 1e-5 and 1.5e2 are strings, and would end a run an hour later.
     path = tmp_path / "one.yaml"
     path.write_text(f"learning_rate: {text}\n", encoding="utf-8")
-    right = text.lower().replace("e", ".0e")
     for message in (refused([path]), refused([], [f"learning_rate={text}"])):
         assert "learning_rate" in message and repr(text) in message
-        assert right in message, f"the message should say: write {right}"
+        advice = re.search(r"write (\S+)$", message)
+        assert advice, "the message says how to write it"
+        assert yaml.safe_load(advice[1]) == float(text), f"{advice[1]} is no float to YAML either"
     assert params.load_profile([], ["learning_rate=1.0e-5"]) == {"learning_rate": 1.0e-5}
 
 

@@ -300,7 +300,7 @@ def test_recipes_come_out_of_the_parameters():
     for name in ("epochs", "batch_size", "micro_batch_size", "max_length", "held_out", "warmup_ratio", "lr_schedule", "weight_decay",
                  "lora_rank", "lora_alpha", "dtype", "method"):  # fmt: skip
         field = params.Finetune.model_fields[name]
-        other = {"method": "full", "lr_schedule": "cosine", "dtype": "float16", "max_length": 32}.get(name, type(field.default)(1))
+        other = {"method": "full", "lr_schedule": "cosine", "dtype": "float16", "max_length": 32, "held_out": 0.5}.get(name, type(field.default)(1))
         assert getattr(training.finetune_recipe(params.build("finetune", {name: other})), name) == other
     student = training.distil_recipe(params.build("distil", {"student_learning_rate": 0.5, "student_epochs": 2.0, "student_batch_size": 8}))
     assert (student.method, student.learning_rate, student.epochs, student.batch_size) == ("full", 0.5, 2.0, 8)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from .. import leftovers
 from ..store import Completion
 from . import EngineError, Job
 
@@ -66,6 +67,8 @@ class VllmEngine:
             "disable_log_stats": True,
         }
         if not cuda:
+            # A run that was killed leaves its engine behind, with its memory; nobody else would end it.
+            leftovers.end_processes(leftovers.leftovers())
             for name, value in _CPU_ENVIRONMENT.items():
                 os.environ.setdefault(name, value)
             arguments |= {
