@@ -14,6 +14,7 @@ import re
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -111,29 +112,28 @@ _PROBLEM = re.compile(
     r"(-?\d[\d,]*(?:\.\d+)?)\s*(\+|-|−|–|\*|x|×|/|÷|plus|minus|times|multiplied by|divided by|added to)\s*(-?\d[\d,]*(?:\.\d+)?)",
     re.I,
 )
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _OPERATIONS = {"plus": "+", "added to": "+", "minus": "-", "−": "-", "–": "-", "x": "*", "×": "*", "times": "*", "multiplied by": "*",
                "÷": "/", "divided by": "/"}  # fmt: skip
 
 
-def arithmetic_problem(question: str) -> tuple[float, str, float] | None:
+def arithmetic_problem(question: str) -> tuple[Fraction, str, Fraction] | None:
     """Read "What is 4 plus 7?" as (4, "+", 7), operands of + and * in order; None where there is no single operation."""
     found = _PROBLEM.findall(question)
-    if len(found) != 1:
+    if len(found) != 1 or len(_NUMBER.findall(question)) != 2:  # a third number: "3 + 4 + 5", or a story
         return None
     first, operation, second = found[0]
-    a, b = float(first.replace(",", "")), float(second.replace(",", ""))
+    a, b = Fraction(first.replace(",", "")), Fraction(second.replace(",", ""))
     operation = _OPERATIONS.get(operation.lower(), operation)
     return (min(a, b), operation, max(a, b)) if operation in "+*" else (a, operation, b)
 
 
 def arithmetic_gold(question: str) -> str | None:
     """Return the right answer of an arithmetic question, in normal form: it judges labels, it never trains anything."""
-    from fractions import Fraction
-
     problem = arithmetic_problem(question)
     if problem is None:
         return None
-    a, operation, b = Fraction(str(problem[0])), problem[1], Fraction(str(problem[2]))
+    a, operation, b = problem
     if operation == "/" and b == 0:
         return None
     value = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else a}[operation]
@@ -161,11 +161,14 @@ def _gsm8k_item(row: dict[str, Any]) -> Item:
 def _asdiv(folder: str) -> Benchmark:
     path = Path(folder).expanduser() / "ASDiv.xml" if folder else None
     if path is None or not path.exists():
-        rows, source = _rows("", "ASDiv.xml", ("EleutherAI/asdiv", "asdiv", "validation"))
+        rows, source = _rows(folder, "ASDiv.xml", ("EleutherAI/asdiv", "asdiv", "validation"))
         items = [Item(f"{r['body']} {r['question']}", _asdiv_gold(r["answer"])) for r in rows]
     else:
         source = path.name
-        problems = ET.parse(path).getroot().iter("Problem")
+        try:
+            problems = ET.parse(path).getroot().iter("Problem")
+        except ET.ParseError as error:
+            raise BenchmarkError(f"benchmark_dir: {path} is damaged ({error}); fetch it again") from None
         items = [
             Item(
                 f"{p.findtext('Body', '').strip()} {p.findtext('Question', '').strip()}",
@@ -198,8 +201,11 @@ _LOADERS: dict[str, Callable[[str], Benchmark]] = {
 def _rows(folder: str, file: str, hub: tuple[str, str, str]) -> tuple[list[dict[str, Any]], str]:
     path = Path(folder).expanduser() / file if folder else None
     if path is not None and path.exists():
-        with open(path, encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines if line.strip()], path.name
+        try:
+            with open(path, encoding="utf-8") as lines:
+                return [json.loads(line) for line in lines if line.strip()], path.name
+        except ValueError as error:
+            raise BenchmarkError(f"benchmark_dir: {path} is damaged ({error}); fetch it again") from None
     from datasets import load_dataset
 
     try:
@@ -219,7 +225,7 @@ def overlap_key(question: str) -> str:
     """Return what two questions share if one repeats the other: the arithmetic problem, else the words in lower case."""
     problem = arithmetic_problem(question)
     if problem is not None and len(question.split()) <= 12:
-        return f"{problem[0]:g} {problem[1]} {problem[2]:g}"
+        return f"{problem[0]} {problem[1]} {problem[2]}"
     return " ".join(re.findall(r"\w+", question.lower()))
 
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from .generate import Generator
 
-BLOCK = 1024  # rows compared at a time: 1024 x 1024 float32 is 4 MB
+BLOCK = 1024  # rows compared at a time: 1024 x 1024 float64 is 8 MB
+DIGITS = 12  # of a cosine; float64, since in float32 a repetition falls up to 6e-7 short of 1
 RELEASED_BATCH, RELEASED_COSINE, RELEASED_SQUARED_L2 = 100, 0.85, 0.25  # Crescent, released scripts
 
 
@@ -71,18 +72,18 @@ def select_diverse(vectors: np.ndarray, threshold: float, pool: np.ndarray | Non
     and the rows of `vectors` as m … m+n-1. Exact, in blocks. Ours.
     """
     vectors = _unit(vectors)
-    before = np.zeros((0, vectors.shape[1]), np.float32) if pool is None else _unit(pool)
+    before = np.zeros((0, vectors.shape[1])) if pool is None else _unit(pool)
     count, offset = len(vectors), len(before)
     kept = np.zeros(count, dtype=bool)
     nearest = np.full(count, -1, dtype=np.int64)
-    similarity = np.full(count, -1.0, dtype=np.float32)
+    similarity = np.full(count, -1.0)
     bank = np.concatenate([before, np.empty_like(vectors)])
     numbers = np.concatenate([np.arange(offset), np.empty(count, np.int64)]).astype(np.int64)
     filled = offset
     for start in range(0, count, BLOCK):
         block = vectors[start : start + BLOCK]
         best, where = _nearest(block, bank[:filled])
-        inside = block @ block.T
+        inside = np.round(block @ block.T, DIGITS)
         chosen: list[int] = []
         for row in range(len(block)):
             value, index = best[row], numbers[where[row]] if filled else -1
@@ -102,7 +103,7 @@ def select_diverse(vectors: np.ndarray, threshold: float, pool: np.ndarray | Non
 
 def _nearest(block: np.ndarray, bank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Largest cosine of each row to the bank, and where; the bank is walked in pieces so that memory stays bounded."""
-    best = np.full(len(block), -1.0, dtype=np.float32)
+    best = np.full(len(block), -1.0)
     where = np.zeros(len(block), dtype=np.int64)
     for start in range(0, len(bank), 16 * BLOCK):
         scores = block @ bank[start : start + 16 * BLOCK].T
@@ -110,11 +111,11 @@ def _nearest(block: np.ndarray, bank: np.ndarray) -> tuple[np.ndarray, np.ndarra
         value = scores[np.arange(len(block)), place]
         better = value > best
         best[better], where[better] = value[better], start + place[better]
-    return best, where
+    return np.round(best, DIGITS), where
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = np.asarray(vectors, dtype=np.float32)
+    vectors = np.asarray(vectors, dtype=np.float64)
     if vectors.ndim != 2:
         raise ValueError(f"vectors: shape {vectors.shape} is not (rows, dimension)")
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -79,6 +79,10 @@ def evaluate(
     """Answer every item greedily and, if `eval_samples` is set, so many times at `eval_temperature`; a row an answer."""
     import pandas as pd
 
+    if settings.shots > len(benchmark.train):  # the harness would take them from the tested items
+        raise benchmarks.BenchmarkError(
+            f"shots: {settings.shots} is too many for {benchmark.name}, which has {len(benchmark.train)} worked examples"
+        )
     rows: list[dict[str, Any]] = []
     for decoding, temperature, repeats in _decodings(settings):
         sampling = Sampling(temperature, 1.0, settings.eval_max_tokens)
@@ -101,9 +105,10 @@ def _run(
     repeats: int,
 ) -> list[dict[str, Any]]:
     import lm_eval
+    from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    harness = _harness_model(generator, sampling)
+    harness = _harness_model(generator, sampling, repeats)
     task = benchmarks.harness_task(
         benchmark, lambda question: prompts.solve_messages(domain, question)[-1]["content"], score, repeats=repeats,
         generation={"until": [], "do_sample": sampling.temperature > 0, "temperature": sampling.temperature,
@@ -112,6 +117,7 @@ def _run(
     result = lm_eval.simple_evaluate(
         model=harness,
         tasks=[task],
+        task_manager=TaskManager(include_defaults=False),  # the index of its own tasks takes 7 s to read
         num_fewshot=settings.shots,
         apply_chat_template=True,
         fewshot_as_multiturn=settings.shots > 0,
@@ -135,7 +141,7 @@ def _run(
     return sorted(rows, key=lambda row: (row["item"], row["sample"]))
 
 
-def _harness_model(generator: Generator, sampling: Sampling) -> Any:
+def _harness_model(generator: Generator, sampling: Sampling, repeats: int) -> Any:
     """Return a model for the harness that answers through the generator: chats travel to it as JSON."""
     from lm_eval.api.model import LM
 
@@ -160,8 +166,9 @@ def _harness_model(generator: Generator, sampling: Sampling) -> Any:
             for instance in requests:
                 context = instance.args[0]
                 request = generator.request(json.loads(context), sampling)
-                places.append((context, asked[context]))
-                pairs.append((request, asked[context]))
+                sample = asked[context] % repeats  # an item that stands twice is one request: it gets the same samples
+                places.append((context, sample))
+                pairs.append((request, sample))
                 asked[context] += 1
             completions = generator.complete(pairs)
             self.made.update(zip(places, completions, strict=True))

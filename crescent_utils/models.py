@@ -227,6 +227,8 @@ def load_trained(folder: Path, base: Model, label: str) -> Model:
 
     def locate() -> Path:
         if not (folder / "model" / "config.json").exists():
+            if not (folder / "adapter").exists():
+                raise ModelError(f"{label}: the weights in {folder.name}/model are gone; run that notebook again")
             merge_adapter(folder / "adapter", base.locate(), folder / "model")
         return folder / "model"
 

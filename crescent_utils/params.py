@@ -25,7 +25,7 @@ class ParameterError(ValueError):
 class Common(BaseModel):
     """Parameters that every notebook has."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     run: str = "replay"  # name of the run: results go to outputs/<run>/
     replay_from: str = "reference"  # run whose store and models are replayed when engine is "replay"
@@ -45,7 +45,7 @@ class Common(BaseModel):
     @classmethod
     def _run_is_a_folder_name(cls, value: str) -> str:
         parts = Path(value).parts
-        if not value or Path(value).is_absolute() or ".." in parts:
+        if not parts or Path(value).is_absolute() or ".." in parts or "\0" in value:
             raise ValueError("must be a relative folder name such as 'cpu' or 'reference/seed2'")
         return value
 
@@ -187,7 +187,8 @@ def _complaint(item: Any) -> str:
     text = f"{value!r} is not allowed: {item['msg']}"
     if isinstance(value, str) and re.fullmatch(r"[-+]?\d+(?:\.\d*)?[eE][-+]?\d+", value):
         mantissa, _, exponent = value.lower().partition("e")
-        text += f". YAML reads {value} as text; write {mantissa if '.' in mantissa else mantissa + '.0'}e{exponent}"
+        signed = exponent if exponent[0] in "+-" else f"+{exponent}"  # YAML 1.1 wants the point and the sign
+        text += f". YAML reads {value} as text; write {mantissa if '.' in mantissa else mantissa + '.0'}e{signed}"
     return text
 
 
@@ -228,6 +229,8 @@ def check_names(values: Mapping[str, Any]) -> None:
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ParameterError(f"{path}: is not UTF-8 text, so it is no profile") from None
     except OSError as error:
         here = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ParameterError(
@@ -244,6 +247,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _parse_yaml(text: str, where: str) -> Any:
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
         raise ParameterError(f"{where}: is not YAML: {error}") from None
     return value

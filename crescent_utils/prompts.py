@@ -8,6 +8,7 @@ Every prompt here is worded by us and can be replaced by a parameter of the note
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -127,7 +128,7 @@ def get_domain(
         missing = [part for part in needs if part not in text]
         if missing:
             raise ValueError(
-                f"{field}: {text!r} lacks {', '.join(missing)}; put the placeholder where the text belongs"
+                f"{field}_prompt: {text!r} lacks {', '.join(missing)}; put the placeholder where the text belongs"
             )
         domain = replace(domain, rewrite=text) if field == "rewrite" else replace(domain, solve=text)
     return domain
@@ -140,6 +141,7 @@ def gates(domain: Domain) -> dict[str, Any]:
         "min_words": domain.min_words,
         "max_words": domain.max_words,
         "pattern": domain.pattern,
+        "bait": "\n".join(domain.baits),
     }
 
 
@@ -167,9 +169,8 @@ def solve_messages(domain: Domain, question: str, system: str = "") -> list[Mess
 
 
 def _fill(template: str, **values: str) -> str:
-    # str.format would read braces in a model-written question (LaTeX) as fields of the template only if applied twice;
-    # one pass over the template alone leaves the values untouched.
-    return template.format(**values)
+    # One pass over the template for the known placeholders alone: other braces, there (\\boxed{}) or in a question, are text.
+    return re.sub("|".join(rf"\{{{name}\}}" for name in values), lambda found: values[found[0][1:-1]], template)
 
 
 def _system(text: str) -> list[Message]:

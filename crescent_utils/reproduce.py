@@ -83,17 +83,31 @@ def _check_input(values: dict[str, Any]) -> None:
 
     evaluate = params.build("evaluate", params.for_stage("evaluate", values))
     dedup = params.build("dedup", params.for_stage("dedup", values))
-    for text in (evaluate.solve_prompt,):
-        prompts.get_domain(evaluate.domain, solve=text, rewrite=dedup.rewrite_prompt)
-    for name in evaluate.evaluate_on or prompts.get_domain(evaluate.domain).benchmarks:
-        if name not in benchmarks.names():
-            benchmarks.load(name)
+    try:
+        domain = prompts.get_domain(evaluate.domain, solve=evaluate.solve_prompt, rewrite=dedup.rewrite_prompt)
+    except ValueError as error:
+        raise params.ParameterError(str(error)) from None
+    split, items = evaluate.benchmark_split, evaluate.benchmark_items
+    for name in evaluate.evaluate_on or domain.benchmarks:
+        if name == "arithmetic" or name not in benchmarks.names() or split != "test":  # these cost nothing to try
+            benchmarks.load(name, split=split, items=items, seed=evaluate.benchmark_seed)
+    if evaluate.engine == "server" and not evaluate.base_urls:
+        raise params.ParameterError("base_urls: engine 'server' needs one at least, e.g. ['http://localhost:8000/v1']")
+    _check_batches(values)
     for name in ("model", "student"):
         text = str(values.get(name, ""))
         if text.startswith((".", "/", "~")) and not (Path(text).expanduser() / "config.json").exists():
             raise params.ParameterError(
                 f"{name}: {text!r} is no model folder (no config.json there); allowed: 'bundled', a folder, a hub id"
             )
+
+
+def _check_batches(values: dict[str, Any]) -> None:
+    for stage, name in (("finetune", "batch_size"), ("distil", "student_batch_size")):
+        settings = params.build(stage, params.for_stage(stage, values))
+        size, micro = getattr(settings, name), settings.micro_batch_size
+        if size % min(size, micro):
+            raise params.ParameterError(f"{name}: {size} is no multiple of micro_batch_size {micro}")
 
 
 def _engine(settings: params.Common) -> str:
@@ -175,7 +189,11 @@ def _finish(folder: Path) -> None:
 
 def _defaults() -> dict[str, Any]:
     """Return every parameter's default, for the report to show what a run changed."""
-    return {name: field.default for model in params.MODELS.values() for name, field in model.model_fields.items()}
+    return {
+        name: field.get_default(call_default_factory=True)
+        for model in params.MODELS.values()
+        for name, field in model.model_fields.items()
+    }
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -191,7 +209,8 @@ def _find_run(name: str) -> Path:
     for folder in (Path(name), runs.ROOT / "outputs" / name):
         if any((folder / stage / "manifest.json").exists() for stage in params.STAGES):
             return folder
-    known = sorted(p.name for p in (runs.ROOT / "outputs").glob("*") if p.is_dir())
+    outputs = runs.ROOT / "outputs"
+    known = sorted({p.parent.parent.relative_to(outputs).as_posix() for p in outputs.rglob("manifest.json")})
     raise runs.RunError(f"{name}: no run of this name has a finished stage; there: {', '.join(known) or 'none'}")
 
 

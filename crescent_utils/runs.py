@@ -125,7 +125,7 @@ class Stage:
             "note": note,
         }
         # A path of this machine says nothing to a reader elsewhere and may name a person.
-        manifest["parameters"]["outputs"] = ""
+        manifest["parameters"] |= {name: "" for name in ("outputs", "benchmark_dir") if name in manifest["parameters"]}
         write_json(self.folder / "manifest.json", manifest)
         return manifest
 
@@ -207,10 +207,10 @@ def read_table(folder: Path, stage: str, table: str) -> pd.DataFrame:
 
 def write_json(path: Path, value: Any) -> Path:
     """Write JSON so that a reader sees the old file or the new one, never a part."""
+    text = json.dumps(value, indent=1, ensure_ascii=False)  # before any file: what cannot be written leaves none
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as handle:
-        json.dump(value, handle, indent=1, ensure_ascii=False, sort_keys=False)
-        handle.write("\n")
+        handle.write(text + "\n")
         handle.flush()
         os.fsync(handle.fileno())
     os.chmod(handle.name, 0o644)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,24 +57,8 @@ class Trained:
 
 def finetune_recipe(settings: Finetune) -> Recipe:
     """Take the recipe out of the parameters of `04_finetune`."""
-    return Recipe(
-        settings.method,
-        settings.learning_rate,
-        settings.epochs,
-        settings.batch_size,
-        settings.micro_batch_size,
-        settings.max_length,
-        settings.held_out,
-        settings.seed,
-        settings.dtype,
-        settings.warmup_ratio,
-        settings.lr_schedule,
-        settings.weight_decay,
-        settings.lora_rank,
-        settings.lora_alpha,
-        tuple(settings.lora_targets),
-        settings.system_prompt,
-    )
+    values = {item.name: getattr(settings, item.name) for item in fields(Recipe)}  # they have the same names
+    return Recipe(**{**values, "lora_targets": tuple(settings.lora_targets)})
 
 
 def distil_recipe(settings: Distil) -> Recipe:
@@ -129,7 +113,7 @@ def train(base: models.Model, pairs: list[dict[str, Any]], target: Path, recipe:
     Deterministic on CPU for a seed and a number of threads. Raises TrainingError for too few pairs or a loss that is not finite.
     """
     import torch
-    from datasets import Dataset
+    from datasets import Dataset, disable_progress_bars
     from transformers import AutoModelForCausalLM, set_seed
     from trl import SFTTrainer
 
@@ -141,14 +125,16 @@ def train(base: models.Model, pairs: list[dict[str, Any]], target: Path, recipe:
     folder = base.locate()
     tokenizer = models.load_tokenizer(folder)
     loss_mask(tokenizer, pairs[0])
+    _check_lengths(tokenizer, pairs, recipe.max_length)
     set_seed(recipe.seed)
+    disable_progress_bars()
     pairs_hash = _pairs_hash(pairs)
     rows = Dataset.from_list(pairs).shuffle(seed=recipe.seed)
     with models.quiet():
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(recipe.dtype), trust_remote_code=False)
         trainer = SFTTrainer(
             model=model,
-            args=_arguments(target / "trainer", recipe),
+            args=_arguments(target / "trainer", recipe, held),
             train_dataset=rows.select(range(held, len(pairs))),
             eval_dataset=rows.select(range(held)) if held else None,
             processing_class=tokenizer,
@@ -157,11 +143,12 @@ def train(base: models.Model, pairs: list[dict[str, Any]], target: Path, recipe:
         _silence(trainer)
         trainer.train()
     log = _log(trainer.state.log_history)
-    if not math.isfinite(float(log["loss"].dropna().iloc[-1])):
+    if not all(math.isfinite(entry.get("loss", 0.0)) for entry in trainer.state.log_history):
         raise TrainingError("the loss is not a number; lower learning_rate, or train in dtype: float32")
     counts = {"pairs": len(pairs), "held_out": held, "trained": len(pairs) - held, "steps": int(trainer.state.global_step),
               "tokens": int(trainer.state.num_input_tokens_seen or 0)}  # fmt: skip
-    trained = _save(trainer, tokenizer, base, target, recipe, label)
+    with models.quiet():
+        trained = _save(trainer, tokenizer, base, target, recipe, label)
     record = {
         "fingerprint": trained.fingerprint,
         "base": base.fingerprint,
@@ -213,7 +200,16 @@ def _dtype(name: str) -> Any:
     return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def _arguments(folder: Path, recipe: Recipe) -> Any:
+def _check_lengths(tokenizer: Any, pairs: list[dict[str, Any]], limit: int) -> None:
+    # TRL would cut a longer pair, and with it the end of turn that the model has to learn, or drop it without a word.
+    chats = [pair["prompt"] + pair["completion"] for pair in pairs]
+    lengths = [len(tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]) for chat in chats]
+    if max(lengths) > limit:
+        long = sum(length > limit for length in lengths)
+        raise TrainingError(f"max_length: {limit} cuts {long} of {len(pairs)} pairs; the longest has {max(lengths)} tokens")
+
+
+def _arguments(folder: Path, recipe: Recipe, held: int) -> Any:
     import torch
     from trl import SFTConfig
 
@@ -239,7 +235,8 @@ def _arguments(folder: Path, recipe: Recipe) -> Any:
         seed=recipe.seed,
         data_seed=recipe.seed,
         logging_steps=1,
-        eval_strategy="epoch" if recipe.held_out else "no",
+        logging_nan_inf_filter=False,  # it would log the mean of the steps before in the place of a loss that is no number
+        eval_strategy="epoch" if held else "no",
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,

@@ -21,8 +21,12 @@ from hypothesis import strategies as st
 from crescent_utils import answers, benchmarks
 from crescent_utils.benchmarks import BenchmarkError
 
-DATA = Path(os.environ.get("CRESCENT_BENCHMARK_DIR") or Path(__file__).resolve().parent.parent.parent / "shared" / "data")
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no benchmark files: set CRESCENT_BENCHMARK_DIR to their folder")
+DATA = Path(
+    os.environ.get("CRESCENT_BENCHMARK_DIR") or Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+)
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="no benchmark files: set CRESCENT_BENCHMARK_DIR to their folder"
+)
 OPERATOR = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
@@ -67,7 +71,10 @@ def test_each_gold_is_right_by_another_way_of_working_it_out():
 
 
 def test_all_three_operations_one_and_two_digits_and_both_orders():
-    found = [re.fullmatch(r"What is (\d{1,2}) ([-+*]) (\d{1,2})\?", item.question) for item in benchmarks.load("arithmetic").items]
+    found = [
+        re.fullmatch(r"What is (\d{1,2}) ([-+*]) (\d{1,2})\?", item.question)
+        for item in benchmarks.load("arithmetic").items
+    ]
     assert all(found)
     counts = Counter(match[2] for match in found)
     assert min(counts.values()) > 30 and set(counts) == set("+-*")
@@ -93,7 +100,12 @@ def test_too_many_items_and_an_unknown_split_are_named():
 
 
 numbers = st.integers(-(10**7), 10**7).map(str) | st.decimals(-1000, 1000, allow_nan=False, places=2).map(str)
-SIGNS = {"+": ["+", "plus", "added to"], "-": ["-", "minus", "−", "–"], "*": ["*", "x", "×", "times", "multiplied by"], "/": ["/", "÷", "divided by"]}
+SIGNS = {
+    "+": ["+", "plus", "added to"],
+    "-": ["-", "minus", "−", "–"],
+    "*": ["*", "x", "×", "times", "multiplied by"],
+    "/": ["/", "÷", "divided by"],
+}
 
 
 @settings(max_examples=300, deadline=None)
@@ -134,15 +146,27 @@ def test_two_problems_have_one_key_iff_they_are_the_same(a, first, b, second, da
     assert (one == two) == same
 
 
-@pytest.mark.parametrize(("one", "two"), [("What is 1000001 + 1?", "What is 1000002 + 1?"), ("What is 0.1234567 * 2?", "What is 0.1234568 * 2?")])
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [("What is 1000001 + 1?", "What is 1000002 + 1?"), ("What is 0.1234567 * 2?", "What is 0.1234568 * 2?")],
+)
 def test_problems_that_differ_in_the_seventh_digit_differ(one, two):
     assert benchmarks.overlap_key(one) != benchmarks.overlap_key(two)
 
 
 def test_overlaps_name_the_benchmark_of_which_an_item_is_repeated():
-    one = benchmarks.Benchmark("one", (benchmarks.Item("What is 3 + 4?", "7"),), (benchmarks.Item("What is 1 + 1?", "2"),), "")
+    one = benchmarks.Benchmark(
+        "one", (benchmarks.Item("What is 3 + 4?", "7"),), (benchmarks.Item("What is 1 + 1?", "2"),), ""
+    )
     two = benchmarks.Benchmark("two", (benchmarks.Item("Tom has 3 apples. How many?", "3"),), (), "")
-    asked = ["What is 4 plus 3?", "tom has 3 apples; how many", "What is 3 - 4?", "Tom has 4 apples. How many?", "3+4", ""]
+    asked = [
+        "What is 4 plus 3?",
+        "tom has 3 apples; how many",
+        "What is 3 - 4?",
+        "Tom has 4 apples. How many?",
+        "3+4",
+        "",
+    ]
     assert benchmarks.overlaps(asked, [one, two]) == ["one", "two", "", "", "one", ""]
     assert benchmarks.overlaps([], [one]) == [] and benchmarks.overlaps(["3+4"], []) == [""]
 
@@ -151,7 +175,9 @@ def test_overlaps_name_the_benchmark_of_which_an_item_is_repeated():
 
 
 def test_an_unknown_name_is_named_with_the_nearest():
-    with pytest.raises(BenchmarkError, match="evaluate_on: 'gsm8' is unknown; allowed: arithmetic, gsm8k.*Did you mean 'gsm8k'"):
+    with pytest.raises(
+        BenchmarkError, match="evaluate_on: 'gsm8' is unknown; allowed: arithmetic, gsm8k.*Did you mean 'gsm8k'"
+    ):
         benchmarks.load("gsm8")
     assert benchmarks.names() == ["arithmetic", "gsm8k", "asdiv", "gsm_plus_mini"]
 
@@ -162,7 +188,9 @@ def test_only_arithmetic_has_a_development_split():
 
 
 @needs_data
-@pytest.mark.parametrize(("name", "count", "shown"), [("gsm8k", 1319, 7473), ("asdiv", 2305, 0), ("gsm_plus_mini", 2400, 0)])
+@pytest.mark.parametrize(
+    ("name", "count", "shown"), [("gsm8k", 1319, 7473), ("asdiv", 2305, 0), ("gsm_plus_mini", 2400, 0)]
+)
 def test_a_published_benchmark_is_whole(name, count, shown):
     loaded = benchmarks.load(name, folder=str(DATA))
     assert (len(loaded.items), len(loaded.train)) == (count, shown)
@@ -185,22 +213,32 @@ def test_gsm8k_golds_and_worked_examples(monkeypatch):
         assert Fraction(item.gold) == Fraction(row["answer"].rsplit("#### ", 1)[1].replace(",", ""))
     for item in loaded.train:
         assert "<<" not in item.solution and "####" not in item.solution
-        assert answers.answers_equal(answers.extract_answer(item.solution), item.gold), "a worked example ends on its gold"
+        assert answers.answers_equal(answers.extract_answer(item.solution), item.gold), (
+            "a worked example ends on its gold"
+        )
 
 
 @needs_data
 def test_asdiv_golds_have_no_unit():
-    golds = Counter("number" if re.fullmatch(r"-?\d+(\.\d+|/\d+)?", item.gold) else "other" for item in benchmarks.load("asdiv", folder=str(DATA)).items)
+    golds = Counter(
+        "number" if re.fullmatch(r"-?\d+(\.\d+|/\d+)?", item.gold) else "other"
+        for item in benchmarks.load("asdiv", folder=str(DATA)).items
+    )
     assert golds["other"] < 150
     first = benchmarks.load("asdiv", folder=str(DATA)).items[0]
-    assert (first.question.split(".")[0], first.gold) == ("Seven red apples and two green apples are in the basket", "9")
+    assert (first.question.split(".")[0], first.gold) == (
+        "Seven red apples and two green apples are in the basket",
+        "9",
+    )
 
 
 def offline(code, **environment):
     """Run code where the hub cannot be reached: its switch is read at import, so in a process of its own."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", **environment}
     environment.pop("CRESCENT_BENCHMARK_DIR", None)
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=environment)
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=environment
+    )
 
 
 def test_a_benchmark_that_cannot_be_had_says_where_it_was_looked_for_and_what_to_do(tmp_path):
@@ -214,8 +252,13 @@ def test_a_benchmark_that_cannot_be_had_says_where_it_was_looked_for_and_what_to
     """
     lines = offline(code, HF_HOME=str(tmp_path / "hub")).stdout.splitlines()
     assert len(lines) == 4
-    assert all(line.startswith("evaluate_on: ") and "benchmark_dir" in line and "the hub did not give" in line for line in lines)
-    for line, file in zip(lines, ("gsm8k_test.jsonl", "gsm8k_test.jsonl", "ASDiv.xml", "gsmplus_testmini.jsonl"), strict=True):
+    assert all(
+        line.startswith("evaluate_on: ") and "benchmark_dir" in line and "the hub did not give" in line
+        for line in lines
+    )
+    for line, file in zip(
+        lines, ("gsm8k_test.jsonl", "gsm8k_test.jsonl", "ASDiv.xml", "gsmplus_testmini.jsonl"), strict=True
+    ):
         assert file in line
     assert "benchmark_dir is not set" in lines[0] and "benchmark_dir is not set" in lines[3]
     assert f"{tmp_path / 'gsm8k_test.jsonl'} does not exist" in lines[1]

@@ -101,7 +101,12 @@ def test_duplicates_and_opposites(monkeypatch, block):
     got = dedup.select_diverse(np.repeat(one, 30, axis=0), 0.9)
     assert got.kept.tolist() == [True] + [False] * 29
     assert got.nearest.tolist() == [-1] + [0] * 29
-    assert dedup.select_diverse(np.concatenate([one, -one, one * 2, -one / 3]), 0.9).kept.tolist() == [True, True, False, False]
+    assert dedup.select_diverse(np.concatenate([one, -one, one * 2, -one / 3]), 0.9).kept.tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("block", [1, 7, 1024])
@@ -148,7 +153,7 @@ class Trigrams:
 class Recording(generate.Generator):
     """A real generator that remembers which (request, sample) pairs it was asked for."""
 
-    pairs: list = []  # noqa: RUF012
+    pairs: list = []
 
     def complete(self, pairs):
         self.pairs = [*self.pairs, *pairs]
@@ -170,12 +175,20 @@ def store_folder(tmp_path_factory):
 # The tiny model writes noise: with this prefix about all of it is a question, and the cue makes some of it alike.
 DOMAIN = prompts.get_domain("math_word_problems", bait_prefixes=["How many are 3 and 4? ", "", "Tom has 5 "])
 GATES = {"min_words": 1, "max_words": 60, "min_quantities": 1, "pattern": ""}
-QUESTIONS = [f"What is {a} + {b}?" for a in range(1, 5) for b in (3, 4, 5)] + ["What is 1 + 3?", "What is 1 + 3?", "How far is it to Rome?"]
+QUESTIONS = [f"What is {a} + {b}?" for a in range(1, 5) for b in (3, 4, 5)] + [
+    "What is 1 + 3?",
+    "What is 1 + 3?",
+    "How far is it to Rome?",
+]
 
 
 def loop(engine, store_folder, texts=QUESTIONS, ids=None, name="s", **values):
-    own = params.build("dedup", {"similarity_threshold": 0.7, "rewrite_max_tokens": 10, "engine": "transformers", **values})
-    made = Recording(GenerationStore(store_folder / f"{name}.sqlite"), models.Model("base", "tiny", lambda: None), 1, lambda: engine)
+    own = params.build(
+        "dedup", {"similarity_threshold": 0.7, "rewrite_max_tokens": 10, "engine": "transformers", **values}
+    )
+    made = Recording(
+        GenerationStore(store_folder / f"{name}.sqlite"), models.Model("base", "tiny", lambda: None), 1, lambda: engine
+    )
     try:
         ids = list(range(100, 100 + len(texts))) if ids is None else ids
         return dedup.diversify(ids, texts, made, Trigrams(), own, DOMAIN, GATES), made
@@ -230,7 +243,9 @@ def test_without_rewrites_what_is_alike_is_dropped_and_nothing_is_asked(engine, 
     assert set(result.rejected["reason"]) == {"too similar"}
     assert made.pairs == []
     expected = dedup.select_diverse(Trigrams().encode(QUESTIONS), 0.7).kept
-    assert result.accepted["question"].tolist() == [text for text, kept in zip(QUESTIONS, expected, strict=True) if kept]
+    assert result.accepted["question"].tolist() == [
+        text for text, kept in zip(QUESTIONS, expected, strict=True) if kept
+    ]
 
 
 def test_no_two_candidates_ever_share_a_sample(engine, store_folder):

@@ -12,7 +12,11 @@ from crescent_utils.engines.transformers import TransformersEngine
 from crescent_utils.store import GenerationStore, Sampling
 
 DOMAIN = prompts.get_domain("arithmetic")
-EXAMPLES = (Item("What is 1 + 1?", "2", "1 + 1 = 2"), Item("What is 2 + 2?", "4", "2 + 2 = 4"), Item("What is 9 + 9?", "18"))
+EXAMPLES = (
+    Item("What is 1 + 1?", "2", "1 + 1 = 2"),
+    Item("What is 2 + 2?", "4", "2 + 2 = 4"),
+    Item("What is 9 + 9?", "18"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +53,10 @@ def benchmark(engine, store):
     asked = [f"What is {i} + {i % 3}?" for i in range(10)]
     made = generate.Generator(store, models.Model("base", "tiny", lambda: None), 1, lambda: engine)
     greedy = Sampling(0.0, 1.0, 40)
-    texts = [row[0].text for row in made.generate([made.request(prompts.solve_messages(DOMAIN, text), greedy) for text in asked])]
+    texts = [
+        row[0].text
+        for row in made.generate([made.request(prompts.solve_messages(DOMAIN, text), greedy) for text in asked])
+    ]
     own = [answers.extract_answer(text) for text in texts]
     assert sum(answer is not None for answer in own[::2]) >= 2, "the tiny model writes some numbers"
     golds = [answer if answer is not None and i % 2 == 0 else str(1000 + i) for i, answer in enumerate(own)]
@@ -72,7 +79,13 @@ def harness(monkeypatch):
 
 
 def settings_of(**values):
-    own = {"engine": "transformers", "eval_samples": 3, "eval_max_tokens": 40, "eval_temperature": 1.0, "other_runs": []}
+    own = {
+        "engine": "transformers",
+        "eval_samples": 3,
+        "eval_max_tokens": 40,
+        "eval_temperature": 1.0,
+        "other_runs": [],
+    }
     return params.build("evaluate", {**own, **values})
 
 
@@ -84,7 +97,9 @@ def test_the_harness_and_our_rows_say_the_same(generator, benchmark, harness):
     rows = evaluation.evaluate(generator, benchmark, settings_of(), DOMAIN)
     greedy, sampled = rows[rows["decoding"] == "greedy"], rows[rows["decoding"] == "sampled"]
     for result, part in zip(harness, (greedy, sampled), strict=True):
-        assert means(result, "tiny") == pytest.approx({scoring: part[scoring].mean() for scoring in evaluation.SCORINGS})
+        assert means(result, "tiny") == pytest.approx(
+            {scoring: part[scoring].mean() for scoring in evaluation.SCORINGS}
+        )
     assert 0 < greedy["symbolic"].mean() < 1, "else this shows nothing"
     for row in rows.itertuples():
         assert evaluation.score(row.completion, row.gold) == {name: getattr(row, name) for name in evaluation.SCORINGS}
@@ -113,7 +128,9 @@ def test_repeats_are_different_samples_and_the_greedy_answer_is_one(generator, b
     temperatures = [request.sampling.temperature for request, _ in generator.pairs]
     assert sorted(temperatures) == [0.0] * 10 + [1.0] * 30
     alone = evaluation.evaluate(generator, benchmark, settings_of(eval_samples=0), DOMAIN)
-    assert alone["completion"].tolist() == rows[rows["decoding"] == "greedy"]["completion"].tolist() and len(alone) == 10
+    assert (
+        alone["completion"].tolist() == rows[rows["decoding"] == "greedy"]["completion"].tolist() and len(alone) == 10
+    )
 
 
 def test_an_item_is_asked_as_the_vote_asks_it(generator, benchmark):
@@ -121,9 +138,12 @@ def test_an_item_is_asked_as_the_vote_asks_it(generator, benchmark):
     domain = prompts.get_domain("arithmetic", solve="  {question}\n\nThink step by step:\n")
     for system in ("", "Be brief."):
         generator.pairs = []
-        evaluation.evaluate(generator, benchmark, settings_of(eval_samples=0, system_prompt=system, eval_max_tokens=3), domain)
+        evaluation.evaluate(
+            generator, benchmark, settings_of(eval_samples=0, system_prompt=system, eval_max_tokens=3), domain
+        )
         expected = {
-            generator.request(prompts.solve_messages(domain, item.question, system), Sampling(0.0, 1.0, 3)).key() for item in benchmark.items
+            generator.request(prompts.solve_messages(domain, item.question, system), Sampling(0.0, 1.0, 3)).key()
+            for item in benchmark.items
         }
         assert {request.key() for request, _ in generator.pairs} == expected
 
@@ -161,8 +181,12 @@ def test_a_question_that_stands_twice_is_scored_as_the_harness_scores_it(generat
     rows = evaluation.evaluate(generator, double, settings_of(), DOMAIN)
     assert len(rows) == 12 + 36 and rows["item"].nunique() == 12
     sampled = rows[rows["decoding"] == "sampled"]
-    assert means(harness[1], "double") == pytest.approx({scoring: sampled[scoring].mean() for scoring in evaluation.SCORINGS})
-    for name, sample in {(request.key(), sample) for request, sample in generator.pairs if request.sampling.temperature == 0}:
+    assert means(harness[1], "double") == pytest.approx(
+        {scoring: sampled[scoring].mean() for scoring in evaluation.SCORINGS}
+    )
+    for name, sample in {
+        (request.key(), sample) for request, sample in generator.pairs if request.sampling.temperature == 0
+    }:
         assert sample == 0, f"a greedy answer is sampled once ({name.hex()[:8]})"
     logged = [text for doc in harness[1]["samples"]["double"] for text in doc["resps"][0]]
     assert sorted(sampled["completion"]) == sorted(logged), "the rows hold what the harness scored"
@@ -185,7 +209,9 @@ def test_three_scorings_side_by_side(completion, gold, strict, flexible, symboli
 
 
 def scores(seed, questions=("a", "b"), benchmark="x"):
-    return pd.DataFrame([{"benchmark": benchmark, "question": text, "seed": seed, "symbolic": True} for text in questions])
+    return pd.DataFrame(
+        [{"benchmark": benchmark, "question": text, "seed": seed, "symbolic": True} for text in questions]
+    )
 
 
 def write(folder, run, frame):

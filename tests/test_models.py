@@ -71,7 +71,9 @@ def test_a_hub_id_that_cannot_be_had_says_what_to_do(tmp_path):
             print(error)
     """
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    out = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=environment).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=environment
+    ).stdout
     assert "'nobody/no-such-model'" in out and "model: bundled" in out
 
 
@@ -137,7 +139,9 @@ def test_a_prompt_fits_with_its_completion_to_the_last_token(room):
     if room:
         assert len(models.render(words, request, length + 10)) == length
     else:
-        with pytest.raises(ModelError, match=f"max_model_len: {length + 9} is too small for a prompt of {length} tokens and 10 new"):
+        with pytest.raises(
+            ModelError, match=f"max_model_len: {length + 9} is too small for a prompt of {length} tokens and 10 new"
+        ):
             models.render(words, request, length + 9)
 
 
@@ -188,7 +192,9 @@ def adapted(folder, tmp_path):
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(1)
-    model = get_peft_model(load(folder), LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj"], init_lora_weights=False))
+    model = get_peft_model(
+        load(folder), LoraConfig(r=2, lora_alpha=6, target_modules=["q_proj"], init_lora_weights=False)
+    )
     model.save_pretrained(tmp_path / "finetune" / "adapter", save_embedding_layers=False)
     (tmp_path / "finetune" / "trained.json").write_text('{"fingerprint": "f"}', encoding="utf-8")
     return tmp_path / "finetune", model.eval()

@@ -16,7 +16,9 @@ from crescent_utils.params import ParameterError
 NAMES = sorted(params.known_names())
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 VALUES = st.recursive(
-    PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3), max_leaves=5
+    PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
 )
 
 
@@ -33,7 +35,9 @@ def refused(paths, overrides=()):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(params.STAGES), st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=6), VALUES, max_size=4))
+@given(
+    st.sampled_from(params.STAGES), st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=6), VALUES, max_size=4)
+)
 @example("elicit", {"run": "\0"})
 @example("elicit", {"domain": "\ud800"})
 def test_build_gives_a_model_or_a_parameter_error_and_nothing_else(stage, values):
@@ -79,7 +83,12 @@ def test_a_notebooks_other_variables_are_left_alone():
 
 @pytest.mark.parametrize(
     "wrong, near",
-    [("learning_rates", "learning_rate"), ("elicit_sample", "elicit_samples"), ("Seed", "seed"), ("min_agrement", "min_agreement")],
+    [
+        ("learning_rates", "learning_rate"),
+        ("elicit_sample", "elicit_samples"),
+        ("Seed", "seed"),
+        ("min_agrement", "min_agreement"),
+    ],
 )
 def test_an_unknown_name_is_named_with_the_nearest_known_one(tmp_path, wrong, near):
     for message in (refused([profile(tmp_path, **{wrong: 1})]), refused([], [f"{wrong}=1"])):

@@ -20,9 +20,9 @@ def test_a_domain_is_whole(domain):
     assert set(domain.benchmarks) <= set(benchmarks.names())
     assert 0 < domain.similarity_threshold <= 1 and 0 < domain.min_words < domain.max_words
     re.compile(domain.pattern)
-    assert questions.extract_question("What is 3 + 4?", **{**prompts.gates(domain), "min_words": 1}) == questions.Question(
-        "What is 3 + 4?"
-    )
+    assert questions.extract_question(
+        "What is 3 + 4?", **{**prompts.gates(domain), "min_words": 1}
+    ) == questions.Question("What is 3 + 4?")
 
 
 @settings(max_examples=100, deadline=None)
@@ -31,13 +31,20 @@ def test_texts_come_through_unchanged_whatever_stands_in_them(domain, question, 
     asked = prompts.solve_messages(domain, question)[-1]["content"]
     assert asked == domain.solve.replace("{question}", question)
     before, middle, after = re.split(r"\{question\}|\{neighbour\}", domain.rewrite)
-    assert prompts.rewrite_messages(domain, question, neighbour)[-1]["content"] == before + question + middle + neighbour + after
+    assert (
+        prompts.rewrite_messages(domain, question, neighbour)[-1]["content"]
+        == before + question + middle + neighbour + after
+    )
 
 
-@pytest.mark.parametrize("text", ["{question} Put it into \\boxed{}.", "{question} as {answer}", "{question} {", "{question} {0} }"])
+@pytest.mark.parametrize(
+    "text", ["{question} Put it into \\boxed{}.", "{question} as {answer}", "{question} {", "{question} {0} }"]
+)
 def test_a_solve_prompt_may_hold_braces_of_its_own(text):
     domain = prompts.get_domain("arithmetic", solve=text)
-    assert prompts.solve_messages(domain, "What is {3} + 4?")[-1]["content"] == text.replace("{question}", "What is {3} + 4?")
+    assert prompts.solve_messages(domain, "What is {3} + 4?")[-1]["content"] == text.replace(
+        "{question}", "What is {3} + 4?"
+    )
 
 
 def test_the_system_prompt_comes_first_and_a_parameter_replaces_the_domains():
@@ -54,7 +61,9 @@ def test_the_system_prompt_comes_first_and_a_parameter_replaces_the_domains():
 def test_each_bait_meets_each_prefix_once_and_then_again():
     domain = prompts.get_domain("arithmetic", bait=["a", "b", "c"], bait_prefixes=["x", "y"])
     assert prompts.bait_count(domain) == 6
-    turns = [(messages[-1]["content"], prefix) for messages, prefix in (prompts.bait_messages(domain, i) for i in range(12))]
+    turns = [
+        (messages[-1]["content"], prefix) for messages, prefix in (prompts.bait_messages(domain, i) for i in range(12))
+    ]
     assert set(turns[:6]) == {(bait, prefix) for bait in "abc" for prefix in "xy"}
     assert turns[:6] == turns[6:]
 
@@ -63,7 +72,11 @@ def test_what_is_given_takes_the_place_and_the_rest_stays():
     own = prompts.get_domain("arithmetic")
     changed = prompts.get_domain("arithmetic", bait=["b"], rewrite="{neighbour} {question}", solve="? {question}")
     assert (changed.baits, changed.rewrite, changed.solve) == (("b",), "{neighbour} {question}", "? {question}")
-    assert (changed.bait_prefixes, changed.pattern, changed.solve_system) == (own.bait_prefixes, own.pattern, own.solve_system)
+    assert (changed.bait_prefixes, changed.pattern, changed.solve_system) == (
+        own.bait_prefixes,
+        own.pattern,
+        own.solve_system,
+    )
     assert prompts.get_domain("arithmetic") == own
     assert prompts.get_domain("arithmetic", bait=[], bait_prefixes=[], rewrite="", solve="") == own
 
@@ -80,7 +93,9 @@ def test_a_prompt_without_its_placeholder_is_refused_by_name(given_, name, lacks
 
 
 def test_an_unknown_domain_is_named_with_all_and_the_nearest():
-    with pytest.raises(ValueError, match="'arithmatic'.*allowed: arithmetic, math_word_problems.*Did you mean 'arithmetic'"):
+    with pytest.raises(
+        ValueError, match="'arithmatic'.*allowed: arithmetic, math_word_problems.*Did you mean 'arithmetic'"
+    ):
         prompts.get_domain("arithmatic")
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -80,3 +82,22 @@ def test_replay_leaves_the_git_tree_as_it_was(replayed):
         ["git", "status", "--porcelain", "outputs/reference"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert changed == ""
+
+
+def test_a_tampered_number_in_a_committed_notebook_is_found(tmp_path):
+    import nbformat
+
+    source = ROOT / "notebooks" / "01_elicit.ipynb"
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax"]
+    results = []
+    for tampered in (False, True):
+        notebook = nbformat.read(source, as_version=4)
+        checked = [c for c in notebook.cells if "nbval-check-output" in c.metadata.get("tags", []) and c.cell_type == "code"]
+        last = checked[-1].outputs[0]
+        assert any(character.isdigit() for character in last["text"])
+        if tampered:
+            last["text"] = re.sub(r"\d", lambda found: str((int(found[0]) + 1) % 10), last["text"], count=1)
+        path = tmp_path / f"tampered_{tampered}.ipynb"
+        nbformat.write(notebook, path)
+        results.append(subprocess.run([*command, str(path)], cwd=ROOT, capture_output=True, text=True).returncode)
+    assert results == [0, 1]

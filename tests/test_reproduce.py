@@ -23,7 +23,10 @@ HEAVY = {"torch", "vllm", "transformers", "trl", "peft", "datasets", "lm_eval", 
 def profile(tmp_path):
     def write(**values):
         path = tmp_path / "p.yaml"
-        path.write_text(yaml.safe_dump({"outputs": str(tmp_path / "outputs"), "run": "r", "engine": "transformers", **values}), encoding="utf-8")
+        path.write_text(
+            yaml.safe_dump({"outputs": str(tmp_path / "outputs"), "run": "r", "engine": "transformers", **values}),
+            encoding="utf-8",
+        )
         return str(path)
 
     return write
@@ -77,7 +80,8 @@ def test_bad_input_is_named_before_anything_heavy_loads(profile, tmp_path):
     code = f"""
         import sys
         from crescent_utils import reproduce
-        for more in (["-p", "sed=2"], ["-p", "votes=0"], ["-p", "evaluate_on=[gsm8]"], ["-p", "model=./none"], ["--from", "vote", "--to", "dedup"]):
+        bad = (["-p", "sed=2"], ["-p", "votes=0"], ["-p", "evaluate_on=[gsm8]"], ["-p", "model=./none"])
+        for more in (*bad, ["--from", "vote", "--to", "dedup"]):
             print(reproduce.main(["run", {profile()!r}, *more]), sorted(set(sys.modules) & {HEAVY!r}))
     """
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, cwd=tmp_path)
@@ -200,7 +204,11 @@ def test_a_failed_stage_ends_the_run_with_status_1(capsys, profile, stages, monk
     shown = out.splitlines()[-2:]
     assert status == 1 and names(stages) == ["elicit"]
     assert "02_dedup" in out and "failed" in out and "02_dedup.ipynb" in shown[-1]
-    expected = {"a cell": "ValueError: no good", "the kernel": "RuntimeError: Kernel died", "no manifest": "without a manifest"}
+    expected = {
+        "a cell": "ValueError: no good",
+        "the kernel": "RuntimeError: Kernel died",
+        "no manifest": "without a manifest",
+    }
     assert expected[how] in out
 
 

@@ -60,7 +60,10 @@ class Handler(BaseHTTPRequestHandler):
         request = Request.of("tiny", messages, sampling, prefix)
         ((_, got),) = self.server.engine.sample([Job(request, 0, body["seed"])])
         usage = {"prompt_tokens": got.prompt_tokens, "completion_tokens": got.tokens}
-        return {"choices": [{"message": {"role": "assistant", "content": got.text}, "finish_reason": got.finish}], "usage": usage}
+        return {
+            "choices": [{"message": {"role": "assistant", "content": got.text}, "finish_reason": got.finish}],
+            "usage": usage,
+        }
 
     def log_message(self, *_):
         pass
@@ -210,7 +213,9 @@ def test_the_key_comes_from_the_environment_and_goes_nowhere_else(engine, waits,
     monkeypatch.setenv("CRESCENT_API_KEY", KEY)
     model = models.Model("base", "tiny", lambda: tmp_path)
     with serving(engine) as http:
-        settings = params.build("elicit", {"engine": "server", "base_urls": [http.url], "model": "m", "outputs": str(tmp_path)})
+        settings = params.build(
+            "elicit", {"engine": "server", "base_urls": [http.url], "model": "m", "outputs": str(tmp_path)}
+        )
         with generate.open_generator(settings, model) as made:
             made.generate([made.request([{"role": "user", "content": "x"}], SAMPLING)], 3)
             shown = f"{made._engine!r} {vars(made._engine)} {settings!r} {settings.model_dump()}"

@@ -58,19 +58,25 @@ def test_the_released_cleaner_rejects_what_asks_nothing_and_ignores_our_gates():
 
 
 def test_the_arithmetic_gate_closes_a_question_that_the_stop_string_cut():
-    kept, rejected = tables.elicited(["What is 3 + 4?", "What is 3 + 4", "What is 3 + 4 + 5?", "What is it?"], [0] * 4, [""] * 4, ARITHMETIC)
+    kept, rejected = tables.elicited(
+        ["What is 3 + 4?", "What is 3 + 4", "What is 3 + 4 + 5?", "What is it?"], [0] * 4, [""] * 4, ARITHMETIC
+    )
     assert kept["question"].tolist()[0] == "What is 3 + 4?"
     assert {2, 3} <= set(rejected["id"])
 
 
 # --- decontaminated -------------------------------------------------------------------------------------------------------------
 
-HELD = benchmarks.Benchmark("b", (benchmarks.Item("What is 3 + 4?", "7"), benchmarks.Item("How far is Rome?", "1")), (), "here")
+HELD = benchmarks.Benchmark(
+    "b", (benchmarks.Item("What is 3 + 4?", "7"), benchmarks.Item("How far is Rome?", "1")), (), "here"
+)
 
 
 @pytest.mark.parametrize("remove", [True, False])
 def test_a_repeated_item_is_found_and_removed_only_if_asked(remove):
-    table = pd.DataFrame({"id": [5, 6, 7, 8], "question": ["What is 4 plus 3?", "What is 3 - 4?", "HOW far is  rome", "Why?"]})
+    table = pd.DataFrame(
+        {"id": [5, 6, 7, 8], "question": ["What is 4 plus 3?", "What is 3 - 4?", "HOW far is  rome", "Why?"]}
+    )
     kept, found = tables.decontaminated(table, [HELD], remove)
     assert found["id"].tolist() == [5, 7] and set(found["benchmark"]) == {"b"}
     assert kept["id"].tolist() == ([6, 8] if remove else [5, 6, 7, 8])
@@ -108,7 +114,9 @@ def test_every_question_and_every_path_is_accounted_for(paths, protocol, least, 
         own_paths = sampled[sampled["question_id"] == row.id]
         reach = sum(not pd.isna(answer) and answers.answers_equal(answer, row.answer) for answer in own_paths["answer"])
         assert reach == row.votes and row.total == len(own_paths)
-        assert row.agreement == round(row.votes / row.total, 4) and (protocol == "released" or row.votes / row.total >= least)
+        assert row.agreement == round(row.votes / row.total, 4) and (
+            protocol == "released" or row.votes / row.total >= least
+        )
         if domain == "arithmetic":
             assert row.gold == "7" and row.correct == answers.answers_equal(row.answer, "7")
         else:
@@ -139,7 +147,9 @@ def test_a_tie_goes_to_the_first_to_a_seeded_draw_or_to_nobody():
     assert voted(paths, protocol="strict")[:3] == ([], [], ["tie"])
     drawn = {seed: voted(paths, protocol="paper", seed=seed)[0][0] for seed in range(30)}
     assert set(drawn.values()) == {"3", "4"}
-    assert drawn == {seed: voted(paths[::-1], protocol="paper", seed=seed)[0][0] for seed in range(30)}, "whatever the order"
+    assert drawn == {seed: voted(paths[::-1], protocol="paper", seed=seed)[0][0] for seed in range(30)}, (
+        "whatever the order"
+    )
 
 
 def test_no_number_can_win_in_the_released_protocol_alone():

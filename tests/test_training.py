@@ -22,12 +22,25 @@ def base(tmp_path_factory):
 
 
 def pairs(count=12):
-    qa = pd.DataFrame({"question": [f"What is {i} + 4?" for i in range(count)], "path": [f"{i} + 4 = {i + 4}" + "!" * (i % 5) for i in range(count)]})
+    qa = pd.DataFrame(
+        {
+            "question": [f"What is {i} + 4?" for i in range(count)],
+            "path": [f"{i} + 4 = {i + 4}" + "!" * (i % 5) for i in range(count)],
+        }
+    )
     return training.training_pairs(qa, DOMAIN)
 
 
 def recipe(method="lora", **changes):
-    common = {"learning_rate": 1e-2, "epochs": 1, "batch_size": 4, "micro_batch_size": 4, "max_length": 256, "held_out": 0.0, "seed": 1}
+    common = {
+        "learning_rate": 1e-2,
+        "epochs": 1,
+        "batch_size": 4,
+        "micro_batch_size": 4,
+        "max_length": 256,
+        "held_out": 0.0,
+        "seed": 1,
+    }
     return Recipe(method, **{**common, **changes})
 
 
@@ -61,7 +74,10 @@ def loss_by_hand(base, examples, system=""):
     model, words = load(base.locate()), models.load_tokenizer(base.locate())
     total, tokens = 0.0, 0
     for pair in examples:
-        text = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in pair["prompt"]) + "<|im_start|>assistant\n"
+        text = (
+            "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in pair["prompt"])
+            + "<|im_start|>assistant\n"
+        )
         context = words(text, add_special_tokens=False)["input_ids"]
         learned = words(pair["completion"][0]["content"] + "<|im_end|>\n", add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
@@ -75,7 +91,9 @@ def loss_by_hand(base, examples, system=""):
 
 
 def test_a_pair_asks_as_the_vote_and_the_evaluation_ask():
-    (pair,) = training.training_pairs(pd.DataFrame({"question": ["What is {3} + 4?"], "path": ["It is 7."]}), DOMAIN, "Be brief.")
+    (pair,) = training.training_pairs(
+        pd.DataFrame({"question": ["What is {3} + 4?"], "path": ["It is 7."]}), DOMAIN, "Be brief."
+    )
     assert pair["prompt"] == prompts.solve_messages(DOMAIN, "What is {3} + 4?", "Be brief.")
     assert pair["completion"] == [{"role": "assistant", "content": "It is 7."}]
 
@@ -134,7 +152,9 @@ def test_the_first_loss_is_the_one_worked_out_by_hand(base, tmp_path, method, mi
 @pytest.fixture(scope="module")
 def lora(base, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lora")
-    return folder, training.train(base, pairs(), folder, recipe(epochs=2, lora_rank=4, lora_alpha=12, held_out=0.25), "tuned")
+    return folder, training.train(
+        base, pairs(), folder, recipe(epochs=2, lora_rank=4, lora_alpha=12, held_out=0.25), "tuned"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +206,10 @@ def test_no_file_names_a_folder_of_this_machine(base, lora, full):
             assert not any(place in content for place in places), path.name
     settings = json.loads((lora[0] / "adapter" / "adapter_config.json").read_text(encoding="utf-8"))
     assert settings["base_model_name_or_path"] is None
-    assert sorted(path.name for path in (lora[0] / "adapter").iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(path.name for path in (lora[0] / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
 
 
 def test_an_adapter_is_small(lora):
@@ -207,7 +230,10 @@ def test_what_was_counted(lora, full):
 
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_the_same_seed_gives_the_same_model_and_another_another(base, tmp_path, method):
-    made = [training.train(base, pairs(), tmp_path / str(i), recipe(method, seed=seed), "tuned") for i, seed in enumerate((1, 1, 2))]
+    made = [
+        training.train(base, pairs(), tmp_path / str(i), recipe(method, seed=seed), "tuned")
+        for i, seed in enumerate((1, 1, 2))
+    ]
     prints = [trained.model.fingerprint for trained in made]
     assert prints[0] == prints[1] != prints[2] != base.fingerprint
     assert made[0].log.equals(made[1].log)
@@ -248,7 +274,11 @@ def test_a_replay_gives_the_record_and_needs_no_weights(lora, tmp_path):
     pd.testing.assert_frame_equal(got.log, trained.log)
     with pytest.raises(models.ModelError, match="engine: auto"):
         got.model.locate()
-    for other in (pairs(11), pairs()[::-1], [{**pairs()[0], "completion": [{"role": "assistant", "content": "8"}]}, *pairs()[1:]]):
+    for other in (
+        pairs(11),
+        pairs()[::-1],
+        [{**pairs()[0], "completion": [{"role": "assistant", "content": "8"}]}, *pairs()[1:]],
+    ):
         with pytest.raises(TrainingError, match="trained on other pairs.*engine: auto"):
             training.replay(recorded, other, "tuned")
     with pytest.raises(TrainingError, match="finetune: run 'none' has not been trained"):
@@ -276,7 +306,13 @@ def test_batches_have_to_divide(base, tmp_path):
 
 def test_a_loss_that_is_no_number_is_not_shipped(base, tmp_path):
     with pytest.raises(TrainingError, match="learning_rate"):
-        training.train(base, pairs(), tmp_path, recipe("full", learning_rate=1e38, warmup_ratio=0.0, lr_schedule="constant"), "tuned")
+        training.train(
+            base,
+            pairs(),
+            tmp_path,
+            recipe("full", learning_rate=1e38, warmup_ratio=0.0, lr_schedule="constant"),
+            "tuned",
+        )
     assert not (tmp_path / "trained.json").exists()
 
 
@@ -286,7 +322,9 @@ def test_a_pair_longer_than_max_length_does_not_lose_its_end_in_silence(base, tm
     longest = max(len(training.loss_mask(words, pair)) for pair in pairs())
     training.train(base, pairs(), tmp_path / "whole", recipe(max_length=longest), "tuned")
     with pytest.raises(TrainingError, match="max_length"):
-        training.train(base, pairs(), tmp_path / "cut", recipe(max_length=64 if cut == "all of it" else longest - 2), "tuned")
+        training.train(
+            base, pairs(), tmp_path / "cut", recipe(max_length=64 if cut == "all of it" else longest - 2), "tuned"
+        )
 
 
 def test_nothing_is_printed_into_a_notebook(base, tmp_path, capfd):
@@ -295,14 +333,20 @@ def test_nothing_is_printed_into_a_notebook(base, tmp_path, capfd):
 
 
 def test_recipes_come_out_of_the_parameters():
-    tuned = training.finetune_recipe(params.build("finetune", {"learning_rate": 0.5, "lora_targets": ["k_proj"], "seed": 9, "system_prompt": "s"}))
+    tuned = training.finetune_recipe(
+        params.build("finetune", {"learning_rate": 0.5, "lora_targets": ["k_proj"], "seed": 9, "system_prompt": "s"})
+    )
     assert (tuned.learning_rate, tuned.lora_targets, tuned.seed, tuned.system_prompt) == (0.5, ("k_proj",), 9, "s")
     for name in ("epochs", "batch_size", "micro_batch_size", "max_length", "held_out", "warmup_ratio", "lr_schedule", "weight_decay",
                  "lora_rank", "lora_alpha", "dtype", "method"):  # fmt: skip
         field = params.Finetune.model_fields[name]
-        other = {"method": "full", "lr_schedule": "cosine", "dtype": "float16", "max_length": 32, "held_out": 0.5}.get(name, type(field.default)(1))
+        other = {"method": "full", "lr_schedule": "cosine", "dtype": "float16", "max_length": 32, "held_out": 0.5}.get(
+            name, type(field.default)(1)
+        )
         assert getattr(training.finetune_recipe(params.build("finetune", {name: other})), name) == other
-    student = training.distil_recipe(params.build("distil", {"student_learning_rate": 0.5, "student_epochs": 2.0, "student_batch_size": 8}))
+    student = training.distil_recipe(
+        params.build("distil", {"student_learning_rate": 0.5, "student_epochs": 2.0, "student_batch_size": 8})
+    )
     assert (student.method, student.learning_rate, student.epochs, student.batch_size) == ("full", 0.5, 2.0, 8)
 
 

@@ -5,6 +5,7 @@ The API key comes from the environment variable CRESCENT_API_KEY alone, so that 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
@@ -62,11 +63,12 @@ class ServerEngine:
                 trouble = f"{url}: {type(error).__name__}"
             else:
                 if answer.status_code == 200:
-                    return _completion(answer.json())
-                trouble = f"{url}: HTTP {answer.status_code}: {answer.text[:300]}"
+                    with contextlib.suppress(ValueError, LookupError, TypeError):  # no JSON, or no completion in it
+                        return _completion(answer.json())
+                trouble = f"{url}: HTTP {answer.status_code}: {_shown(answer.text)}"
                 if answer.status_code not in _RETRIED:
                     break
-            if attempt + 1 >= len(self._urls):  # every server had its turn: wait, longer each time
+            if len(self._urls) <= attempt + 1 < self._retries:  # every server had its turn: wait, longer each time
                 time.sleep(min(30.0, 0.5 * 2**attempt) * (0.5 + random.random()))
         raise EngineError(
             f"server gave no completion: {trouble}. Check base_urls and the server's log; what was sampled is stored"
@@ -93,6 +95,11 @@ class ServerEngine:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _shown(text: str) -> str:
+    key = os.environ.get("CRESCENT_API_KEY")
+    return (text.replace(key, "<key>") if key else text)[:300]  # a server may repeat the key that it refuses
 
 
 def _completion(answer: dict[str, Any]) -> Completion:

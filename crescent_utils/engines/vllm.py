@@ -21,6 +21,7 @@ from . import EngineError, Job
 _CPU_ENVIRONMENT = {
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # use both cores of a small machine
     "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
+    "OMP_WAIT_POLICY": "PASSIVE",  # a thread that waits must not spin on the core that the scheduler needs
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",
