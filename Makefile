@@ -32,7 +32,7 @@ unit: setup  ## pytest without a model run, with the replay of the reference run
 	$(OFFLINE) $(BIN)/python -m pytest
 
 live: setup  ## all six notebooks on the real small model, a few completions a stage
-	$(OFFLINE) $(BIN)/python -m pytest -m "live and not gpu"
+	$(OFFLINE) $(BIN)/python -m pytest -m "live and not slow and not gpu"
 
 notebooks: setup  ## the committed notebooks print what is committed
 	$(OFFLINE) $(BIN)/python -m pytest --nbval-lax notebooks
