@@ -105,9 +105,7 @@ def check_disk(outputs: Path) -> Row:
     """Room and permission where runs are written."""
     place = next(folder for folder in (outputs, *outputs.resolve().parents) if folder.is_dir())
     if not os.access(place, os.W_OK):
-        return Row(
-            "disk", "fail", f"{place} is not writable", "choose another `outputs` folder, or own this one"
-        )
+        return Row("disk", "fail", f"{place} is not writable", "choose another `outputs` folder, or own this one")
     free = shutil.disk_usage(place).free / GIB
     return amount("disk", free, DISK_WARN, DISK_FAIL, "free some room at outputs/")
 

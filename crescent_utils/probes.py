@@ -43,9 +43,7 @@ def start_probe(script: str) -> subprocess.Popen[str]:
     """Start a child that imports something heavy and prints one line of JSON."""
     environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error"}
     command = [sys.executable, "-W", "ignore", "-c", script]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
 
 
 def read_probe(probe: subprocess.Popen[str]) -> dict[str, Any]:

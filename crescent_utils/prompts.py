@@ -165,7 +165,10 @@ def rewrite_messages(domain: Domain, question: str, neighbour: str, system: str 
 
 def solve_messages(domain: Domain, question: str, system: str = "") -> list[Message]:
     """Return the request to answer `question`: the same for voting, for training and for evaluation."""
-    return [*_system(system or domain.solve_system), {"role": "user", "content": _fill(domain.solve, question=question)}]
+    return [
+        *_system(system or domain.solve_system),
+        {"role": "user", "content": _fill(domain.solve, question=question)},
+    ]
 
 
 def _fill(template: str, **values: str) -> str:

@@ -206,7 +206,9 @@ def _check_lengths(tokenizer: Any, pairs: list[dict[str, Any]], limit: int) -> N
     lengths = [len(tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]) for chat in chats]
     if max(lengths) > limit:
         long = sum(length > limit for length in lengths)
-        raise TrainingError(f"max_length: {limit} cuts {long} of {len(pairs)} pairs; the longest has {max(lengths)} tokens")
+        raise TrainingError(
+            f"max_length: {limit} cuts {long} of {len(pairs)} pairs; the longest has {max(lengths)} tokens"
+        )
 
 
 def _arguments(folder: Path, recipe: Recipe, held: int) -> Any:

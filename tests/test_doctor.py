@@ -101,11 +101,7 @@ def test_ordinary_processes_are_no_engines():
 def test_the_table_is_aligned_and_names_fixes():
     rows = (doctor.Row("a", "ok", "fine", "unseen"), doctor.Row("longer", "fail", "gone", "get it"))
     report = doctor.Report(rows)
-    assert report.table().splitlines() == [
-        "ok    a       fine",
-        "fail  longer  gone",
-        "              -> get it",
-    ]
+    assert report.table().splitlines() == ["ok    a       fine", "fail  longer  gone", "              -> get it"]
     assert not report.ok
     assert doctor.Report(rows[:1]).ok
 
@@ -119,11 +115,7 @@ def test_the_exit_status_says_whether_a_run_would_fail(monkeypatch, capsys, stat
 
 
 def test_amounts_and_versions_are_judged():
-    assert [doctor.amount("memory", gib, 6, 2, "").status for gib in (1.9, 2.0, 6.0)] == [
-        "fail",
-        "warn",
-        "ok",
-    ]
+    assert [doctor.amount("memory", gib, 6, 2, "").status for gib in (1.9, 2.0, 6.0)] == ["fail", "warn", "ok"]
     assert [doctor.check_python(v).status for v in ((3, 10), (3, 11), (3, 13))] == ["fail", "ok", "warn"]
 
 
@@ -168,14 +160,7 @@ def test_importing_the_doctor_loads_nothing_heavy():
 
 @pytest.fixture
 def online(monkeypatch):
-    for name in (
-        "HF_HUB_OFFLINE",
-        "TRANSFORMERS_OFFLINE",
-        "http_proxy",
-        "HTTP_PROXY",
-        "all_proxy",
-        "ALL_PROXY",
-    ):
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -61,7 +61,9 @@ def _kept(engine):
 
 
 def generator(path, engine):
-    return generate.Generator(GenerationStore(path), models.Model("base", "tiny", lambda: path), 1, lambda: _kept(engine))
+    return generate.Generator(
+        GenerationStore(path), models.Model("base", "tiny", lambda: path), 1, lambda: _kept(engine)
+    )
 
 
 def test_a_completion_depends_on_its_seed_alone_whatever_batch_and_order(engine):
@@ -164,7 +166,7 @@ def test_greedy_equals_transformers_own_generate(engine):
     import torch
 
     request = ask("What is 3 + 4?", Sampling(0.0, 1.0, 10))
-    (_, got), = engine.sample(jobs_of([request], 1))
+    ((_, got),) = engine.sample(jobs_of([request], 1))
     ids = torch.tensor([engine._render(request)])
     with torch.inference_mode():
         plain = engine._model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=10, do_sample=False)

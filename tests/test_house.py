@@ -149,7 +149,8 @@ def test_every_key_of_a_profile_is_known_and_well_typed(path):
 
 def test_no_absolute_path_and_no_registry_in_the_repository():
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    bad = re.compile(r"(?:^|[\s\"'(=:])/(?:work|root|home|farm|opt)/\w|py" + r"pi\.org|pythonhosted|/tmp/\w")
+    hosts = "|".join(("py" + "pi.org", "python" + "hosted", "registry.npm" + "js"))
+    bad = re.compile(rf"(?:^|[\s\"'(=:])/(?:work|root|home|farm|opt|tmp)/\w|{hosts}")
     for name in filter(None, listed.split("\0")):
         path = ROOT / name
         if path.suffix in {".parquet", ".sqlite", ".safetensors", ".png"} or not path.is_file():

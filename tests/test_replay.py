@@ -69,7 +69,9 @@ def test_the_reference_is_what_the_readme_says(replayed):
 
 
 def test_the_reference_is_small_and_names_no_machine():
-    listed = subprocess.run(["git", "ls-files", "-z", "outputs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "outputs"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     paths = [ROOT / name for name in listed.split("\0") if name]
     assert paths and sum(path.stat().st_size for path in paths) <= 5_000_000
     for path in paths:
@@ -92,7 +94,9 @@ def test_a_tampered_number_in_a_committed_notebook_is_found(tmp_path):
     results = []
     for tampered in (False, True):
         notebook = nbformat.read(source, as_version=4)
-        checked = [c for c in notebook.cells if "nbval-check-output" in c.metadata.get("tags", []) and c.cell_type == "code"]
+        checked = [
+            c for c in notebook.cells if "nbval-check-output" in c.metadata.get("tags", []) and c.cell_type == "code"
+        ]
         last = checked[-1].outputs[0]
         assert any(character.isdigit() for character in last["text"])
         if tampered:

@@ -26,9 +26,7 @@ def done(text="7", finish="stop"):
     return Completion(text, finish, 12, 3)
 
 
-operations = st.lists(
-    st.tuples(st.integers(0, 3), st.integers(0, 4), st.text(max_size=12)), max_size=25
-)
+operations = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.text(max_size=12)), max_size=25)
 
 
 @settings(max_examples=60, deadline=None)

@@ -34,7 +34,9 @@ def tokenizer(style: str = "chatml"):
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([bos, eos])
-    inner.post_processor = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, inner.token_to_id(bos))])
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, inner.token_to_id(bos))]
+    )
     made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos, eos_token=eos, pad_token=eos)
     made.chat_template = template
     return made

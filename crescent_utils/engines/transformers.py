@@ -21,13 +21,7 @@ class TransformersEngine:
     name = "transformers"
 
     def __init__(
-        self,
-        folder: Path | str,
-        render: Any,
-        *,
-        dtype: str = "auto",
-        batch_size: int = 32,
-        model: Any = None,
+        self, folder: Path | str, render: Any, *, dtype: str = "auto", batch_size: int = 32, model: Any = None
     ) -> None:
         """Load the model in `folder` (or take a loaded `model`); `render(request) -> list[int]` gives token ids."""
         import torch
