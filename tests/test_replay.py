@@ -40,7 +40,8 @@ def table(folder, stage, name):
      ("vote", "qa"), ("vote", "paths"), ("vote", "rejected"), ("finetune", "log"), ("distil", "log"), ("evaluate", "scores")],
 )  # fmt: skip
 def test_the_replay_gives_the_tables_of_the_live_run(replayed, stage, name):
-    pd.testing.assert_frame_equal(table(replayed, stage, name), table(REFERENCE, stage, name))
+    # A cosine is stored with four digits, and another processor may round its last one the other way.
+    pd.testing.assert_frame_equal(table(replayed, stage, name), table(REFERENCE, stage, name), rtol=0, atol=2e-4)
 
 
 def test_nothing_is_lost_from_sampled_to_kept(replayed):
