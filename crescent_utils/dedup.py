@@ -91,7 +91,7 @@ def select_diverse(vectors: np.ndarray, threshold: float, pool: np.ndarray | Non
                 place = int(np.argmax(inside[row, chosen]))
                 if inside[row, chosen[place]] > value:
                     value, index = inside[row, chosen[place]], offset + start + chosen[place]
-            similarity[start + row], nearest[start + row] = value, index
+            similarity[start + row], nearest[start + row] = (value if index >= 0 else -1.0), index
             if value < threshold:
                 kept[start + row] = True
                 chosen.append(row)
@@ -103,7 +103,7 @@ def select_diverse(vectors: np.ndarray, threshold: float, pool: np.ndarray | Non
 
 def _nearest(block: np.ndarray, bank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Largest cosine of each row to the bank, and where; the bank is walked in pieces so that memory stays bounded."""
-    best = np.full(len(block), -1.0)
+    best = np.full(len(block), -np.inf)  # below any cosine: -1 is one, that of an opposite row
     where = np.zeros(len(block), dtype=np.int64)
     for start in range(0, len(bank), 16 * BLOCK):
         scores = block @ bank[start : start + 16 * BLOCK].T

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import tiny
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
@@ -62,6 +62,7 @@ def assert_is_greedy(vectors, threshold, got, pool=0):
 
 
 @settings(max_examples=150, deadline=None)
+@example(np.array([[1, 0, 0], [-1, 0, 0]], np.int8), 0.5, 2)  # opposite rows: a cosine of -1 is a neighbour too
 @given(rows, thresholds, st.sampled_from([1, 2, 3, 7, 1024]))
 def test_selects_what_brute_force_selects(vectors, threshold, block):
     clear_of(vectors, threshold) if len(vectors) else None
