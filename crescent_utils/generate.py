@@ -6,7 +6,6 @@ a finished stage runs again without loading a model.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +41,6 @@ class Generator:
         self._engine: Engine | None = None
         self.engine_name = "replay"
         self.asked = self.sampled = self.prompt_tokens = self.completion_tokens = self.truncated = 0
-        self.seconds = 0.0
         if not store.read_only:
             store.set_model(model.label, model.fingerprint)
 
@@ -61,7 +59,6 @@ class Generator:
 
         The same pair twice is sampled once. Raises ReplayMiss without an engine.
         """
-        started = time.monotonic()
         keys = [request.key() for request, _ in pairs]
         found = self._look_up(keys, pairs)
         missing = {
@@ -73,7 +70,7 @@ class Generator:
             )
             found |= self._look_up([key for key, _ in missing], [(request, i) for (_, i), request in missing.items()])
         whole = [found[key, sample] for key, (_, sample) in zip(keys, pairs, strict=True)]
-        self._account(whole, time.monotonic() - started)
+        self._account(whole)
         return whole
 
     def _look_up(self, keys: list[bytes], pairs: Sequence[tuple[Request, int]]) -> dict[tuple[bytes, int], Completion]:
@@ -114,13 +111,12 @@ class Generator:
                 self.sampled += self.store.put(chunk, made_by)
             bar.close()
 
-    def _account(self, completions: list[Completion], seconds: float) -> None:
+    def _account(self, completions: list[Completion]) -> None:
         for completion in completions:
             self.asked += 1
             self.prompt_tokens += completion.prompt_tokens
             self.completion_tokens += completion.tokens
             self.truncated += completion.truncated
-        self.seconds += seconds
 
     @property
     def tokens(self) -> dict[str, int]:

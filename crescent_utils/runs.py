@@ -78,10 +78,6 @@ class Stage:
         os.replace(temporary, path)
         return path
 
-    def write_json(self, name: str, value: Any) -> Path:
-        """Write `value` as <stage>/<name>.json, whole or not at all."""
-        return write_json(self.folder / f"{name}.json", value)
-
     @property
     def replayed(self) -> Path:
         """Folder of the run whose store and models are replayed."""
