@@ -32,6 +32,14 @@ class ModelError(RuntimeError):
     """Weights that cannot be had or used; the message says what to install, download or choose."""
 
 
+class PromptTooLong(ModelError):
+    """A prompt of `tokens` tokens that does not fit the model's context together with its completion."""
+
+    def __init__(self, message: str, tokens: int) -> None:
+        super().__init__(message)
+        self.tokens = tokens
+
+
 @dataclass(frozen=True)
 class Model:
     """A model by label ("base", "tuned", "student" …): `locate()` gives its folder, making or fetching it if needed."""
@@ -46,8 +54,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("CRESCENT_CACHE") or Path.home() / ".cache" / "crescent")
 
 
-def resolve(name: str, label: str = "base") -> Model:
-    """Return the model that `name` means. Raises ModelError where it cannot be had; loads no weights."""
+def resolve(name: str, label: str = "base", *, weights: bool = True) -> Model:
+    """Return the model that `name` means. Raises ModelError where it cannot be had; loads no weights.
+
+    With `weights` False only the tokenizer and the settings are fetched from a hub: a server has the weights.
+    """
     if name == "bundled":
         return Model(label, BUNDLED_FINGERPRINT, bundled_folder)
     folder = Path(name).expanduser()
@@ -57,7 +68,7 @@ def resolve(name: str, label: str = "base") -> Model:
         raise ModelError(
             f"model: there is no folder {name!r}; allowed: 'bundled', a folder with config.json, or a hub id"
         )
-    return _from_hub(name, label)
+    return _from_hub(name, label, weights)
 
 
 def from_folder(folder: Path, label: str) -> Model:
@@ -67,10 +78,10 @@ def from_folder(folder: Path, label: str) -> Model:
     return Model(label, fingerprint(folder), lambda: folder)
 
 
-def _from_hub(name: str, label: str) -> Model:
+def _from_hub(name: str, label: str, weights: bool) -> Model:
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    patterns = ["*.json", "*.model", "*.txt", "*.jinja", *(["*.safetensors"] if weights else [])]
     try:
         folder = Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
@@ -169,16 +180,17 @@ def load_tokenizer(folder: Path) -> Any:
 def render(tokenizer: Any, request: Request, max_model_len: int) -> list[int]:
     """Return a request's token ids: chat template once, then the prefilled start of the reply.
 
-    The template writes its own BOS, so nothing is added in tokenising. Raises ModelError where prompt and completion
+    The template writes its own BOS, so nothing is added in tokenising. Raises PromptTooLong where prompt and completion
     together pass `max_model_len` tokens: a prompt is never cut in silence.
     """
     messages = [{"role": role, "content": content} for role, content in request.messages]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + request.prefix
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     if len(ids) + request.sampling.max_tokens > max_model_len:
-        raise ModelError(
+        raise PromptTooLong(
             f"max_model_len: {max_model_len} is too small for a prompt of {len(ids)} tokens and {request.sampling.max_tokens} new "
-            f"ones; raise max_model_len or lower the stage's max_tokens. The prompt begins {messages[-1]['content'][:80]!r}"
+            f"ones; raise max_model_len or lower the stage's max_tokens. The prompt begins {messages[-1]['content'][:80]!r}",
+            len(ids),
         )
     return ids
 

@@ -40,6 +40,10 @@ class Common(BaseModel):
     max_model_len: int = Field(1024, ge=64)  # tokens of prompt and completion together
     engine_args: dict[str, Any] = Field(default_factory=dict)  # passed on to vLLM
     base_urls: list[str] = Field(default_factory=list)  # OpenAI-compatible servers, for engine "server"
+    served_names: dict[str, str] = Field(
+        default_factory=dict
+    )  # label -> the servers' name for it; default: model, or the label
+    concurrency: int = Field(64, ge=1)  # requests at a time to the servers
 
     @field_validator("run")
     @classmethod

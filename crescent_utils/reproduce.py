@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import benchmarks, params, runs
+from . import benchmarks, params, progress, runs
+from .sqlite_file import StoreError
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         return int(parsed.do(parsed))
-    except (params.ParameterError, runs.RunError, benchmarks.BenchmarkError) as error:
+    except (params.ParameterError, runs.RunError, benchmarks.BenchmarkError, StoreError) as error:
         print(f"crescent: {error}", file=sys.stderr)
         return BAD_INPUT
 
@@ -47,14 +48,76 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--from", dest="first", choices=params.STAGES, default=params.STAGES[0], help="first stage to run")
     run.add_argument("--to", dest="last", choices=params.STAGES, default=params.STAGES[-1], help="last stage to run")
+    run.add_argument(
+        "--plan", action="store_true", help="sample nothing but a probe; say what the run would ask for and take"
+    )
     run.add_argument("--force", action="store_true", help="run stages again that are complete (what is sampled stays)")
     run.set_defaults(do=_run)
     report = commands.add_parser("report", help="write one HTML file about one or several runs")
     report.add_argument("runs", nargs="+", metavar="RUN", help="name of a run under outputs/, or its folder")
     report.add_argument("-o", "--output", type=Path, help="where to (default: report.html in the first run's folder)")
     report.set_defaults(do=_report)
+    _store_parser(commands)
     commands.add_parser("doctor", help="say what this machine can run, and what is left over from a killed run")
     return parser
+
+
+def _store_parser(commands: Any) -> None:
+    keep = commands.add_parser("store", help="look after the generation store of a run")
+    verbs = keep.add_subparsers(required=True, metavar="VERB")
+    helps = {
+        "check": "read it all and say whether every completion is whole",
+        "export": "write it as one Parquet file",
+        "recover": "save what can be read of a damaged one; the damaged file is kept",
+        "merge": "add to the first run's store all that the others' hold",
+    }
+    for verb, text in helps.items():
+        parser = verbs.add_parser(verb, help=text)
+        parser.add_argument("run", metavar="RUN", help="name of a run under outputs/, or its folder")
+        if verb == "merge":
+            parser.add_argument("others", nargs="+", metavar="OTHER", help="runs whose stores are read")
+        if verb == "export":
+            parser.add_argument(
+                "-o", "--output", type=Path, help="where to (default: store.parquet in the run's folder)"
+            )
+        parser.set_defaults(do=_store, verb=verb)
+
+
+def _store(arguments: argparse.Namespace) -> int:
+    from . import storekeeping
+
+    path = _find_store(arguments.run, missing_is_fine=arguments.verb == "merge")
+    if arguments.verb == "check":
+        trouble = storekeeping.check(path)
+        print("\n".join(trouble) or f"{_short(path)}: every completion is whole")
+        return FAILED if trouble else DONE
+    if arguments.verb == "export":
+        target = arguments.output or path.with_suffix(".parquet")
+        print(f"{_short(target)}: {storekeeping.export(path, target):,} completions")
+    elif arguments.verb == "recover":
+        done = storekeeping.recover(path)
+        print(f"{_short(path)}: {done.saved:,} completions of {done.requests:,} requests saved, {done.lost:,} lost and sampled again by "
+              f"the next run; the damaged file is kept as {_short(done.kept_as)}")  # fmt: skip
+    else:
+        merged = storekeeping.merge(path, [_find_store(name) for name in arguments.others])
+        print(f"{_short(path)}: {merged.added:,} completions added, {merged.same:,} were there already"
+              + (f", {merged.different:,} were there with another text, which stays" if merged.different else ""))  # fmt: skip
+    return DONE
+
+
+def _find_store(name: str, *, missing_is_fine: bool = False) -> Path:
+    from .generate import STORE_NAME
+
+    places = [Path(name), runs.ROOT / "outputs" / name]
+    for place in places:
+        path = place if place.suffix == ".sqlite" else place / STORE_NAME
+        if path.is_file():
+            return path
+    if missing_is_fine and len(Path(name).parts) == 1:
+        return places[1] / STORE_NAME
+    outputs = runs.ROOT / "outputs"
+    known = sorted(p.parent.relative_to(outputs).as_posix() for p in outputs.rglob(STORE_NAME))
+    raise StoreError(f"{name}: no run of this name has a store; there: {', '.join(known) or 'none'}")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -68,6 +131,11 @@ def _run(arguments: argparse.Namespace) -> int:
         f"run {settings.run}: {', '.join(str(path) for path in arguments.profiles)}; engine {_engine(settings)}",
         flush=True,
     )
+    if arguments.plan:
+        from . import plan
+
+        print(plan.text(plan.estimate(values, stages)))
+        return DONE
     for stage in stages:
         status = _run_stage(stage, values, force=arguments.force)
         if status != DONE:
@@ -133,29 +201,36 @@ def _run_stage(stage: str, values: dict[str, Any], *, force: bool) -> int:
         runs.ROOT / "notebooks" / f"{runs.NOTEBOOKS[stage]}.ipynb",
         folder / f"{runs.NOTEBOOKS[stage]}.ipynb",
     )
-    print(f"{label} running …", end="", flush=True)
+    if sys.stdout.isatty():
+        print(f"{label} running …", end="", flush=True)
     started = time.monotonic()
     try:
         with _quiet_kernel(folder / "kernel.log"):
             papermill.execute_notebook(
-                source, target, parameters=own, progress_bar=False, log_output=False, kernel_name="python3"
-            )
+                source, target, parameters=own, progress_bar=False, log_output=False, kernel_name="python3",
+                stderr_file=progress.Echo(sys.stdout, label),
+            )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         print(
-            f"\r{label} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n    see {_short(target)}",
+            f"{_over()}{label} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n    see {_short(target)}",
             flush=True,
         )
         return FAILED
     except Exception as error:  # a dead kernel, a full disk: papermill raises many kinds
-        print(f"\r{label} failed: {type(error).__name__}: {error}\n    see {_short(target)}", flush=True)
+        print(f"{_over()}{label} failed: {type(error).__name__}: {error}\n    see {_short(target)}", flush=True)
         return FAILED
     manifest = runs.read_manifest(folder, stage)
     if manifest is None:  # a dead kernel leaves cells that read "completed"; only the manifest says that it is done
-        print(f"\r{label} failed: it ended without a manifest; see {_short(target)}", flush=True)
+        print(f"{_over()}{label} failed: it ended without a manifest; see {_short(target)}", flush=True)
         return FAILED
     counts = ", ".join(f"{name} {count:,}" for name, count in manifest["counts"].items())
-    print(f"\r{label} {time.monotonic() - started:6.0f} s  {counts}", flush=True)
+    print(f"{_over()}{label} {time.monotonic() - started:6.0f} s  {counts}", flush=True)
     return DONE
+
+
+def _over() -> str:
+    """Return what goes back to the start of the line and clears it, in a terminal; a log has a line for each message."""
+    return "\r\x1b[K" if sys.stdout.isatty() else ""
 
 
 @contextlib.contextmanager
@@ -165,6 +240,7 @@ def _quiet_kernel(log: Path) -> Iterator[None]:
     level, path, shown = logger.level, os.environ.get("PATH", ""), os.dup(2)
     logger.setLevel(logging.ERROR)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
+    os.environ.setdefault(progress.SECONDS, "1" if sys.stdout.isatty() else "20")
     try:
         with open(log, "a", encoding="utf-8") as handle:
             os.dup2(handle.fileno(), 2)

@@ -10,17 +10,21 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
+import re
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from . import __version__
+from . import __version__, costs
+from .costs import Cost
 from .params import Common
 
 if TYPE_CHECKING:
@@ -44,11 +48,29 @@ NOT_IN_FINGERPRINT = {
     "engine",
     "engine_args",
     "base_urls",
+    "served_names",
+    "concurrency",
     "benchmark_dir",
     "micro_batch_size",
     "other_runs",
 }
 _VERSIONS = ("torch", "transformers", "vllm", "trl", "peft", "datasets", "lm-eval", "sentence-transformers", "numpy")
+
+
+class Sampler(Protocol):
+    """What sampled for a stage, as far as a manifest tells of it (`generate.Generator`)."""
+
+    cost: Cost
+
+    @property
+    def engine_name(self) -> str:
+        """Name of the engine."""
+        ...
+
+    @property
+    def guarantee(self) -> str:
+        """What a completion is a function of."""
+        ...
 
 
 class RunError(RuntimeError):
@@ -88,23 +110,25 @@ class Stage:
         counts: dict[str, int],
         *,
         models: dict[str, str] | None = None,
-        tokens: dict[str, int] | None = None,
-        engine: str = "",
+        sampled_by: Sequence[Sampler] = (),
+        cost: Cost | None = None,
         note: str = "",
     ) -> dict[str, Any]:
         """Check that kept + rejected = sampled where these are counted, write the manifest, return it.
 
-        `counts` are plain numbers of things; `models` maps a label (base, tuned, student …) to a fingerprint.
+        `counts` are plain numbers of things; `models` maps a label (base, tuned, student …) to a fingerprint; `sampled_by` are the
+        generators of the stage, from which come its cost, its engine and what that engine guarantees; `cost` is that of training.
         """
         parts = ("sampled", "kept", "rejected")
         if all(part in counts for part in parts) and counts["kept"] + counts["rejected"] != counts["sampled"]:
             raise RunError(
                 f"{self.name}: kept {counts['kept']} + rejected {counts['rejected']} is not sampled {counts['sampled']}"
             )
+        spent = costs.total([*(sampler.cost for sampler in sampled_by), *([cost] if cost else [])])
         manifest: dict[str, Any] = {
             "stage": self.name,
             "run": self.settings.run,
-            "parameters": self.settings.model_dump(),
+            "parameters": _without_places(self.settings.model_dump()),
             "fingerprint": self.fingerprint,
             "upstream": {name: above["fingerprint"] for name, above in self.upstream.items()},
             "versions": versions(),
@@ -112,18 +136,68 @@ class Stage:
             "git_commit": git_commit(),
             "seed": self.settings.seed,
             "counts": counts,
-            "tokens": tokens or {"prompt": 0, "completion": 0},
+            "tokens": {"prompt": spent.prompt_tokens, "completion": spent.completion_tokens},
+            "cost": spent.rounded(),
             "seconds": round(time.monotonic() - self.started, 1),
-            "peak_memory_bytes": peak_memory_bytes(),
-            "device": device(),
-            "engine": engine or self.settings.engine,
+            "peak_memory_bytes": costs.peak_memory_bytes(),
+            "peak_device_bytes": costs.peak_device_bytes(),
+            "device": costs.device(),
+            "engine": ", ".join(sorted({sampler.engine_name for sampler in sampled_by})) or self.settings.engine,
+            "guarantee": "; ".join(sorted({sampler.guarantee for sampler in sampled_by if sampler.guarantee})),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "note": note,
         }
-        # A path of this machine says nothing to a reader elsewhere and may name a person.
-        manifest["parameters"] |= {name: "" for name in ("outputs", "benchmark_dir") if name in manifest["parameters"]}
         write_json(self.folder / "manifest.json", manifest)
         return manifest
+
+    def costs(self) -> pd.DataFrame:
+        """Return what the stages of this run took up to this one; call it after `finish`."""
+        return cost_table(self.folder.parent, self.name)
+
+
+def cost_table(folder: Path, until: str = "evaluate") -> pd.DataFrame:
+    """Return what each finished stage took, their sum, and the sum per kept question-answer pair, a row each.
+
+    Seconds are of sampling and training, as recorded when that was done, without loading, as text; empty where nobody recorded it.
+    """
+    import pandas as pd
+
+    rows, spent, pairs = {}, Cost(), 0
+    for stage in list(UPSTREAM)[: list(UPSTREAM).index(until) + 1]:
+        manifest = read_manifest(folder, stage)
+        if manifest is None or "cost" not in manifest:
+            continue
+        cost = Cost(**manifest["cost"])
+        pairs = manifest["counts"].get("pairs", pairs)
+        spent += cost
+        rows[stage] = {**cost.rounded(), "peak memory (GB)": round(manifest["peak_memory_bytes"] / 1e9, 2)}
+    rows["together"] = spent.rounded()
+    if pairs:
+        rows[f"per pair ({pairs:,})"] = spent.per(pairs)
+    for row in rows.values():
+        if not row.get("seconds"):  # stored without them: unknown, not nothing
+            row |= {"seconds": None, "device_seconds": None}
+    whole = {"completions": "completions", "prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens"}
+    real = {"seconds": "seconds", "device_seconds": "device seconds", "energy_joules": "energy (J)"}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename(columns=whole | real)
+    table = table.reindex(columns=[*whole.values(), *real.values(), "peak memory (GB)"]).astype(float).round(1)
+    return table.map(_worded)
+
+
+def _worded(value: float) -> str:
+    """A number with thousands separators, without a fraction where it has none; "" for what is not known."""
+    return "" if math.isnan(value) else f"{value:,.1f}".removesuffix(".0")
+
+
+def _without_places(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Take out what says nothing to a reader elsewhere and may name a person: folders of this machine and passwords in addresses."""
+    shown = parameters | {name: "" for name in ("outputs", "benchmark_dir") if name in parameters}
+    for name in ("model", "embedder"):
+        if str(shown.get(name, "")).startswith((".", "/", "~")):
+            shown[name] = f".../{Path(shown[name]).name}"
+    if "base_urls" in shown:
+        shown["base_urls"] = [re.sub(r"(?<=://)[^/@]*@", "", url) for url in shown["base_urls"]]
+    return shown
 
 
 def outputs_folder(settings: Common) -> Path:
@@ -249,31 +323,3 @@ def git_commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+" if changed else "")
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident memory of this process and of its finished children, in bytes (the sum of the two peaks)."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit
-
-
-def device() -> str:
-    """Name the device: the GPU if torch is loaded and sees one, else the CPU's model and cores."""
-    import sys
-
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return str(torch.cuda.get_device_name(0))
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return f"{model}, {os.cpu_count()} cores"

@@ -10,15 +10,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import socket
 import sqlite3
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-SCHEMA = """
+from .sqlite_file import RECOVER, StoreError, check_length, connect, take_lock
+
+__all__ = ["Completion", "GenerationStore", "Request", "Sampling", "StoreError", "sample_seed"]
+
+VERSION = 2  # of the file; 1 had no checksums
+SCHEMA = f"""
+PRAGMA user_version={VERSION};
 CREATE TABLE IF NOT EXISTS settings (id INTEGER PRIMARY KEY, json TEXT UNIQUE NOT NULL);
 CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, json TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS models (label TEXT PRIMARY KEY, fingerprint TEXT NOT NULL);
@@ -28,12 +33,17 @@ CREATE TABLE IF NOT EXISTS requests (
 CREATE TABLE IF NOT EXISTS completions (
     request_id INTEGER NOT NULL REFERENCES requests(id), sample INTEGER NOT NULL, text TEXT NOT NULL, finish TEXT NOT NULL,
     prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL, batch_id INTEGER NOT NULL REFERENCES batches(id),
-    PRIMARY KEY (request_id, sample)) WITHOUT ROWID;
+    crc INTEGER NOT NULL, PRIMARY KEY (request_id, sample)) WITHOUT ROWID;
 """
+STOP, LENGTH, TOO_LONG = "stop", "length", "prompt too long"
 
 
-class StoreError(RuntimeError):
-    """The store cannot be opened or written; the message says why and what to do."""
+_ROW = "sample, text, finish, prompt_tokens, tokens, batch_id, crc"
+_INSERT = (
+    "INSERT INTO completions VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET text = excluded.text, finish = excluded.finish, "
+    "prompt_tokens = excluded.prompt_tokens, tokens = excluded.tokens, batch_id = excluded.batch_id, crc = excluded.crc "
+    f"WHERE finish = '{TOO_LONG}' AND excluded.finish != '{TOO_LONG}'"
+)
 
 
 @dataclass(frozen=True)
@@ -79,17 +89,28 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model wrote (without the prefix). `finish` is "stop" or "length"; token counts are of this sample."""
+    """What the model wrote (without the prefix). Token counts are of this sample; `batch` is the store's record of how it was made.
+
+    `finish` is "stop", "length" (cut at its token limit) or "prompt too long" (nothing was sampled: prompt and completion do not
+    fit the model's context; the text is empty).
+    """
 
     text: str
     finish: str
     prompt_tokens: int
     tokens: int
+    batch: int = field(default=0, compare=False)
 
     @property
     def truncated(self) -> bool:
         """True where the completion hit its token limit."""
-        return self.finish == "length"
+        return self.finish == LENGTH
+
+    def crc(self, sample: int) -> int:
+        """Checksum of a stored row: a bit that flips on a disk is found when the row is read."""
+        return zlib.crc32(
+            f"{sample}|{self.text}|{self.finish}|{self.prompt_tokens}|{self.tokens}".encode("utf-8", "replace")
+        )
 
 
 def sample_seed(request_key: bytes, sample: int, run_seed: int) -> int:
@@ -111,28 +132,46 @@ class GenerationStore:
         if read_only:
             if not self.path.exists():
                 raise StoreError(f"{self.path}: there is no generation store here; sample first (engine: auto)")
-            # immutable leaves no -wal or -shm file behind; it is only right where nobody is writing.
-            writing = self.path.with_name(self.path.name + "-wal").exists()
-            uri = f"{self.path.resolve().as_uri()}?mode=ro" + ("" if writing else "&immutable=1")
-            self._db = self._connect(uri)
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _take_lock(self.path)
-            self._db = self._connect(self.path.resolve().as_uri())
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=NORMAL")
-            self._db.executescript(SCHEMA)
+            self._lock = take_lock(self.path)
+        try:
+            self._db = self._open()
+        except BaseException:
+            self._release()
+            raise
         self._settings: dict[str, int] = {}
 
-    def _connect(self, uri: str) -> sqlite3.Connection:
-        try:
-            db = sqlite3.connect(uri, uri=True, isolation_level=None)
-            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        except sqlite3.DatabaseError as error:
-            raise StoreError(
-                f"{self.path}: is not a readable generation store ({error}); move it away, or restore a copy"
-            ) from None
+    def _open(self) -> sqlite3.Connection:
+        there = self.path.exists() and self.path.stat().st_size > 0
+        log = self.path.with_name(self.path.name + "-wal")
+        if there and not log.exists():
+            check_length(self.path)
+        with self._damage_named():
+            if self.read_only:
+                # immutable leaves no -wal or -shm file behind; it is only right where nobody is writing.
+                db = connect(self.path, "mode=ro" if log.exists() else "mode=ro&immutable=1")
+            else:
+                db = connect(self.path)
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if there and version != VERSION and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                raise StoreError(
+                    f"{self.path}: has format {version}, this kit writes {VERSION}; `crescent store recover` copies it into a new one"
+                )
+            if not self.read_only:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=NORMAL")
+                db.executescript(SCHEMA)
         return db
+
+    @contextlib.contextmanager
+    def _damage_named(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if "full" in str(error) or "readonly" in str(error) or "locked" in str(error):
+                raise StoreError(f"{self.path}: cannot be written ({error})") from error
+            raise StoreError(f"{self.path}: is damaged ({error}); {RECOVER}") from error
 
     def __enter__(self) -> GenerationStore:
         return self
@@ -146,52 +185,102 @@ class GenerationStore:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("PRAGMA journal_mode=DELETE")
         self._db.close()
+        self._release()
+
+    def _release(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def get(self, request: Request, samples: int) -> list[Completion | None]:
-        """Return samples 0 … samples-1 of `request`; None where one has not been sampled."""
+        """Return samples 0 … samples-1 of `request`; None where one has not been sampled. Raises StoreError on a damaged row."""
+        return self.get_by_key(request.key(), samples)
+
+    def get_by_key(self, key: bytes, samples: int) -> list[Completion | None]:
+        """Do as `get`, for a caller that has the request's key already."""
         found: list[Completion | None] = [None] * samples
-        rows = self._db.execute(
-            "SELECT sample, text, finish, prompt_tokens, tokens FROM completions JOIN requests ON requests.id = request_id "
-            "WHERE key = ? AND sample < ?",
-            (request.key(), samples),
-        )
-        for sample, *values in rows:
-            found[sample] = Completion(*values)
+        with self._damage_named():
+            rows = self._db.execute(
+                f"SELECT {_ROW} FROM completions JOIN requests ON requests.id = request_id WHERE key = ? AND sample < ?",
+                (key, samples),
+            )
+            for row in rows:
+                found[row[0]] = self._checked(row)
         return found
 
+    def _checked(self, row: tuple[Any, ...]) -> Completion:
+        sample, *values, crc = row
+        completion = Completion(*values)
+        if completion.crc(sample) != crc:
+            raise StoreError(f"{self.path}: is damaged (a completion does not match its checksum); {RECOVER}")
+        return completion
+
+    def completions(self) -> Iterator[tuple[Request, int, Completion]]:
+        """Iterate over all that is stored, request by request, in constant memory."""
+        settings = {number: _sampling(text) for number, text in self._db.execute("SELECT id, json FROM settings")}
+        with self._damage_named():
+            rows = self._db.execute(
+                f"SELECT requests.id, model, settings_id, messages, prefix, {_ROW} FROM requests "
+                "JOIN completions ON requests.id = request_id ORDER BY requests.id, sample"
+            )
+            last, request = None, None
+            for number, model, setting, messages, prefix, *row in rows:
+                if number != last or request is None:
+                    chat = tuple((role, content) for role, content in json.loads(messages))
+                    last, request = number, Request(model, chat, prefix, settings[setting])
+                yield request, row[0], self._checked(tuple(row))
+
+    def batch(self, number: int) -> dict[str, Any]:
+        """Return how a batch of completions was made: engine, versions, time, and `count` with what these took."""
+        row = self._db.execute("SELECT json FROM batches WHERE id = ?", (number,)).fetchone()
+        value: dict[str, Any] = json.loads(row[0]) if row else {}
+        return value
+
     def put(self, rows: Iterable[tuple[Request, int, Completion]], made_by: dict[str, Any] | None = None) -> int:
-        """Add completions in one transaction; one that is there already stays as it is. Returns how many were new."""
+        """Add completions in one transaction; one that is there already stays as it is. Returns how many were new.
+
+        `made_by` says how: engine, versions, time, seconds. A "prompt too long" gives way to a completion.
+        """
         self._check_writable()
         added = 0
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            batch = self._db.execute("INSERT INTO batches (json) VALUES (?)", (json.dumps(made_by or {}),)).lastrowid
-            for request, sample, completion in rows:
-                values = (self._request_id(request), sample, *asdict(completion).values(), batch)
-                added += self._db.execute("INSERT OR IGNORE INTO completions VALUES (?,?,?,?,?,?,?)", values).rowcount
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._db.execute("ROLLBACK")
-            self._settings.clear()  # ids of rows that the rollback took back
-            raise
+        with self._damage_named():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                batch = self._db.execute("INSERT INTO batches (json) VALUES ('{}')").lastrowid
+                for request, sample, c in rows:
+                    values = (
+                        self._request_id(request),
+                        sample,
+                        c.text,
+                        c.finish,
+                        c.prompt_tokens,
+                        c.tokens,
+                        batch,
+                        c.crc(sample),
+                    )
+                    added += self._db.execute(_INSERT, values).rowcount
+                text = json.dumps({**(made_by or {}), "count": added})
+                self._db.execute("UPDATE batches SET json = ? WHERE id = ?", (text, batch))
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                self._settings.clear()  # ids of rows that the rollback took back
+                raise
         return added
 
     def set_model(self, label: str, fingerprint: str) -> None:
-        """Record which fingerprint a label (a hub id, "base", "tuned" …) stood for, so that replay needs no weights."""
+        """Record which fingerprint a label ("base", "tuned" …) stood for, so that replay needs no weights."""
         self._check_writable()
         self._db.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", (label, fingerprint))
 
-    def model(self, label: str) -> str | None:
-        """Fingerprint that was recorded for `label`, if any."""
-        row = self._db.execute("SELECT fingerprint FROM models WHERE label = ?", (label,)).fetchone()
-        return row[0] if row else None
+    def models(self) -> dict[str, str]:
+        """Return the fingerprint of each label that was recorded."""
+        return dict(self._db.execute("SELECT label, fingerprint FROM models"))
 
     def count(self) -> int:
         """Number of stored completions."""
-        return int(self._db.execute("SELECT count(*) FROM completions").fetchone()[0])
+        with self._damage_named():
+            return int(self._db.execute("SELECT count(*) FROM completions").fetchone()[0])
 
     def _check_writable(self) -> None:
         if self.read_only:
@@ -223,24 +312,6 @@ class GenerationStore:
         return int(cursor.lastrowid or 0)
 
 
-def _take_lock(path: Path) -> IO[str]:
-    """Hold <store>.lock for this process; the operating system lets go of it however the process ends."""
-    lock_path = path.with_name(path.name + ".lock")
-    handle = open(lock_path, "a+", encoding="utf-8")
-    try:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:  # Windows has no flock: SQLite's own lock still keeps the file whole
-        return handle
-    except BlockingIOError:
-        handle.seek(0)
-        holder = handle.read().strip() or "another process"
-        handle.close()
-        raise StoreError(
-            f"{path}: {holder} is writing to this run; wait for it, stop it, or choose another `run`"
-        ) from None
-    handle.truncate(0)
-    handle.write(f"process {os.getpid()} on {socket.gethostname()}")
-    handle.flush()
-    return handle
+def _sampling(text: str) -> Sampling:
+    values = json.loads(text)
+    return Sampling(**{**values, "stop": tuple(values["stop"])})

@@ -41,11 +41,7 @@ def elicited(
 
     kept, rejected = [], []
     for number, (text, bait, prefix) in enumerate(zip(texts, baits, prefixes, strict=True)):
-        if protocol == "released":
-            cleaned = questions.released_clean(text)
-            result = questions.Question(cleaned) if cleaned else questions.Rejected("empty", text)
-        else:
-            result = questions.extract_question(text, **gates)
+        result = _read_question(text, gates, protocol)
         row = {"id": number, "bait": bait, "prefix": prefix}
         if isinstance(result, questions.Question):
             kept.append({**row, "question": result.text})
@@ -55,6 +51,18 @@ def elicited(
     return pd.DataFrame(kept, columns=columns), pd.DataFrame(
         rejected, columns=["id", "text", "bait", "prefix", "reason"]
     )
+
+
+def _read_question(text: str, gates: dict[str, Any], protocol: str) -> questions.Question | questions.Rejected:
+    if protocol != "released":
+        return questions.extract_question(text, **gates)
+    cleaned = questions.released_clean(text)
+    return questions.Question(cleaned) if cleaned else questions.Rejected("empty", text)
+
+
+def is_question(text: str, gates: dict[str, Any], protocol: str = "paper") -> bool:
+    """Tell whether `elicited` would keep a completion (prefix included)."""
+    return isinstance(_read_question(text, gates, protocol), questions.Question)
 
 
 def decontaminated(

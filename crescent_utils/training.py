@@ -13,7 +13,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from . import models, prompts, runs
+from . import costs, models, prompts, runs
+from .costs import Cost
 from .params import Distil, Finetune
 
 if TYPE_CHECKING:
@@ -48,11 +49,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model: its folder (whole weights), its fingerprint, the log (a row a logged step) and what was counted."""
+    """A trained model: its folder (whole weights), its fingerprint, the log (a row a logged step), what was counted, what it took."""
 
     model: models.Model
     log: pd.DataFrame
     counts: dict[str, int]
+    cost: Cost
 
 
 def finetune_recipe(settings: Finetune) -> Recipe:
@@ -141,7 +143,9 @@ def train(base: models.Model, pairs: list[dict[str, Any]], target: Path, recipe:
             peft_config=_peft(recipe),
         )
         _silence(trainer)
+        meter = costs.Meter()
         trainer.train()
+    cost = Cost(**meter.lap())
     log = _log(trainer.state.log_history)
     if not all(math.isfinite(entry.get("loss", 0.0)) for entry in trainer.state.log_history):
         raise TrainingError("the loss is not a number; lower learning_rate, or train in dtype: float32")
@@ -154,12 +158,13 @@ def train(base: models.Model, pairs: list[dict[str, Any]], target: Path, recipe:
         "base": base.fingerprint,
         "pairs_sha256": pairs_hash,
         "counts": counts,
+        "cost": cost.rounded(),
     }
     runs.write_json(target / "trained.json", record)
     del trainer, model
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return Trained(trained, log, counts)
+    return Trained(trained, log, counts, cost)
 
 
 def replay(recorded: Path, pairs: list[dict[str, Any]], label: str) -> Trained:
@@ -185,7 +190,8 @@ def replay(recorded: Path, pairs: list[dict[str, Any]], label: str) -> Trained:
         raise models.ModelError("a replay has no weights; choose engine: auto")
 
     log = pd.read_parquet(recorded / "log.parquet")
-    return Trained(models.Model(label, record["fingerprint"], nowhere), log, record["counts"])
+    cost = Cost(**record.get("cost", {}))
+    return Trained(models.Model(label, record["fingerprint"], nowhere), log, record["counts"], cost)
 
 
 def _pairs_hash(pairs: list[dict[str, Any]]) -> str:

@@ -54,6 +54,10 @@ class Counting:
     def close(self):
         self.closed = True
 
+    @property
+    def devices(self):
+        return self.inner.devices
+
 
 def _kept(engine):
     # Closing a generator closes its engine; the one of this module serves several.
@@ -87,7 +91,7 @@ def test_different_seeds_draw_from_the_models_distribution(engine):
     drawn = [c.text for _, c in engine.sample(jobs_of([request], 600))]
     words = engine._tokenizer
     with torch.inference_mode():
-        logits = engine._model(torch.tensor([engine._render(request)])).logits[0, -1].double()
+        logits = engine._model(torch.tensor([engine._prompts.get(request)])).logits[0, -1].double()
     share, token = logits.softmax(-1).max(-1)
     expected = float(share)
     seen = drawn.count(words.decode([int(token)], skip_special_tokens=True)) / 600
@@ -105,13 +109,13 @@ def test_what_is_stored_is_not_sampled_again(tmp_path, engine):
     counted = Counting(engine)
     with generator(tmp_path / "s.sqlite", counted) as made:
         first = made.generate(requests, 3)
-        assert made.sampled == counted.sampled == 30
+        assert made.cost.sampled == counted.sampled == 30
         made.generate(requests, 5)
         assert counted.sampled == 50
     assert counted.closed
     with generator(tmp_path / "s.sqlite", Counting(engine, limit=0)) as again:
         assert again.generate(requests, 3) == first
-        assert again.sampled == 0
+        assert again.cost.sampled == 0
 
 
 def test_a_cut_run_ends_like_an_uncut_one(tmp_path, engine, monkeypatch):
@@ -125,6 +129,57 @@ def test_a_cut_run_ends_like_an_uncut_one(tmp_path, engine, monkeypatch):
     with generator(tmp_path / "cut.sqlite", resumed) as cut:
         assert cut.generate(requests, 2) == expected
     assert resumed.sampled == 40 - 21
+
+
+def test_a_completion_costs_the_same_whether_it_is_sampled_resumed_or_replayed(tmp_path, engine):
+    requests = [ask(str(i)) for i in range(9)]
+    with generator(tmp_path / "s.sqlite", Counting(engine, limit=17)) as cut, pytest.raises(KeyboardInterrupt):
+        cut.generate(requests, 3)
+    with generator(tmp_path / "s.sqlite", engine) as resumed:
+        done = resumed.generate(requests, 3)
+    store = GenerationStore(tmp_path / "s.sqlite", read_only=True)
+    with generate.Generator(store, models.Model("base", "tiny", lambda: tmp_path), 1, None) as replay:
+        replay.generate(requests, 3)
+        recorded = sum(store.batch(number)["seconds"] for number in {c.batch for row in done for c in row})
+    assert resumed.cost.seconds == pytest.approx(replay.cost.seconds) == pytest.approx(recorded)
+    assert replay.cost.seconds > 0 and replay.cost.device_seconds == pytest.approx(replay.cost.seconds)
+    assert (resumed.cost.sampled, replay.cost.sampled) == (10, 0)
+    assert replay.cost.completions == 27 and replay.cost.unmetered == 0
+    assert replay.cost.completion_tokens == sum(c.tokens for row in done for c in row)
+    assert "seeded per sample" in replay.guarantee and replay.engine_name == "replay"
+
+
+def test_an_overlong_prompt_comes_back_by_name_and_is_tried_again_where_it_fits(tmp_path, folder):
+    words = models.load_tokenizer(folder)
+    requests = [ask("a"), ask("x" * 100)]
+
+    def made(limit):
+        engine = TransformersEngine(folder, lambda request: models.render(words, request, limit))
+        model = models.Model("base", "tiny", lambda: tmp_path)
+        return generate.Generator(GenerationStore(tmp_path / "s.sqlite"), model, 1, lambda: engine, max_model_len=limit)
+
+    with made(80) as small:
+        (good,), (long,) = small.generate(requests)
+        assert (long.finish, long.text, long.tokens) == ("prompt too long", "", 0) and long.prompt_tokens > 100
+        assert good.tokens > 0 and small.cost.too_long == 1
+        with pytest.raises(models.PromptTooLong, match="max_model_len: 80 is too small for every one of 1 prompts"):
+            small.generate(requests[1:])
+    with made(80) as again:
+        again.generate(requests)
+        assert again.cost.sampled == 0
+    with made(512) as large:
+        (same,), (now,) = large.generate(requests)
+        assert large.cost.sampled == 1 and same == good and now.tokens > 0
+
+
+def test_what_is_done_is_stored_before_a_chunk_is_full(tmp_path, engine, monkeypatch):
+    monkeypatch.setattr(generate, "COMMIT_SECONDS", 0.0)
+    made = generator(tmp_path / "s.sqlite", Counting(engine, limit=9))
+    with pytest.raises(KeyboardInterrupt):
+        made.generate([ask(str(i)) for i in range(20)])
+    batches = made.store._db.execute("SELECT count(*) FROM batches").fetchone()[0]
+    assert made.store.count() == 9 and batches == 9
+    made.close()
 
 
 def test_the_same_pair_twice_is_sampled_once(tmp_path, engine):
@@ -167,7 +222,7 @@ def test_greedy_equals_transformers_own_generate(engine):
 
     request = ask("What is 3 + 4?", Sampling(0.0, 1.0, 10))
     ((_, got),) = engine.sample(jobs_of([request], 1))
-    ids = torch.tensor([engine._render(request)])
+    ids = torch.tensor([engine._prompts.get(request)])
     with torch.inference_mode():
         plain = engine._model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=10, do_sample=False)
     assert got.text == engine._tokenizer.decode(plain[0, ids.shape[1] :], skip_special_tokens=True)

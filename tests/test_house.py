@@ -21,8 +21,10 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 FLOORS = {
     "params": 0, "prompts": 0, "questions": 0, "question_patterns": 0, "answers": 0, "answer_readers": 0, "number_scan": 0,
     "normal_form": 0, "plain_text": 0, "symbolic": 0, "vote": 0, "intervals": 0, "stats": 0, "claims": 0, "plots": 0,
-    "leftovers": 0, "runs": 1, "store": 2, "models": 2, "engines": 2, "generate": 3, "benchmarks": 3,
-    "tables": 4, "dedup": 4, "training": 4, "evaluation": 4, "report": 4, "probes": 4, "doctor": 5, "reproduce": 6,
+    "leftovers": 0, "costs": 0, "progress": 0, "sqlite_file": 0, "runs": 1, "store": 2, "storekeeping": 3,
+    "models": 2, "engines": 2, "generate": 3, "benchmarks": 3,
+    "tables": 4, "dedup": 4, "training": 4, "evaluation": 4, "report": 4, "probes": 4, "doctor": 5, "plan": 5,
+    "reproduce": 6,
 }  # fmt: skip
 FAMILIES = [
     {"answers", "answer_readers", "number_scan", "normal_form", "plain_text", "symbolic", "vote"},

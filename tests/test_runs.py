@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crescent_utils import params, runs
+from crescent_utils.costs import Cost
 from crescent_utils.runs import RunError
 
 
@@ -36,7 +37,7 @@ def test_a_stage_is_complete_once_its_manifest_stands(tmp_path):
     assert not runs.is_current("elicit", own)
     stage.write_table("questions", pd.DataFrame({"id": [1], "question": ["What is 3 + 4?"]}))
     assert not runs.is_current("elicit", own)
-    manifest = stage.finish({"sampled": 1, "kept": 1, "rejected": 0}, models={"base": "abc"}, engine="replay", note="n")
+    manifest = stage.finish({"sampled": 1, "kept": 1, "rejected": 0}, models={"base": "abc"}, note="n")
     assert runs.is_current("elicit", own)
     assert runs.read_manifest(tmp_path / "r", "elicit") == manifest
     assert sorted(p.name for p in stage.folder.iterdir()) == ["manifest.json", "questions.parquet"]
@@ -45,7 +46,7 @@ def test_a_stage_is_complete_once_its_manifest_stands(tmp_path):
 
 def test_the_manifest_says_what_made_the_result(tmp_path):
     stage = runs.begin("elicit", settings_of("elicit", tmp_path, seed=7))
-    manifest = stage.finish({"sampled": 0}, models={"base": "abc"}, tokens={"prompt": 1, "completion": 2})
+    manifest = stage.finish({"sampled": 0}, models={"base": "abc"}, cost=Cost(prompt_tokens=1, completion_tokens=2))
     assert {"parameters", "fingerprint", "upstream", "versions", "models", "git_commit", "seed", "counts", "tokens", "seconds",
             "peak_memory_bytes", "device"} <= manifest.keys()  # fmt: skip
     assert manifest["seed"] == manifest["parameters"]["seed"] == 7
@@ -60,6 +61,11 @@ def test_no_folder_of_this_machine_stands_in_a_manifest(tmp_path):
     runs.begin("elicit", settings_of("elicit", tmp_path)).finish({})
     manifest = runs.begin("dedup", settings_of("dedup", tmp_path, benchmark_dir=str(tmp_path / "data"))).finish({})
     assert str(tmp_path) not in json.dumps(manifest)
+    own = settings_of("elicit", tmp_path, model=str(tmp_path / "llama"), base_urls=["http://me:hunter2@host:8000/v1"])
+    manifest = runs.begin("elicit", own).finish({})
+    assert str(tmp_path) not in json.dumps(manifest) and "hunter2" not in json.dumps(manifest)
+    assert manifest["parameters"]["model"] == ".../llama"
+    assert manifest["parameters"]["base_urls"] == ["http://host:8000/v1"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -108,8 +114,10 @@ CHANGED = {
     "benchmark_dir": "/b", "micro_batch_size": 4, "model": "m", "domain": "math_word_problems", "protocol": "strict", "seed": 2,
     "system_prompt": "s", "dtype": "float32", "max_model_len": 99, "other_runs": ["seed2"], "path_choice": "all", "method": "full",
     "lr_schedule": "cosine", "benchmark_split": "dev", "decontaminate": False, "student": "s", "embedder": "e",
+    "served_names": {"base": "b"},
 }  # fmt: skip
-WHERE = {"run", "replay_from", "outputs", "engine", "engine_args", "base_urls", "benchmark_dir", "micro_batch_size"}
+WHERE = {"run", "replay_from", "outputs", "engine", "engine_args", "base_urls", "benchmark_dir", "micro_batch_size",
+         "served_names", "concurrency"}  # fmt: skip
 
 
 def another(name, field):

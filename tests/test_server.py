@@ -26,11 +26,22 @@ SAMPLING = Sampling(1.0, 0.9, 6, (), 1)
 def engine(tmp_path_factory):
     folder = tiny.model_folder(tmp_path_factory.mktemp("tiny") / "model", layers=2)
     words = models.load_tokenizer(folder)
-    return TransformersEngine(folder, lambda request: models.render(words, request, 512), batch_size=1)
+    engine = TransformersEngine(folder, lambda request: models.render(words, request, 512), batch_size=1)
+    engine.folder = folder
+    return engine
 
 
 class Handler(BaseHTTPRequestHandler):
     """POST /v1/chat/completions, as `vllm serve` answers it; what is in `server.troubles` is done first, one a request."""
+
+    def do_GET(self):
+        # Nothing but the list of models: an endpoint that is not vLLM's has no /version and no /tokenize.
+        there = self.path == "/v1/models"
+        answer = json.dumps({"data": [{"id": name} for name in self.server.serves]}).encode() if there else b"{}"
+        self.send_response(200 if there else 404)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -74,6 +85,7 @@ def serving(engine, troubles=()):
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.daemon_threads = True
     made.engine, made.troubles, made.seen, made.lock = engine, list(troubles), [], threading.Lock()
+    made.serves = ["m", "served-name"]
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -211,7 +223,7 @@ def test_an_empty_completion_without_usage_is_a_completion(engine, waits):
 
 def test_the_key_comes_from_the_environment_and_goes_nowhere_else(engine, waits, monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("CRESCENT_API_KEY", KEY)
-    model = models.Model("base", "tiny", lambda: tmp_path)
+    model = models.Model("base", "tiny", lambda: engine.folder)
     with serving(engine) as http:
         settings = params.build(
             "elicit", {"engine": "server", "base_urls": [http.url], "model": "m", "outputs": str(tmp_path)}
@@ -251,3 +263,36 @@ def test_what_was_done_before_the_servers_end_is_stored(engine, waits, tmp_path)
         with again:
             again.generate(requests)
         assert 3 <= len(http.seen) < 8, "what the first server gave is not asked for again"
+
+
+def test_a_server_that_serves_something_else_is_named_before_anything_is_sampled(engine, waits, tmp_path):
+    model = models.Model("tuned", "tiny", lambda: engine.folder)
+    with serving(engine) as http:
+        settings = params.build(
+            "elicit", {"engine": "server", "base_urls": [http.url], "model": "m", "outputs": str(tmp_path)}
+        )
+        with generate.open_generator(settings, model, label="tuned") as made:
+            with pytest.raises(EngineError, match="serves 'm', 'served-name', not 'tuned'.*served_names"):
+                made.generate([made.request([{"role": "user", "content": "x"}], SAMPLING)])
+        assert not http.seen
+        named = settings.model_copy(update={"served_names": {"tuned": "served-name"}})
+        with generate.open_generator(named, model, label="tuned") as made:
+            made.generate([made.request([{"role": "user", "content": "x"}], SAMPLING)])
+        assert [body["model"] for _, _, body in http.seen] == ["served-name"]
+
+
+def test_an_overlong_prompt_is_not_sent(engine, waits):
+    wanted = jobs(1) + [Job(Request.of("tiny", [{"role": "user", "content": "x" * 600}], SAMPLING), 0, 1)]
+    with serving(engine) as http:
+        words = models.load_tokenizer(engine.folder)
+        got = sampled([http.url], wanted, render=lambda request: models.render(words, request, 512))
+        assert len(http.seen) == 1
+    assert (got[1].finish, got[1].text) == ("prompt too long", "") and got[1].prompt_tokens > 600
+    assert got[0].tokens > 0
+
+
+def test_no_password_of_an_address_is_shown(waits):
+    url = dead_url().replace("http://", "http://user:hunter2@")
+    with pytest.raises(EngineError) as caught:
+        ServerEngine([url], "m").meet()
+    assert "no server answers" in str(caught.value) and "hunter2" not in str(caught.value)

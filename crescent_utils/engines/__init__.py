@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..store import Completion, Request
+from ..models import PromptTooLong
+from ..store import TOO_LONG, Completion, Request
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,30 @@ class Engine(Protocol):
 
     name: str
     guarantee: str  # in one sentence: what a completion is a function of
+    devices: int  # that it uses: GPUs, or 1 for the CPU
 
     def sample(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Completion]]:
-        """Sample each job once."""
+        """Sample each job once. A prompt that is too long gives an empty completion that says so."""
         ...
 
     def close(self) -> None:
         """Give back memory and end every process of the engine. May be called twice."""
         ...
+
+
+class Prompts:
+    """Token ids of requests; each request is rendered once, however many samples of it are asked for in a row."""
+
+    def __init__(self, render: Callable[[Request], list[int]]) -> None:
+        """`render(request)` applies the chat template and gives token ids, or raises `models.PromptTooLong`."""
+        self._render = render
+        self._last: tuple[Request, list[int] | Completion] | None = None
+
+    def get(self, request: Request) -> list[int] | Completion:
+        """Return the token ids of a request, or the empty completion that stands for a prompt which is too long."""
+        if self._last is None or self._last[0] is not request:
+            try:
+                self._last = request, self._render(request)
+            except PromptTooLong as error:
+                self._last = request, Completion("", TOO_LONG, error.tokens, 0)
+        return self._last[1]

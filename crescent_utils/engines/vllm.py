@@ -6,17 +6,22 @@ On CPU a per-request seed needs chunked prefill off (vLLM 0.32: a seeded CPU gen
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from .. import leftovers
-from ..store import Completion
-from . import EngineError, Job
+from ..store import LENGTH, STOP, Completion, Request
+from . import EngineError, Job, Prompts
+
+AHEAD = 4096  # requests in the engine's queue: many more than it works on at once, few enough for its memory
 
 _CPU_ENVIRONMENT = {
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # use both cores of a small machine
@@ -50,48 +55,47 @@ class VllmEngine:
     def __init__(
         self,
         folder: Path | str,
-        render: Any,
+        render: Callable[[Request], list[int]],
         *,
         dtype: str = "auto",
         max_model_len: int = 1024,
         engine_args: dict[str, Any] | None = None,
     ) -> None:
-        """`render(request) -> list[int]` gives the prompt's token ids; `engine_args` go to `vllm.LLM` and win over ours."""
+        """`render(request)` gives the prompt's token ids; `engine_args` go to `vllm.LLM` and win over ours.
+
+        They take vLLM's own names: tensor_parallel_size, gpu_memory_utilization, enable_prefix_caching …
+        Raises EngineError where the engine does not start; then none of its processes is left either.
+        """
         import torch
 
         cuda = torch.cuda.is_available()
-        arguments: dict[str, Any] = {
-            "model": str(folder),
-            "dtype": dtype,
-            "max_model_len": max_model_len,
-            "enable_prefix_caching": True,
-            "disable_log_stats": True,
-        }
+        arguments = {**_defaults(cuda, dtype, max_model_len), "model": str(folder), **(engine_args or {})}
+        if int(arguments.get("data_parallel_size", 1)) > 1:
+            raise EngineError(
+                f"engine_args: data_parallel_size {arguments['data_parallel_size']} needs vLLM's own server: start `vllm serve MODEL "
+                "--data-parallel-size N`, then choose engine: server and its address in base_urls"
+            )
         if not cuda:
             # A run that was killed leaves its engine behind, with its memory; nobody else would end it.
             leftovers.end_processes(leftovers.leftovers())
             for name, value in _CPU_ENVIRONMENT.items():
                 os.environ.setdefault(name, value)
-            arguments |= {
-                "dtype": "bfloat16" if dtype == "auto" else dtype,
-                "enforce_eager": True,
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(8192, max_model_len),
-                "max_num_seqs": 128,
-                "gpu_memory_utilization": 0.2,
-                "block_size": 32,  # prompts are short: with the CPU's default of 128 tokens no block of theirs is ever shared
-            }
-        arguments |= engine_args or {}
+        self._llm: Any = None
         try:
             from vllm import LLM
 
-            self._llm: Any = LLM(**arguments)
+            self._llm = LLM(**arguments)
         except Exception as error:
+            self.close()
             raise EngineError(
                 f"vLLM could not start on {folder}: {error}. engine: transformers runs without it"
             ) from error
-        self._render = render
+        except BaseException:  # an interrupt while it starts
+            self.close()
+            raise
+        self._prompts = Prompts(render)
         self.max_model_len = max_model_len
+        self.devices = _devices(arguments) if cuda else 1
         self.guarantee = (
             "seeded per sample; on CPU in one dtype a completion does not depend on its batch"
             if not cuda
@@ -99,50 +103,93 @@ class VllmEngine:
         )
 
     def sample(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Completion]]:
-        """Feed all jobs to the engine's queue and yield each as it finishes."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
+        """Feed the jobs to the engine's queue, a bounded number ahead, and yield each as it finishes."""
         engine = self._llm.llm_engine
-        for index, job in enumerate(jobs):
-            sampling = job.request.sampling
-            parameters = SamplingParams(
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_tokens,
-                stop=list(sampling.stop) or None,
-                include_stop_str_in_output=bool(sampling.stop),
-                output_kind=RequestOutputKind.FINAL_ONLY,
-                seed=job.seed if sampling.temperature > 0 else None,
-            )
-            engine.add_request(str(index), {"prompt_token_ids": self._render(job.request)}, parameters)
+        waiting = iter(enumerate(jobs))
+        asked: set[str] = set()
+        more = True
         try:
-            while engine.has_unfinished_requests():
+            while more or asked:
+                while more and len(asked) < AHEAD:
+                    index, job = next(waiting, (-1, None))
+                    if job is None:
+                        more = False
+                        break
+                    prompt = self._prompts.get(job.request)
+                    if isinstance(prompt, Completion):
+                        yield index, prompt
+                        continue
+                    engine.add_request(str(index), {"prompt_token_ids": prompt}, _parameters(job))
+                    asked.add(str(index))
+                if not asked:
+                    break
                 for output in engine.step():
                     if output.finished:
-                        best = output.outputs[0]
-                        yield (
-                            int(output.request_id.split("-")[0]),
-                            Completion(
-                                best.text,
-                                best.finish_reason or "stop",
-                                len(output.prompt_token_ids),
-                                len(best.token_ids),
-                            ),
-                        )
+                        number = output.request_id.split("-")[0]
+                        asked.discard(number)
+                        yield int(number), _completion(output)
         finally:
-            if engine.has_unfinished_requests():  # the consumer left early
-                engine.abort_request([str(index) for index in range(len(jobs))])
+            if asked:  # the consumer left early; an engine that the same interrupt has ended cannot be asked
+                with contextlib.suppress(Exception):
+                    engine.abort_request(list(asked))
 
     def close(self) -> None:
         """Shut the engine's processes down and free the memory, so that training may follow on the same device."""
+        own = [child for child in psutil.Process().children(recursive=True) if leftovers.is_engine(child)]
         llm, self._llm = self._llm, None
-        if llm is None:
-            return
-        llm.llm_engine.engine_core.shutdown()
-        del llm
-        gc.collect()
+        try:
+            if llm is not None:
+                llm.llm_engine.engine_core.shutdown()
+        finally:
+            del llm
+            gc.collect()
+            leftovers.end_processes(own, patience=10.0)
         import torch
 
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _defaults(cuda: bool, dtype: str, max_model_len: int) -> dict[str, Any]:
+    common = {"dtype": dtype, "max_model_len": max_model_len, "enable_prefix_caching": True, "disable_log_stats": True}
+    if cuda:
+        return common
+    return common | {
+        "dtype": "bfloat16" if dtype == "auto" else dtype,
+        "enforce_eager": True,
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(8192, max_model_len),
+        "max_num_seqs": 128,
+        "gpu_memory_utilization": 0.2,
+        "block_size": 32,  # prompts are short: with the CPU's default of 128 tokens no block of theirs is ever shared
+    }
+
+
+def _devices(arguments: dict[str, Any]) -> int:
+    return int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
+
+
+def _parameters(job: Job) -> Any:
+    from vllm import SamplingParams
+    from vllm.sampling_params import RequestOutputKind
+
+    sampling = job.request.sampling
+    return SamplingParams(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        max_tokens=sampling.max_tokens,
+        stop=list(sampling.stop) or None,
+        include_stop_str_in_output=bool(sampling.stop),
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        seed=job.seed if sampling.temperature > 0 else None,
+    )
+
+
+def _completion(output: Any) -> Completion:
+    best = output.outputs[0]
+    if best.finish_reason not in (STOP, LENGTH):  # aborted or failed: no completion, and nothing to store
+        raise EngineError(
+            f"vLLM ended a completion with {best.finish_reason!r}; what was sampled is stored, run again to go on"
+        )
+    finish = LENGTH if best.finish_reason == "length" else STOP
+    return Completion(best.text, finish, len(output.prompt_token_ids), len(best.token_ids))

@@ -1,0 +1,251 @@
+"""Plan: what a run would ask for, what the store already holds of it, and how long the rest would take. Ours.
+
+A probe of 20 requests, which are the run's own and stay in its store, gives the yield of elicitation, the length of completions and
+the engine's speed; stages whose input does not exist yet are estimated from these, and say so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from . import benchmarks, evaluation, generate, models, params, prompts, questions, runs
+from .stats import wilson
+from .store import Completion, Request, Sampling
+
+PROBE = (2, 2, 16)  # completions at a time: to warm up, almost alone, and in company
+SEQUENCES = {"vllm": 128, "transformers": 64}  # that work at a time: vLLM on CPU as we start it; our batches
+
+Pairs = list[tuple[Request, int]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one stage asks of one model. `known` says whether its requests are known exactly or estimated from the probe."""
+
+    stage: str
+    model: str
+    completions: int
+    stored: int
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    known: bool
+
+
+@dataclass
+class Plan:
+    """The rows of a plan, and what they rest on."""
+
+    rows: list[Row]
+    engine: str
+    probe: str
+    start_seconds: float
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """Seconds of a step: `alone` for the step, `each` for one more sequence in it."""
+
+    alone: float
+    each: float
+    start: float
+    engine: str
+
+    def seconds(self, tokens: float) -> float:
+        together = SEQUENCES.get(self.engine, 64)
+        return tokens * (self.alone + self.each * together) / together
+
+
+def estimate(values: dict[str, Any], stages: Sequence[str]) -> Plan:
+    """Plan the run of the profile `values` over `stages`, after a probe of 20 requests (fewer where fewer are missing)."""
+    own = {stage: params.build(stage, params.for_stage(stage, values)) for stage in params.STAGES}
+    settings = own["elicit"]
+    if settings.engine == "replay":
+        return Plan([], "replay", "engine: replay samples nothing", 0.0)
+    with generate.open_generator(settings) as generator:
+        known = _known_pairs(generator, own, stages)
+        probe = _missing(generator, next((pairs for pairs in known.values() if _missing(generator, pairs)), []))[
+            : sum(PROBE)
+        ]
+        speed, completions = _probe(generator, probe)
+        tokens = fmean([c.tokens for c in completions]) if completions else 0.0
+        accepted, note = _yield(generator, own["elicit"], known)
+        base = models.load_tokenizer(generator.model.locate())
+        rows = []
+        for (stage, label), pairs in known.items():
+            lengths = {request: len(models.render(base, request, 10**9)) for request, _ in pairs}
+            left = len(_missing(generator, pairs))
+            rows.append(Row(stage, label, len(pairs), len(pairs) - left, sum(lengths[r] for r, _ in pairs), round(len(pairs) * tokens),
+                            speed.seconds(left * tokens), True))  # fmt: skip
+        rows += _guessed(own, stages, {stage for stage, _ in known}, accepted, tokens, speed)
+    rows.sort(key=lambda row: params.STAGES.index(row.stage))
+    probed = (
+        f"{len(completions)} completions, {tokens:.1f} tokens each"
+        if completions
+        else "nothing is missing that could be probed"
+    )
+    return Plan(rows, speed.engine, probed, speed.start, note)
+
+
+def _known_pairs(
+    generator: generate.Generator, own: dict[str, Any], stages: Sequence[str]
+) -> dict[tuple[str, str], Pairs]:
+    """Requests that are known already: the baits, the votes once the questions are there, the base model's evaluation."""
+    known: dict[tuple[str, str], Pairs] = {}
+    folder = runs.run_folder(own["elicit"])
+    if "elicit" in stages:
+        known["elicit", "base"] = _elicit_pairs(generator, own["elicit"])
+    if "vote" in stages and runs.is_current("dedup", own["dedup"]):
+        texts = runs.read_table(folder, "dedup", "questions")["question"]
+        known["vote", "base"] = _vote_pairs(generator, own["vote"], list(texts))
+    if "evaluate" in stages and own["evaluate"].shots == 0:
+        known["evaluate", "base"] = _evaluate_pairs(generator, own["evaluate"])
+    return known
+
+
+def _elicit_pairs(generator: generate.Generator, settings: params.Elicit) -> Pairs:
+    domain = prompts.get_domain(settings.domain, bait=settings.bait, bait_prefixes=settings.bait_prefixes)
+    sampling = Sampling(
+        settings.elicit_temperature, settings.elicit_top_p, settings.elicit_max_tokens, domain.bait_stop
+    )
+    baits = [prompts.bait_messages(domain, i, settings.system_prompt) for i in range(prompts.bait_count(domain))]
+    requests = [generator.request(messages, sampling, prefix) for messages, prefix in baits]
+    return [(requests[i % len(requests)], i // len(requests)) for i in range(settings.elicit_samples)]
+
+
+def _vote_pairs(generator: generate.Generator, settings: params.Vote, texts: list[str]) -> Pairs:
+    domain = prompts.get_domain(settings.domain, solve=settings.solve_prompt)
+    sampling = Sampling(settings.vote_temperature, settings.vote_top_p, settings.vote_max_tokens)
+    asked = [
+        generator.request(prompts.solve_messages(domain, text, settings.system_prompt), sampling) for text in texts
+    ]
+    return [(request, sample) for request in asked for sample in range(settings.votes)]
+
+
+def _evaluate_pairs(generator: generate.Generator, settings: params.Evaluate) -> Pairs:
+    domain = prompts.get_domain(settings.domain, solve=settings.solve_prompt)
+    pairs: Pairs = []
+    for name in settings.evaluate_on or domain.benchmarks:
+        held = _load(name, settings)
+        for temperature, repeats in ((0.0, 1), (settings.eval_temperature, settings.eval_samples)):
+            sampling = Sampling(temperature, 1.0, settings.eval_max_tokens)
+            for item in held.items:
+                messages = prompts.solve_messages(domain, item.question, settings.system_prompt)
+                pairs += [(generator.request(messages, sampling), sample) for sample in range(repeats)]
+    return pairs
+
+
+def _missing(generator: generate.Generator, pairs: Pairs) -> Pairs:
+    most: dict[Request, int] = {}
+    for request, sample in pairs:
+        most[request] = max(most.get(request, 0), sample + 1)
+    stored = {request: generator.store.get(request, count) for request, count in most.items()}
+    return [(request, sample) for request, sample in pairs if stored[request][sample] is None]
+
+
+def _probe(generator: generate.Generator, pairs: Pairs) -> tuple[_Speed, list[Completion]]:
+    """Sample the pairs in groups and fit the seconds of a step to the group's size; the first group only warms up."""
+    done: list[Completion] = []
+    steps: list[tuple[int, float]] = []
+    start, at = 0.0, 0
+    for size in PROBE:
+        group, at = pairs[at : at + size], at + size
+        if not group:
+            break
+        began = time.monotonic()
+        made = generator.complete(group)
+        spent = time.monotonic() - began
+        if not done:
+            start = spent
+        steps.append((len(group), spent / max(1, *(c.tokens for c in made))))
+        done += made
+    if len(steps) < len(PROBE):
+        return _Speed(steps[-1][1] if steps else 0.0, 0.0, start, generator.engine_name), done
+    (few, slow), (many, fast) = steps[1], steps[2]
+    each = max(0.0, (fast - slow) / (many - few))
+    return _Speed(max(slow - each * few, 0.0), each, start, generator.engine_name), done
+
+
+def _yield(
+    generator: generate.Generator, settings: params.Elicit, known: dict[tuple[str, str], Pairs]
+) -> tuple[float, list[str]]:
+    """Share of the baits' stored completions that are questions, with a note on its interval."""
+    domain = prompts.get_domain(settings.domain, bait=settings.bait, bait_prefixes=settings.bait_prefixes)
+    pairs = known.get(("elicit", "base"), [])[: max(sum(PROBE), 1000)]
+    seen = [(r, c) for r, i in pairs if (c := generator.store.get(r, i + 1)[i]) is not None]
+    good = sum(
+        isinstance(questions.extract_question(r.prefix + c.text, **prompts.gates(domain)), questions.Question)
+        for r, c in seen
+    )
+    if not seen:
+        return 1.0, []
+    sure = wilson(good, len(seen))
+    share = good / len(seen)
+    return share, [
+        f"{good} of {len(seen)} completions were questions: {100 * share:.0f} % [{100 * sure.low:.0f}, {100 * sure.high:.0f}]"
+    ]
+
+
+def _guessed(
+    own: dict[str, Any], stages: Sequence[str], known: set[str], accepted: float, tokens: float, speed: _Speed
+) -> list[Row]:
+    """Rows of stages whose requests are not known yet: at most so many."""
+    asked = round(own["elicit"].elicit_samples * accepted)
+    domain = prompts.get_domain(own["elicit"].domain)
+    evaluate = own["evaluate"]
+    items = sum(len(_load(name, evaluate).items) for name in evaluate.evaluate_on or domain.benchmarks)
+    more = [("dedup", "base", asked * own["dedup"].max_rewrites), ("vote", "base", asked * own["vote"].votes)]
+    if own["evaluate"].shots:
+        more.append(("evaluate", "base", items * (1 + own["evaluate"].eval_samples)))
+    rows = [(stage, label, count) for stage, label, count in more if stage in stages and stage not in known]
+    if "evaluate" in stages:
+        labels = [label for pair in evaluation.PAIRS for label in pair if label != "base"]
+        rows += [
+            ("evaluate", label, items * (1 + own["evaluate"].eval_samples * (label == "tuned"))) for label in labels
+        ]
+    done = {stage for stage in stages if runs.is_current(stage, own[stage])}
+    return [
+        Row(stage, label, count, count, 0, round(count * tokens), 0.0, False)
+        if stage in done
+        else Row(stage, label, count, 0, 0, round(count * tokens), speed.seconds(count * tokens), False)
+        for stage, label, count in rows
+    ]
+
+
+def _load(name: str, settings: params.Evaluate) -> benchmarks.Benchmark:
+    return benchmarks.load(name, folder=settings.benchmark_dir, split=settings.benchmark_split, items=settings.benchmark_items,
+                           seed=settings.benchmark_seed)  # fmt: skip
+
+
+def text(plan: Plan) -> str:
+    """Word a plan as a table."""
+    if not plan.rows:
+        return plan.probe
+    lines = [
+        f"{'stage':<10}{'model':<16}{'completions':>13}{'in store':>10}{'prompt tokens':>15}{'new tokens':>12}{'time':>10}"
+    ]
+    for row in plan.rows:
+        about = "" if row.known else "≤ "
+        prompt = f"{row.prompt_tokens:,}" if row.known else "?"
+        lines.append(f"{row.stage:<10}{row.model:<16}{about + format(row.completions, ','):>13}{row.stored:>10,}{prompt:>15}"
+                     f"{row.completion_tokens:>12,}{about + _duration(row.seconds):>10}")  # fmt: skip
+    starts = len({(row.stage, row.model) for row in plan.rows if row.stored < row.completions})
+    whole = sum(row.seconds for row in plan.rows) + starts * plan.start_seconds
+    starting = f"{starts} starts of the engine included; training is not estimated"
+    lines += [
+        f"probe: {plan.probe}; engine {plan.engine} started in {plan.start_seconds:.0f} s",
+        *plan.notes,
+        f"sampling takes at most about {_duration(whole)}, {starting}",
+    ]
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,54 @@
+"""What share of completions stays the same in another batch, another order and after cuts: on any device, either engine.
+
+`python tests/benchmarks/bench_same.py [--engine transformers|vllm] [--model bundled] [--dtype auto] [--questions 100] [--votes 5]`
+samples the same jobs twice and compares them one by one. On CPU the engines guarantee all of them (float32 for transformers); on CUDA
+nobody guarantees any, and this says how many.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+
+from crescent_utils import costs, models, params, prompts, runs, stats
+from crescent_utils.engines import Job
+from crescent_utils.generate import start_engine
+from crescent_utils.store import Request, Sampling, sample_seed
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", default="transformers")
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--questions", type=int, default=100)
+    parser.add_argument("--votes", type=int, default=5)
+    options = parser.parse_args()
+    settings = params.build("vote", {"engine": options.engine, "model": options.model, "dtype": options.dtype})
+    model = models.resolve(options.model)
+    domain = prompts.get_domain("arithmetic")
+    pool = runs.read_table(runs.ROOT / "outputs" / "reference", "dedup", "questions")["question"][: options.questions]
+    asked = [
+        Request.of(model.fingerprint, prompts.solve_messages(domain, text), Sampling(0.7, 1.0, 40, (), 1))
+        for text in pool
+    ]
+    jobs = [Job(request, i, sample_seed(request.key(), i, 1)) for request in asked for i in range(options.votes)]
+    engine = start_engine(settings, model)
+    try:
+        first = dict(engine.sample(jobs))
+        order = random.Random(2).sample(range(len(jobs)), len(jobs))
+        second = {}
+        for start in range(0, len(order), 97):
+            part = order[start : start + 97]
+            second |= {part[i]: completion for i, completion in engine.sample([jobs[j] for j in part])}
+    finally:
+        engine.close()
+    same = sum(first[i] == second[i] for i in range(len(jobs)))
+    sure = stats.wilson(same, len(jobs))
+    print(f"{options.engine}, {options.dtype}, {costs.device()}: {same} of {len(jobs)} completions the same, "
+          f"{100 * same / len(jobs):.1f} % [{100 * sure.low:.1f}, {100 * sure.high:.1f}]; it says: {engine.guarantee}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

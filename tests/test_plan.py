@@ -1,0 +1,52 @@
+"""A plan counts what a run asks for; its probe is the run's own and stays in the store."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import yaml
+
+from crescent_utils import params, plan, reproduce
+from crescent_utils.store import GenerationStore
+
+
+@pytest.fixture
+def values(tmp_path):
+    folder = tiny.model_folder(tmp_path / "model", layers=1)
+    return {"run": "r", "outputs": str(tmp_path / "outputs"), "engine": "transformers", "model": str(folder), "elicit_samples": 45,
+            "benchmark_items": 12, "elicit_max_tokens": 6, "max_rewrites": 2, "votes": 3, "other_runs": []}  # fmt: skip
+
+
+def by_stage(made):
+    return {(row.stage, row.model): row for row in made.rows}
+
+
+def test_a_plan_counts_requests_and_what_the_store_holds(values, tmp_path):
+    rows = by_stage(plan.estimate(values, params.STAGES))
+    elicit = rows["elicit", "base"]
+    assert (elicit.completions, elicit.stored, elicit.known) == (45, 20, True)
+    assert elicit.prompt_tokens > 45 * 50 and 0 < elicit.completion_tokens <= 45 * 6
+    assert elicit.seconds > 0
+    assert rows["evaluate", "base"].completions == rows["evaluate", "tuned"].completions == 24
+    assert rows["evaluate", "student"].completions == 12
+    assert not rows["vote", "base"].known and rows["vote", "base"].completions % 3 == 0
+    with GenerationStore(tmp_path / "outputs" / "r" / "store.sqlite", read_only=True) as store:
+        assert store.count() == 20
+    again = by_stage(plan.estimate(values, params.STAGES))
+    assert again["elicit", "base"].stored == 40
+    last = by_stage(plan.estimate(values, params.STAGES))
+    assert last["elicit", "base"].stored == 45 and last["elicit", "base"].seconds == 0
+
+
+def test_a_replay_has_nothing_to_plan(values):
+    made = plan.estimate({**values, "engine": "replay"}, params.STAGES)
+    assert plan.text(made) == "engine: replay samples nothing"
+
+
+def test_the_command_prints_the_plan_and_runs_nothing(values, tmp_path, capsys):
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert reproduce.main(["run", str(path), "--plan"]) == 0
+    out = capsys.readouterr().out
+    assert "elicit    base" in out and "of 20 completions were questions" in out and "at most about" in out
+    assert not (tmp_path / "outputs" / "r" / "elicit" / "manifest.json").exists()
