@@ -10,9 +10,10 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
+from crescent_utils.conclusions import OPERATOR, concluded, is_stated
 from crescent_utils.normal_form import NUMBER_WORDS, is_number, normal_form
-from crescent_utils.number_scan import Found, is_stated, numbers
-from crescent_utils.plain_text import plain, without_latex
+from crescent_utils.number_scan import numbers
+from crescent_utils.plain_text import grouped, plain, without_latex
 
 _WINDOW = 50_000  # ours: a solution is read from so many characters before its end
 _TAIL = 6_000  # ours: how far from the end an answer that no mark announces may stand
@@ -24,12 +25,17 @@ _NONE = ""  # an answer that says there is none
 _SPOKEN = re.compile(
     rf"(?:negative |minus )?(?:an? )?{NUMBER_WORDS}(?:[ -](?:halves|half|thirds?|quarters?|fourths?|fifths?)\b)?", re.I
 )
-_OPERATOR = re.compile(r"[ ]?(?:[a-zA-Z$%]{0,12}[ ])?(?:[-+*/×÷x^] ?[\d$(]|(?:times|plus|minus|divided|multiplied)\b)")
+_SENTENCE = re.compile(
+    r"\W*(?!(?:about|approximately|around|only|exactly|a total of|negative|minus|US|USD|Rs)\b)[^\W\d_]"
+)
+_UNIT_EQUALS = re.compile(r" [a-zA-Z]{2,20} ?= ?")  # "60 minutes = 1 hour" says the same twice
+_PAIR = re.compile(r"[^a-zA-Z]{0,40} (?:and|or|to) [^a-zA-Z]{0,40}")
 _ANNOTATION = re.compile(r"<<[^<>\n]{0,200}>>")
 _NEXT_QUESTION = re.compile(
     r"\n\s{0,8}(?:#{1,4} )?(?:\*\*)?(?:Q|Question|Problem|Human|User|Example)(?: \d+)?(?:\*\*)?\s*:"
     r"|<\|(?:im_end|eot_id|im_start|end|endoftext)\|>|</s>"
 )
+_MARK = re.compile(r"####|boxed\{|[aA]nswer|\nA:|\AA:")
 _ANNOUNCED = re.compile(
     r"answers?(?:\(s\))?[*_'\"”]*(?: (?:to|for|of|in) (?:[^\"\n]{0,60}\"[^\"\n]{1,200}\"|[^.:=\n]{0,80}?))?\s*"
     r"(?:(?:is|are|was|will be|would be|should be|must be|equals|becomes|=|:|⇒|→|->|=>)(?!\w)[\s*_:]{0,12}"
@@ -37,9 +43,21 @@ _ANNOUNCED = re.compile(
     r"(?:(?:thus|therefore|then|also|indeed|simply|just)\b[ ,:]*)?",
     re.I,
 )
+_MINUS = re.compile(r"\A- (?=[$\d])")
+_SEEKS = re.compile(r"\b(?:find|get|calculat|determin|comput|reach|obtain)[a-z]{0,3} (?:[a-z]{1,10} ){0,2}$", re.I)
+_IS = re.compile(r" (?:is|are|was|were|would|will|should|must|equals|of|becomes)\b", re.I)
+_VALUE_ALONE = re.compile(  # a number that is not the first of a sum: "18 apples", but not "48/2 = 24 clips"
+    r"[\s$*_(\\\[\"'`]*(?:about |approximately |only )?[-+$€£ ]{0,3}[\d.,]*\d%?(?![\d.,]*\d)(?! ?[-+*/×÷x=] ?[\d$])"
+)
+_EXPLAINS = re.compile(
+    r"\W*(?:explanation|reason|because|justification|note|steps?|solution|how|here is|here's|this is (?:how|why|because))\b",
+    re.I,
+)
 _LABEL = re.compile(r"(?:^|\n)[ \t>*]{0,8}A(?:ns)?\*{0,2}[.:]\*{0,2}[ \t]{0,8}(?=\S)")
 _HEADING = re.compile(r"\s*(?:step|part)\s*\d|\s*\d+[.)]\s+\S", re.I)
-_CALLED = re.compile(r"[\s*_$:]*(?:(?:the )?(?:final )?(?:answer|result|solution)\b(?: is)?[\s*_:]*)?", re.I)
+_CALLED = re.compile(
+    r"[\s*_$:]*(?:(?:the )?(?:final )?(?:(?:answer|result)\b|solution\b(?=[ *]*:? *\S))(?: is)?[\s*_:]*)?", re.I
+)
 _STOP = re.compile(  # begins with a plain set of signs, which is searched for several times faster
     r"[.!?\n;](?:(?<=\n)|(?<=;)(?=\s)|(?=[\s\"')\]*]|$)(?<=[.!?])"
     r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\n\d\.)(?<!\n\d\d\.))"
@@ -62,16 +80,14 @@ _ASIDE = re.compile(
     r"|in (?:the context|math|mathematics|other words)\b|keep in mind|source|reference)",
     re.I,
 )
+_CHECK = re.compile(
+    r"\W*(?:(?:to|let's|let me|let us|we can|double[- ])? ?(?:check|verif|proof|prove)|this is \S{1,12} (?:more|less|fewer)\b"
+    r"|here(?:'s| is) (?:how|why)\b)",
+    re.I,
+)
 _CUT_OFF = re.compile(
-    r"(?:[-+*/×÷=(,]|\b(?:is|are|equals|equal|to|by|and|of|the|an?|get|gives|with|in|as|for|from|us|be|it))\s*$"
+    r"(?:[-+*/×÷=(]|\b(?:is|are|equals|equal|to|by|and|of|the|an?|get|gives|with|(?<!sq )in|as|for|from|us|be|it))\s*$"
 )
-_BECAUSE = re.compile(r"(?<!and )(?<!, )\b(?:because|since)\b", re.I)
-_IS_ANSWER = re.compile(
-    r"[^.\d]{0,20}\bis (?:indeed )?(?:the|your|our) (?:correct |final )?(?:answer|result|solution)\b", re.I
-)
-_ROUNDS = re.compile(r"\bround(?:s|ed|ing)?(?: (?:up|down|off|it|this|that))* to (?:about )?$", re.I)
-_PLACES = re.compile(r" (?:decimal|significant|place|digit)", re.I)
-_BOLD = re.compile(r"\*\*([^*\n]{1,120})\*\*")
 
 
 def last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
@@ -82,30 +98,33 @@ def last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
 
 def _symbolic(text: str) -> str | None:
     """A short answer in LaTeX that is no plain number, such as twice a root."""
-    inner = text.strip(" .*").removeprefix("\\(").removesuffix("\\)").strip(" $.")
-    if "\\" not in inner or len(inner) > 200:
+    inner = text.strip(" .*$")
+    if "\\" not in inner or len(inner) > 200 or "boxed" in inner:
         return None
     form = normal_form(inner)
     return form if "\\" in form and not re.search(r"[a-z]{3,} [a-z]{2,}", without_latex(inner)) else None
 
 
 def _announced(payload: str) -> str | None:
-    """The answer in the words behind a mark: behind their last "=", or the last of a sum, or the first."""
+    """The answer in the words behind a mark: their first number, or what a sum that stands there comes to."""
     if form := _symbolic(payload):
         return form
     payload = without_latex(payload)
     found = numbers(payload)
     if not found:
-        spoken = _SPOKEN.search(payload)
-        return normal_form(spoken[0]) if spoken else None
+        form = normal_form(payload)
+        spoken = None if is_number(form) else _SPOKEN.search(payload)
+        return form if is_number(form) else normal_form(spoken[0]) if spoken else None
+    lead = payload[: found[0].start]
+    if _SENTENCE.match(lead):  # "Each of the 4 friends gets 6 cookies", "x = 5"
+        refuted = len(found) > 1 and lead.rstrip(" $*").endswith("not")
+        return found[1].value if refuted else concluded(payload)
     equals = max(payload.rfind("="), payload.rfind("≈"))
     behind = [m for m in found if m.start > equals]
-    if equals >= 0 and behind:
+    converted = found[0].end < equals and found[1:] == behind and _UNIT_EQUALS.match(payload, found[0].end)
+    if equals >= 0 and behind and not converted:
         return behind[0].value
-    if _OPERATOR.match(payload, found[0].end):
-        return found[-1].value
-    refuted = len(found) > 1 and payload[: found[0].start].rstrip(" $*").endswith("not")
-    return found[1 if refuted else 0].value
+    return found[-1 if OPERATOR.match(payload, found[0].end) else 0].value
 
 
 def _sentence_from(text: str, start: int) -> str:
@@ -134,10 +153,14 @@ def after_hashes(text: str) -> str | None:
     """GSM8K's own form, `#### 18`, also `#### Answer: 18`; a Markdown heading is not one."""
     for at in _positions(text, "####"):
         line, _, rest = text[at + 4 : at + 4 + _PAYLOAD].lstrip("# \t\n").partition("\n")
+        if "boxed{" in line:
+            return boxed(line)
         if _HEADING.match(line):
             continue
-        payload = line[_CALLED.match(line).end() :]  # type: ignore[union-attr]
+        payload = _MINUS.sub("-", line[_CALLED.match(line).end() :])  # type: ignore[union-attr]
         called = payload != line
+        if not called and _SENTENCE.match(line) and any(c in rest for c in "0123456789"):
+            continue  # a heading with a solution under it
         found = _announced(payload if payload.strip(" *") else rest.strip().partition("\n")[0] if called else "")
         if found is not None:
             return found
@@ -168,8 +191,8 @@ def boxed(text: str) -> str | None:
 def _words_or_number(content: str, form: str) -> str:
     """A box that holds a number among words is that number, else its words or pair of numbers."""
     simple = without_latex(content[:_PAYLOAD])
-    one = len(numbers(simple)) == 1 and re.search(r"[^\W\d_]{2}", simple)
-    return (_announced(simple) or form) if one or "=" in simple else form
+    words = re.search(r"[^\W\d_]{2}", simple) and not _PAIR.fullmatch(simple.strip())
+    return (_announced(simple) or form) if words or "=" in simple else form
 
 
 def stated(text: str) -> str | None:
@@ -181,47 +204,27 @@ def stated(text: str) -> str | None:
             payload = _sentence_from(text, mark.end())
             if _UNKNOWN.match(payload):
                 return _NONE
-            found = _announced(payload)
+            heading = not _IS.search(mark[0]) and not lower.endswith("final ", 0, at - 1)
+            if heading and (_SEEKS.search(text, max(0, at - 40), at - 1) or _opens_solution(text, mark.end(), payload)):
+                continue
+            found = _announced(payload if "\n" in mark[0] else _MINUS.sub("-", payload))
             if found is not None:
                 return found
     label = last(_LABEL.finditer(text)) if "A" in text else None
-    return _announced(_sentence_from(text, label.end())) if label else None
-
-
-def _concluded(sentence: str) -> str | None:
-    """The answer in a sentence without a mark: in bold, behind "=", behind "is", or its last number."""
-    sentence = without_latex(sentence)
-    found = numbers(sentence)
-    if not found:
+    if label is None:
         return None
-    because = _BECAUSE.search(sentence)
-    found = [m for m in found if because and m.start < because.start()] or found
-    if named := _named(sentence, found):
-        return named.value
-    if len(found) == 1:
-        return found[0].value
-    bold = [m for m in _BOLD.finditer(sentence) if numbers(m[1])]
-    if bold:
-        return _announced(bold[-1][1])
-    equals = max(sentence.rfind("="), sentence.rfind("≈"))
-    if equals >= 0:
-        behind = [m for m in found if m.start > equals]
-        if behind and not _OPERATOR.match(sentence, behind[0].end):
-            return behind[0].value
-    stated = [m for m in found if is_stated(sentence, m.start)]
-    return (stated or found)[-1].value
+    payload = _sentence_from(text, label.end())
+    return None if _opens_solution(text, label.end(), payload) else _announced(payload)
 
 
-def _named(sentence: str, found: list[Found]) -> Found | None:
-    """The number that the sentence calls its answer ("12 is the answer"), or to which it rounds."""
-    answer, rounds = " is " in sentence, "round" in sentence
-    for number in reversed(found) if answer or rounds else ():
-        if answer and _IS_ANSWER.match(sentence, number.end):
-            return number
-        before = _ROUNDS.search(sentence, max(0, number.start - 40), number.start) if rounds else None
-        if before and not _PLACES.match(sentence, number.end):
-            return number
-    return None
+def _opens_solution(text: str, start: int, payload: str) -> bool:
+    """Whether "Answer:" is the heading of a whole solution, whose first sentence `payload` is not its answer."""
+    rest = text[start : start + 2 * _PAYLOAD].partition(payload)[2] if payload else ""
+    if "=" in payload and "=" in rest:  # one step of several
+        return not _EXPLAINS.match(rest)
+    if _VALUE_ALONE.match(payload) and not (payload == "1" and "\n2" in rest):  # a list begins there
+        return False
+    return any(c in rest for c in "0123456789") and not _EXPLAINS.match(rest)
 
 
 def _sentence_start(text: str, low: int, high: int) -> int:
@@ -244,19 +247,21 @@ def _sentences_from_end(text: str, most: int) -> Iterator[str]:
 
 def last_number(text: str) -> str | None:
     """The answer of a text without a mark, from its last sentences."""
-    first, cut_off = None, _CUT_OFF.search(text[-20:]) is not None
+    first, spare, cut_off = None, None, _CUT_OFF.search(text[-20:]) is not None
     for sentence in _sentences_from_end(text, 4):
-        found = _concluded(sentence)
+        found = concluded(sentence)
         if found is None:
             continue
-        if first is None:
+        if _CHECK.match(sentence):
+            spare = spare or found
+        elif first is None:
             first = found
             cut_off = cut_off and text.rstrip().endswith(sentence.rstrip())
             if not cut_off and ("=" in sentence or not _ASIDE.match(sentence)):
                 return found
         elif cut_off or _CUE.match(sentence) or "=" in sentence:
             return found
-    return first
+    return first or spare
 
 
 def last_words(text: str) -> str | None:
@@ -268,11 +273,30 @@ def last_words(text: str) -> str | None:
 
 def solution(text: str) -> str:
     """The part that can hold the answer: without thoughts, annotations and next questions, of bounded length."""
-    text = text[text.rfind("</think>") + 8 :] if "</think>" in text else text
+    if "<think>" in text or "</think>" in text:  # thoughts that were cut off hold no answer
+        text = text.rpartition("</think>")[2].partition("<think>")[0]
     if len(text) > _WINDOW:  # from its end, but never from within a number
         text = text[len(text[:-_WINDOW].rstrip("0123456789.,")) :]
-    text = plain(text)
+    text = grouped(plain(text))
     if "<<" in text:
         text = _ANNOTATION.sub("", text)
     cut = _NEXT_QUESTION.search(text) if "\n" in text or "<" in text else None
-    return text[: cut.start()] if cut and any(c in text[: cut.start()] for c in "0123456789") else text
+    return _before_next_problem(text[: cut.start()] if cut and _answers_before(text, cut) else text)
+
+
+def _before_next_problem(text: str) -> str:
+    """A base model goes on after its "#### 18" with a problem of its own, and solves that too."""
+    first = text.find("####")
+    end = text.find("\n", first) if first >= 0 else -1
+    again = text.find("####", end) if end >= 0 else -1
+    if again < 0 or "?" not in text[end:again] or end - first > 40:
+        return text
+    return text[:end] if _VALUE_ALONE.match(text, first + 4) else text
+
+
+def _answers_before(text: str, cut: re.Match[str]) -> bool:
+    """Whether the answer stands before a next question, and not behind a problem that is only said again."""
+    before = text[: cut.start()]
+    if _MARK.search(before) or cut[0].lstrip().startswith("<"):
+        return any(c in before for c in "0123456789")
+    return "=" in before and not _MARK.search(text, cut.end())

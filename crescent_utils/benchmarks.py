@@ -7,43 +7,23 @@ can be found with `overlaps`.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import random
 import re
-import xml.etree.ElementTree as ET
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from . import answers
+from .benchmark_files import LOADERS, Benchmark, BenchmarkError, Item
+
+__all__ = [
+    "Benchmark", "BenchmarkError", "Item", "arithmetic", "arithmetic_gold", "arithmetic_problem", "folder_of", "harness_task",
+    "load", "names", "overlap_key", "overlaps",
+]  # fmt: skip
 
 DEV_ITEMS = 150  # ours: items of the development split of the arithmetic benchmark
-
-
-class BenchmarkError(ValueError):
-    """A benchmark that cannot be loaded; the message names it, where it was looked for and the fix."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One question with its gold answer (normal form) and the solution that a few-shot example shows."""
-
-    question: str
-    gold: str
-    solution: str = ""
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """Test items, and `train` items for few shots; `source` says where they came from."""
-
-    name: str
-    items: tuple[Item, ...]
-    train: tuple[Item, ...]
-    source: str
 
 
 def load(name: str, *, folder: str = "", split: str = "test", items: int = 0, seed: int = 2025) -> Benchmark:
@@ -51,31 +31,32 @@ def load(name: str, *, folder: str = "", split: str = "test", items: int = 0, se
 
     `split` "dev" exists for arithmetic alone; `items` limits the number (0: all); `seed` generates or picks them.
     """
-    if name not in _LOADERS:
-        near = difflib.get_close_matches(name, _LOADERS, n=1)
+    if name not in names():
+        near = difflib.get_close_matches(name, names(), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise BenchmarkError(f"evaluate_on: {name!r} is unknown; allowed: {', '.join(_LOADERS)}.{hint}")
+        raise BenchmarkError(f"evaluate_on: {name!r} is unknown; allowed: {', '.join(names())}.{hint}")
     if name == "arithmetic":
         return arithmetic(seed, split, items or 350)
     if split != "test":
         raise BenchmarkError(
             f"benchmark_split: {split!r} exists for arithmetic alone; {name} is scored on its test split"
         )
-    benchmark = _LOADERS[name](folder or os.environ.get("CRESCENT_BENCHMARK_DIR", ""))
+    benchmark = LOADERS[name](folder_of(folder))
     if not items or items >= len(benchmark.items):
         return benchmark
     picked = sorted(random.Random(seed).sample(range(len(benchmark.items)), items))
-    return Benchmark(
-        name,
-        tuple(benchmark.items[i] for i in picked),
-        benchmark.train,
-        f"{benchmark.source}, {items} drawn with seed {seed}",
-    )
+    drawn = tuple(benchmark.items[i] for i in picked)
+    return replace(benchmark, items=drawn, source=f"{benchmark.source}, {items} drawn with seed {seed}")
+
+
+def folder_of(benchmark_dir: str) -> str:
+    """Return the folder of benchmark files: the parameter, else $CRESCENT_BENCHMARK_DIR, else "" (the hub)."""
+    return benchmark_dir or os.environ.get("CRESCENT_BENCHMARK_DIR", "")
 
 
 def names() -> list[str]:
     """Names that the parameter `benchmarks` may hold."""
-    return list(_LOADERS)
+    return ["arithmetic", *LOADERS]
 
 
 # --- arithmetic -----------------------------------------------------------------------------------------------------------------
@@ -84,7 +65,8 @@ def names() -> list[str]:
 def arithmetic(seed: int, split: str, items: int) -> Benchmark:
     """Generate one- and two-digit additions, subtractions and multiplications; ours.
 
-    Every unordered pair of operands stands at most once over dev, test and the few-shot items together.
+    Every unordered pair of operands stands at most once over dev, test, train (all that `items` test items leave) and the few-shot
+    items together.
     """
     every = [(a, "+", b) for a in range(1, 31) for b in range(1, a + 1)]
     every += [(a, "-", b) for a in range(1, 31) for b in range(1, a + 1)]
@@ -97,7 +79,8 @@ def arithmetic(seed: int, split: str, items: int) -> Benchmark:
         )
     swapped = [(b, o, a) if o != "-" and generator.random() < 0.5 else (a, o, b) for a, o, b in every]
     made = [_arithmetic_item(*problem) for problem in swapped]
-    parts = {"dev": made[:DEV_ITEMS], "test": made[DEV_ITEMS : DEV_ITEMS + items]}
+    end = DEV_ITEMS + items
+    parts = {"dev": made[:DEV_ITEMS], "test": made[DEV_ITEMS:end], "train": made[end:-8]}
     if split not in parts:
         raise BenchmarkError(f"benchmark_split: {split!r} is not allowed; choose dev or test")
     return Benchmark("arithmetic", tuple(parts[split]), tuple(made[-8:]), f"generated with seed {seed}, {split} split")
@@ -105,7 +88,8 @@ def arithmetic(seed: int, split: str, items: int) -> Benchmark:
 
 def _arithmetic_item(a: int, operation: str, b: int) -> Item:
     value = {"+": a + b, "-": a - b, "*": a * b}[operation]
-    return Item(f"What is {a} {operation} {b}?", str(value), f"{a} {operation} {b} = {value}")
+    kind = {"+": "addition", "-": "subtraction", "*": "multiplication"}[operation]
+    return Item(f"What is {a} {operation} {b}?", str(value), f"{a} {operation} {b} = {value}", kind=kind)
 
 
 _PROBLEM = re.compile(
@@ -140,84 +124,6 @@ def arithmetic_gold(question: str) -> str | None:
     return answers.normal_form(str(value))
 
 
-# --- files and the hub ----------------------------------------------------------------------------------------------------------
-
-
-def _gsm8k(folder: str) -> Benchmark:
-    test, source = _rows(folder, "gsm8k_test.jsonl", ("openai/gsm8k", "main", "test"))
-    train, _ = _rows(folder, "gsm8k_train.jsonl", ("openai/gsm8k", "main", "train"))
-    return Benchmark("gsm8k", tuple(map(_gsm8k_item, test)), tuple(map(_gsm8k_item, train)), source)
-
-
-def _gsm8k_item(row: dict[str, Any]) -> Item:
-    solution, _, gold = row["answer"].rpartition("####")
-    return Item(
-        row["question"],
-        answers.normal_form(gold.strip()),
-        re.sub(r"<<.*?>>", "", solution) + f"The answer is {gold.strip()}",
-    )
-
-
-def _asdiv(folder: str) -> Benchmark:
-    path = Path(folder).expanduser() / "ASDiv.xml" if folder else None
-    if path is None or not path.exists():
-        rows, source = _rows(folder, "ASDiv.xml", ("EleutherAI/asdiv", "asdiv", "validation"))
-        items = [Item(f"{r['body']} {r['question']}", _asdiv_gold(r["answer"])) for r in rows]
-    else:
-        source = path.name
-        try:
-            problems = ET.parse(path).getroot().iter("Problem")
-        except ET.ParseError as error:
-            raise BenchmarkError(f"benchmark_dir: {path} is damaged ({error}); fetch it again") from None
-        items = [
-            Item(
-                f"{p.findtext('Body', '').strip()} {p.findtext('Question', '').strip()}",
-                _asdiv_gold(p.findtext("Answer", "")),
-            )
-            for p in problems
-        ]
-    return Benchmark("asdiv", tuple(items), (), source)
-
-
-def _asdiv_gold(answer: str) -> str:
-    # "9 (apples)": the unit stands in brackets behind the value.
-    return answers.normal_form(answer.split("(", maxsplit=1)[0].strip() or answer.strip())
-
-
-def _gsm_plus_mini(folder: str) -> Benchmark:
-    rows, source = _rows(folder, "gsmplus_testmini.jsonl", ("qintongli/GSM-Plus", "default", "testmini"))
-    items = tuple(Item(r["question"], answers.normal_form(str(r["answer"])), str(r.get("solution", ""))) for r in rows)
-    return Benchmark("gsm_plus_mini", items, (), source)
-
-
-_LOADERS: dict[str, Callable[[str], Benchmark]] = {
-    "arithmetic": lambda folder: arithmetic(2025, "test", 350),
-    "gsm8k": _gsm8k,
-    "asdiv": _asdiv,
-    "gsm_plus_mini": _gsm_plus_mini,
-}
-
-
-def _rows(folder: str, file: str, hub: tuple[str, str, str]) -> tuple[list[dict[str, Any]], str]:
-    path = Path(folder).expanduser() / file if folder else None
-    if path is not None and path.exists():
-        try:
-            with open(path, encoding="utf-8") as lines:
-                return [json.loads(line) for line in lines if line.strip()], path.name
-        except ValueError as error:
-            raise BenchmarkError(f"benchmark_dir: {path} is damaged ({error}); fetch it again") from None
-    from datasets import load_dataset
-
-    try:
-        return list(load_dataset(hub[0], hub[1], split=hub[2])), f"{hub[0]} ({hub[1]}, {hub[2]})"
-    except Exception as error:
-        where = f"{path} does not exist" if path else "benchmark_dir is not set"
-        raise BenchmarkError(
-            f"evaluate_on: {file} cannot be had: {where}, and the hub did not give {hub[0]} ({type(error).__name__}). "
-            "Put the file into a folder and name it as benchmark_dir"
-        ) from error
-
-
 # --- overlap and the harness ----------------------------------------------------------------------------------------------------
 
 
@@ -238,31 +144,34 @@ def overlaps(questions: Sequence[str], benchmarks: Sequence[Benchmark]) -> list[
 def harness_task(
     benchmark: Benchmark,
     ask: Callable[[str], str],
-    score: Callable[[str, str], dict[str, bool]],
+    score: Callable[[str, str, str], dict[str, bool]],
     *,
     repeats: int,
     generation: dict[str, Any],
 ) -> dict[str, Any]:
     """Return the benchmark as a task of lm-evaluation-harness.
 
-    `ask(question)` words the user's turn; `score(completion, gold)` gives one truth value a scoring; `repeats` is the number of
+    `ask(question)` words the user's turn; `score(completion, gold, form)` gives one truth value a scoring; `repeats` is the number of
     samples an item; `generation` are the harness's generation_kwargs.
     """
     from datasets import Dataset
 
     def splits(**_: Any) -> dict[str, Any]:
-        test = [{"item": i, "question": it.question, "gold": it.gold} for i, it in enumerate(benchmark.items)]
+        test = [
+            {"item": i, "question": it.question, "gold": it.gold, "form": it.form, "kind": it.kind}
+            for i, it in enumerate(benchmark.items)
+        ]
         train = [
-            {"item": -1 - i, "question": it.question, "gold": it.solution or it.gold}
+            {"item": -1 - i, "question": it.question, "gold": it.solution or it.gold, "form": it.form, "kind": it.kind}
             for i, it in enumerate(benchmark.train)
         ]
         return {"test": Dataset.from_list(test), **({"train": Dataset.from_list(train)} if train else {})}
 
     def process(doc: dict[str, Any], results: list[list[str]]) -> dict[str, float]:
-        rows = [score(text, doc["gold"]) for text in results[0]]
+        rows = [score(text, doc["gold"], doc["form"]) for text in results[0]]
         return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
-    metrics = [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in score("", "0")]
+    metrics = [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in score("", "0", "number")]
     return {
         "task": benchmark.name,
         "custom_dataset": splits,

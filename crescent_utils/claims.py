@@ -18,12 +18,13 @@ from typing import Any
 
 import pandas as pd
 
+from .scoring import SCORINGS
 from .stats import holm
 
 NORMAL = NormalDist()
 SMALLEST_EFFECT = 0.02  # ours: less than two points would not make anybody change a pipeline
 MARGIN = 0.02  # ours: the loss that "does not fall" and "is kept" allow
-GENERAL = ("arc", "hellaswag", "mmlu", "winogrande", "truthfulqa", "bbh", "piqa", "boolq", "openbookqa", "sciq")
+GENERAL = ("bbh",)  # of this kit's own benchmarks
 
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NO_RUN = "reproduced", "not reproduced", "inconclusive", "no run"
 
@@ -42,6 +43,7 @@ class Claim:
     seeds: int
     p: float
     p_holm: float
+    detectable: float  # smallest effect that this n would have shown with 80 % power at the corrected level
     verdict: str
     paper: str
     command: str
@@ -63,26 +65,30 @@ class Spec:
     paper: str = ""
 
 
-# Labels beyond base, tuned, student and student_tuned name the run that was left without something.
+# Labels beyond base, tuned, student and student_tuned come from `compare_runs`: they name what the other run was left without.
+_COMPARE = "{profile} --from evaluate -p compare_runs="
 # fmt: off
 SPECS = (
     Spec("C1", "0-shot math improves", "base", "tuned", "crescent run {profile}", few_shot=False),
-    Spec("C2", "5-shot math does not fall", "base", "tuned", "crescent run {profile} -p shots=5",
+    Spec("C2", "5-shot math does not fall", "base", "tuned", "crescent run {profile} --from evaluate -p shots='[0, 5]'",
          few_shot=True, margin=True),
     Spec("C3", "general ability is kept", "base", "tuned",
-         "crescent run {profile} -p benchmarks='[arc_challenge, hellaswag, winogrande]'",
+         "crescent run {profile} --from evaluate -p general_tasks='[arc_challenge, hellaswag, winogrande]'",
          general=True, margin=True),
-    Spec("C4", "Crescent data distils better than seed augmentation at equal budget", "student_seed",
-         "student_tuned", "crescent run {profile} params/ablations/seed_augmentation.yaml --from distil"),
+    Spec("C4", "Crescent data distils better than seed augmentation at equal budget", "student_seed", "student_tuned",
+         "crescent run " + _COMPARE + "'{{student_seed: [RUN_ON_SEED_DATA]}}'"),
     Spec("C5", "without dedup it is worse", "tuned_no_dedup", "tuned",
-         "crescent run {profile} params/ablations/no_dedup.yaml"),
+         "crescent run {profile} params/ablations/no_dedup.yaml && crescent run " + _COMPARE
+         + "'{{tuned_no_dedup: [cpu_no_dedup]}}'"),
     Spec("C6", "without the vote it is worse", "tuned_no_vote", "tuned",
-         "crescent run {profile} params/ablations/no_vote.yaml"),
-    Spec("L1", "LMSI improves math", "base", "tuned", "crescent run params/lmsi.yaml", method="lmsi",
+         "crescent run {profile} params/ablations/votes_1.yaml && crescent run " + _COMPARE
+         + "'{{tuned_no_vote: [cpu_votes_1]}}'"),
+    Spec("L1", "LMSI improves math", "base", "tuned", "crescent run params/lmsi_cpu.yaml --from vote", method="lmsi",
          paper="GSM8K 74.4 -> 82.1 (self-consistency)"),
     Spec("L2", "the CoT formats are what matters", "tuned_no_cot_formats", "tuned",
-         "crescent run params/lmsi.yaml params/ablations/no_cot_formats.yaml", method="lmsi",
-         paper="GSM8K: all four formats 73.5, without the CoT formats 61.6, few-shot CoT only 69.4"),
+         "crescent run params/lmsi_cpu.yaml params/ablations/no_cot_formats.yaml --from vote && "
+         "crescent run params/lmsi_cpu.yaml --from evaluate -p compare_runs='{{tuned_no_cot_formats: [lmsi_cpu_no_cot_formats]}}'",
+         method="lmsi", paper="GSM8K: all four formats 73.5, without the CoT formats 61.6, few-shot CoT only 69.4"),
 )
 # fmt: on
 
@@ -107,10 +113,20 @@ def ledger(
     claims = []
     for spec, found, p_holm in zip(SPECS, evidence, corrected, strict=True):
         bounds = {"smallest": smallest, "margin": margin, "alpha": alpha, "tests": tests}
-        verdict = _verdict(spec, found, p_holm, bounds)
+        shown = _detectable(spec, found, bounds)
+        verdict = _verdict(spec, found, p_holm, bounds, shown)
         command = spec.command.format(profile=profile)
         claims.append(
-            Claim(spec.id, spec.hypothesis, **found, p_holm=p_holm, verdict=verdict, paper=spec.paper, command=command)
+            Claim(
+                spec.id,
+                spec.hypothesis,
+                **found,
+                p_holm=p_holm,
+                detectable=shown,
+                verdict=verdict,
+                paper=spec.paper,
+                command=command,
+            )
         )
     return claims
 
@@ -123,7 +139,7 @@ def to_json(claims: Iterable[Claim]) -> str:
 
 def from_json(text: str) -> list[Claim]:
     """Read what `to_json` wrote."""
-    numbers = ("effect", "low", "high", "p", "p_holm")
+    numbers = ("effect", "low", "high", "p", "p_holm", "detectable")
     rows: list[dict[str, Any]] = json.loads(text)
     return [Claim(**{**row, **{k: math.nan for k in numbers if row.get(k) is None}}) for row in rows]
 
@@ -138,6 +154,7 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
             "effect (points)": [_points(c) for c in claims],
             "n": [c.n or "" for c in claims],
             "seeds": [c.seeds or "" for c in claims],
+            "could show": ["" if math.isnan(c.detectable) else f"{100 * c.detectable:.1f}" for c in claims],
             "p (Holm)": ["" if math.isnan(c.p_holm) else f"{c.p_holm:.3g}" for c in claims],
             "verdict": [c.verdict for c in claims],
             "paper": [c.paper for c in claims],
@@ -195,19 +212,19 @@ def _evidence(comparisons: pd.DataFrame, spec: Spec, method: str, margin: float)
 def _bearing(comparisons: pd.DataFrame, spec: Spec, method: str) -> pd.DataFrame:
     if comparisons.empty or spec.method != method:
         return comparisons.iloc[:0]
-    is_general = comparisons["benchmark"].str.lower().str.startswith(GENERAL)
+    own = comparisons["scoring"].isin(SCORINGS)  # the harness's own tasks are scored by its own metrics
+    is_general = comparisons["benchmark"].str.lower().str.startswith(GENERAL) | ~own
     chosen = comparisons[
         (comparisons["before"] == spec.before) & (comparisons["after"] == spec.after) & (is_general == spec.general)
     ]
-    if "scoring" in chosen and (chosen["scoring"] == "symbolic").any():
-        chosen = chosen[chosen["scoring"] == "symbolic"]
+    chosen = chosen[~chosen["scoring"].isin(["strict", "flexible"])]
     if spec.few_shot is not None:
         chosen = chosen[(chosen["shots"] > 0) == spec.few_shot]
-    greedy = chosen[chosen["decoding"] == "greedy"]
+    greedy = chosen[chosen["decoding"] != "sampled"]
     return chosen if greedy.empty else greedy
 
 
-def _verdict(spec: Spec, found: dict[str, Any], p_holm: float, bounds: dict[str, float]) -> str:
+def _verdict(spec: Spec, found: dict[str, Any], p_holm: float, bounds: dict[str, float], detectable: float) -> str:
     if not found["n"]:
         return NO_RUN
     null, nothing = (-bounds["margin"], 0.0) if spec.margin else (0.0, bounds["smallest"])
@@ -215,13 +232,18 @@ def _verdict(spec: Spec, found: dict[str, Any], p_holm: float, bounds: dict[str,
         return REPRODUCED
     if found["high"] < nothing:
         return NOT_REPRODUCED
-    # 80 % power at the level the correction leaves, for the effect seen or the smallest one of interest
-    # if that is larger; with a margin, for a true difference of zero.
+    # For the effect seen, or the smallest one of interest if that is larger; with a margin, for a true difference of zero.
     effect = bounds["margin"] if spec.margin else max(abs(found["effect"]), bounds["smallest"])
-    one_or_two = bounds["alpha"] / bounds["tests"] / (1 if spec.margin else 2)
-    z = NORMAL.inv_cdf(1 - one_or_two) + NORMAL.inv_cdf(0.8)
-    needed = found["n"] * (z * _standard_error(found["low"], found["high"]) / effect) ** 2
+    needed = found["n"] * (detectable / effect) ** 2
     return f"{INCONCLUSIVE} (needs about n = {_rounded(max(needed, found['n'] + 1)):,})"
+
+
+def _detectable(spec: Spec, found: dict[str, Any], bounds: dict[str, float]) -> float:
+    """Smallest effect (with a margin: distance from it) shown with 80 % power at the level that Bonferroni's first step leaves."""
+    if not found["n"]:
+        return math.nan
+    level = bounds["alpha"] / bounds["tests"] / (1 if spec.margin else 2)
+    return (NORMAL.inv_cdf(1 - level) + NORMAL.inv_cdf(0.8)) * _standard_error(found["low"], found["high"])
 
 
 def _standard_error(low: float, high: float) -> float:

@@ -6,14 +6,18 @@ same on paper whether it ran in one go, was resumed after a kill, or is replayed
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _RAPL = Path("/sys/class/powercap")
 
@@ -154,3 +158,36 @@ def device() -> str:
     except OSError:
         pass
     return f"{model}, {os.cpu_count()} cores"
+
+
+def table(manifests: Mapping[str, dict[str, Any] | None]) -> pd.DataFrame:
+    """Return what each finished stage took (by its manifest), their sum, and the sum per kept question-answer pair, a row each.
+
+    Seconds are of sampling and training, as recorded when that was done, without loading, as text; empty where nobody recorded it.
+    """
+    import pandas as pd
+
+    rows, spent, pairs = {}, Cost(), 0
+    for stage, manifest in manifests.items():
+        if manifest is None or "cost" not in manifest:
+            continue
+        cost = Cost(**manifest["cost"])
+        pairs = manifest["counts"].get("pairs", pairs)
+        spent += cost
+        rows[stage] = {**cost.rounded(), "peak memory (GB)": round(manifest["peak_memory_bytes"] / 1e9, 2)}
+    rows["together"] = spent.rounded()
+    if pairs:
+        rows[f"per pair ({pairs:,})"] = spent.per(pairs)
+    for row in rows.values():
+        if not row.get("seconds"):  # stored without them: unknown, not nothing
+            row |= {"seconds": None, "device_seconds": None}
+    whole = {"completions": "completions", "prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens"}
+    real = {"seconds": "seconds", "device_seconds": "device seconds", "energy_joules": "energy (J)"}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename(columns=whole | real)
+    table = table.reindex(columns=[*whole.values(), *real.values(), "peak memory (GB)"]).astype(float).round(1)
+    return table.map(_worded)
+
+
+def _worded(value: float) -> str:
+    """A number with thousands separators, without a fraction where it has none; "" for what is not known."""
+    return "" if math.isnan(value) else f"{value:,.1f}".removesuffix(".0")

@@ -1,4 +1,4 @@
-"""Dedup: diversification by rejection sampling (Crescent, section 2), and the similarity index under it.
+"""Dedup: diversification by rejection sampling (Crescent, section 2); `similarity` holds the search under it.
 
 A question that is too similar to one in the pool goes back to the same model with its neighbour and the request to change it; the
 rewrite is embedded and checked again, until it is accepted or its tries run out. Then it is rejected, on record.
@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from . import models, prompts, questions
 from .params import Dedup
-from .store import Request, Sampling
+from .similarity import RELEASED_BATCH, RELEASED_COSINE, Selection, select_diverse, select_released
+from .store import TOO_LONG, Request, Sampling
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .generate import Generator
 
-BLOCK = 1024  # rows compared at a time: 1024 x 1024 float64 is 8 MB
-DIGITS = 12  # of a cosine; float64, since in float32 a repetition falls up to 6e-7 short of 1
-RELEASED_BATCH, RELEASED_COSINE, RELEASED_SQUARED_L2 = 100, 0.85, 0.25  # Crescent, released scripts
+__all__ = ["Diversified", "Encoder", "Selection", "SentenceEncoder", "diversify", "join", "select_diverse"]
 
-
+ENCODE_BATCH = 64  # texts; tests/benchmarks/bench_dedup.py compares others
+KNOWN_TEXTS = 100_000  # texts whose vectors are remembered: 150 MB with MiniLM
 _COLUMNS = ["id", "question", "round", "similarity", "nearest"]
 
 
@@ -47,90 +47,37 @@ class SentenceEncoder:
 
         with models.quiet():
             self._model: Any = SentenceTransformer(models.embedder_folder(name), trust_remote_code=False)
+        self._known: dict[str, np.ndarray] = {}
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Return unit vectors, one row a text."""
-        if not texts:
-            return np.zeros((0, self._model.get_embedding_dimension()), np.float32)
-        vectors = self._model.encode(list(texts), batch_size=64, normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(vectors, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which rows were kept; for each row its nearest kept row before it (-1: none) and the cosine to it (-1: none)."""
-
-    kept: np.ndarray
-    nearest: np.ndarray
-    similarity: np.ndarray
-
-
-def select_diverse(vectors: np.ndarray, threshold: float, pool: np.ndarray | None = None) -> Selection:
-    """Keep row i iff its largest cosine to every row kept before is < threshold: greedy, first come.
-
-    `vectors` is (n, d) with rows of any length but 0; `pool` (m, d) holds rows kept earlier: they count as 0 … m-1 in `nearest`
-    and the rows of `vectors` as m … m+n-1. Exact, in blocks. Ours.
-    """
-    vectors = _unit(vectors)
-    before = np.zeros((0, vectors.shape[1])) if pool is None else _unit(pool)
-    count, offset = len(vectors), len(before)
-    kept = np.zeros(count, dtype=bool)
-    nearest = np.full(count, -1, dtype=np.int64)
-    similarity = np.full(count, -1.0)
-    bank = np.concatenate([before, np.empty_like(vectors)])
-    numbers = np.concatenate([np.arange(offset), np.empty(count, np.int64)]).astype(np.int64)
-    filled = offset
-    for start in range(0, count, BLOCK):
-        block = vectors[start : start + BLOCK]
-        best, where = _nearest(block, bank[:filled])
-        inside = np.round(block @ block.T, DIGITS)
-        chosen: list[int] = []
-        for row in range(len(block)):
-            value, index = best[row], numbers[where[row]] if filled else -1
-            if chosen:
-                place = int(np.argmax(inside[row, chosen]))
-                if inside[row, chosen[place]] > value:
-                    value, index = inside[row, chosen[place]], offset + start + chosen[place]
-            similarity[start + row], nearest[start + row] = (value if index >= 0 else -1.0), index
-            if value < threshold:
-                kept[start + row] = True
-                chosen.append(row)
-        bank[filled : filled + len(chosen)] = block[chosen]
-        numbers[filled : filled + len(chosen)] = offset + start + np.asarray(chosen, dtype=np.int64)
-        filled += len(chosen)
-    return Selection(kept, nearest, similarity)
-
-
-def _nearest(block: np.ndarray, bank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Largest cosine of each row to the bank, and where; the bank is walked in pieces so that memory stays bounded."""
-    best = np.full(len(block), -np.inf)  # below any cosine: -1 is one, that of an opposite row
-    where = np.zeros(len(block), dtype=np.int64)
-    for start in range(0, len(bank), 16 * BLOCK):
-        scores = block @ bank[start : start + 16 * BLOCK].T
-        place = scores.argmax(axis=1)
-        value = scores[np.arange(len(block)), place]
-        better = value > best
-        best[better], where[better] = value[better], start + place[better]
-    return np.round(best, DIGITS), where
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    vectors = np.asarray(vectors, dtype=np.float64)
-    if vectors.ndim != 2:
-        raise ValueError(f"vectors: shape {vectors.shape} is not (rows, dimension)")
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: np.ndarray = vectors / np.where(norms > 0, norms, 1)
-    return unit
+        """Return unit vectors, one row a text. The same text is embedded once, and so always has the same vector."""
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if fresh:
+            # The library sorts by length itself, so that a batch holds little padding.
+            vectors = self._model.encode(
+                fresh, batch_size=ENCODE_BATCH, normalize_embeddings=True, show_progress_bar=False
+            )
+            self._known.update(zip(fresh, np.asarray(vectors, dtype=np.float32), strict=True))
+        made = np.empty((len(texts), self._model.get_embedding_dimension()), np.float32)
+        for row, text in enumerate(texts):
+            made[row] = self._known[text]
+        if len(self._known) > KNOWN_TEXTS:
+            self._known.clear()
+        return made
 
 
 @dataclass
 class Diversified:
-    """Outcome of the loop: `accepted` and `rejected` questions (together: all that came in), and every `attempt`."""
+    """Outcome of the loop: `accepted` and `rejected` questions (together: all that came in), and every `attempt`.
+
+    `recall` is the lowest of the rounds' (see `similarity.Selection`): 1.0 where every pair was compared.
+    """
 
     accepted: pd.DataFrame
     rejected: pd.DataFrame
     attempts: pd.DataFrame
     threshold: float
+    recall: float = 1.0
 
 
 @dataclass
@@ -165,6 +112,7 @@ def diversify(
     accepted: list[dict[str, Any]] = []
     attempts: list[dict[str, Any]] = []
     used: Counter[Request] = Counter()
+    recalls = []
     for number in range(settings.max_rewrites + 1):
         before = {candidate.id: candidate.text for candidate in waiting}
         if number:
@@ -173,6 +121,7 @@ def diversify(
         vectors = encoder.encode([candidate.text for candidate in readable])
         pool = pool if pool_texts else np.zeros((0, vectors.shape[1]), np.float32)
         selection = select_diverse(vectors, threshold, pool)
+        recalls.append(selection.recall)
         all_texts = pool_texts + [candidate.text for candidate in readable]
         for row, candidate in enumerate(readable):
             candidate.similarity = float(selection.similarity[row])
@@ -188,7 +137,7 @@ def diversify(
     rejected = [
         _row(candidate, settings.max_rewrites) | {"reason": _final(candidate, settings)} for candidate in waiting
     ]
-    return _frames(accepted, rejected, attempts, threshold)
+    return replace(_frames(accepted, rejected, attempts, threshold), recall=float(np.min(recalls)))
 
 
 def _released(
@@ -209,28 +158,22 @@ def _released(
     rejected: list[dict[str, Any]] = []
     attempts: list[dict[str, Any]] = []
     used: Counter[Request] = Counter()
-    vectors = _unit(encoder.encode(texts))
-    history: list[int] = []
+    selection = select_released(encoder.encode(texts))
     for start in range(0, len(texts), RELEASED_BATCH):
-        rows = range(start, min(start + RELEASED_BATCH, len(texts)))
         close: list[_Candidate] = []
-        for row in rows:
-            candidate = _Candidate(ids[row], texts[row])
-            later = vectors[row + 1 : rows.stop] @ vectors[row]
-            if len(later) and later.max() >= RELEASED_COSINE:
-                candidate.similarity, candidate.neighbour = float(later.max()), texts[row + 1 + int(later.argmax())]
+        for row in range(start, min(start + RELEASED_BATCH, len(texts))):
+            nearest = int(selection.nearest[row])
+            neighbour = texts[nearest] if nearest >= 0 else ""
+            candidate = _Candidate(ids[row], texts[row], neighbour, float(selection.similarity[row]))
+            if selection.dropped[row]:
                 candidate.reason = "a later one of its batch is too similar"
                 rejected.append(_row(candidate, 0) | {"reason": candidate.reason})
+            elif selection.close[row]:
+                candidate.reason = "too similar"
+                close.append(candidate)
             else:
-                scores = vectors[history] @ vectors[row] if history else np.full(1, -1.0, np.float32)
-                candidate.similarity = float(scores.max())
-                if 2 - 2 * candidate.similarity < RELEASED_SQUARED_L2:  # squared L2 distance of unit vectors
-                    candidate.neighbour, candidate.reason = texts[history[int(scores.argmax())]], "too similar"
-                    close.append(candidate)
-                else:
-                    accepted.append(_row(candidate, 0))
+                accepted.append(_row(candidate, 0))
             attempts.append(_attempt(candidate, 0, candidate.text))
-        history += rows
         before = {candidate.id: candidate.text for candidate in close}
         _rewrite(close, 1, used, generator, settings, domain, gates)
         for candidate in close:
@@ -272,6 +215,8 @@ def _rewrite(
         prefixes.append(prefix)
     for candidate, prefix, completion in zip(waiting, prefixes, generator.complete(pairs), strict=True):
         result = questions.extract_question(prefix + completion.text, **gates)
+        if completion.finish == TOO_LONG:
+            result = questions.Rejected(TOO_LONG, candidate.text)
         candidate.reason = result.reason if isinstance(result, questions.Rejected) else ""
         if isinstance(result, questions.Question):
             candidate.text = result.text

@@ -1,28 +1,21 @@
 """Evaluation: run a model over benchmarks with lm-evaluation-harness, its answers coming from the generation store.
 
-Each answer is scored in three ways side by side: `strict` (the GSM8K format `#### x`), `flexible` (the last number, as the harness
-does) and `symbolic` (ours: `answers.extract_answer` and `answers.answers_equal`).
+Each answer is scored in three ways side by side, see `scoring.py`. `general` runs the harness's own tasks, for general ability.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-from collections import Counter
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from . import answers, benchmarks, models, prompts, runs
+from . import benchmarks, harness, models, prompts, runs, scoring, stats
 from .params import Evaluate
-from .store import Completion, Sampling
+from .store import Sampling
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from .generate import Generator
-
-SCORINGS = ("strict", "flexible", "symbolic")
-
 
 PAIRS = (("base", "tuned"), ("student", "student_tuned"))  # before and after, by label
 
@@ -33,8 +26,7 @@ def contestants(settings: Evaluate) -> dict[str, models.Model | None]:
         return dict.fromkeys(label for pair in PAIRS for label in pair)
     folder = runs.run_folder(settings)
     base = models.resolve(settings.model)
-    recorded = runs.read_manifest(folder, "distil") or {"parameters": {"student": "half"}}
-    untrained = models.student(recorded["parameters"]["student"], base)
+    untrained = models.student(settings.student, base)
     return {
         "base": base,
         "tuned": models.load_trained(folder / "finetune", base, "tuned"),
@@ -43,50 +35,105 @@ def contestants(settings: Evaluate) -> dict[str, models.Model | None]:
     }
 
 
-def pooled(own: pd.DataFrame, settings: Evaluate) -> pd.DataFrame:
-    """Put the scores of `other_runs` beside this run's. Raises RunError where they answered other items or have the same seed."""
+# What two runs must share for their answers to be pooled or compared: how the questions were put and how the answers were drawn.
+SAME = ("model", "domain", "system_prompt", "solve_prompt", "eval_samples", "eval_temperature", "eval_max_tokens")
+
+
+def pooled(own: pd.DataFrame, settings: Evaluate, table: str = "scores") -> pd.DataFrame:
+    """Put table `table` of `other_runs`, and the ablated models of `compare_runs`, beside this run's.
+
+    Raises RunError where a run answered other items or in another way (SAME), or has a seed that is there already.
+    """
     import pandas as pd
 
     frames, seen = [own], {settings.seed}
-    items = set(zip(own["benchmark"], own["question"], strict=True))
     for name in settings.other_runs:
-        other = runs.read_table(runs.run_folder(settings, name), "evaluate", "scores")
+        other = _comparable(own, settings, "other_runs", name, table)
         seeds = set(other["seed"].unique().tolist())
-        if set(zip(other["benchmark"], other["question"], strict=True)) != items:
-            raise runs.RunError(
-                f"other_runs: {name!r} answered other items; evaluate it with the same benchmark parameters"
-            )
         if seeds & seen:
             raise runs.RunError(f"other_runs: {name!r} has seed {min(seeds & seen)} as well; a seed counts once")
         seen |= seeds
         frames.append(other)
-    return pd.concat(frames, ignore_index=True)
+    for label, names in settings.compare_runs.items():
+        seen = set()
+        for name in names:
+            other = _comparable(own, settings, "compare_runs", name, table)
+            other = other[other["model"] == ("student_tuned" if label.startswith("student") else "tuned")]
+            seeds = set(other["seed"].unique().tolist())
+            if seeds & seen:
+                raise runs.RunError(
+                    f"compare_runs: {label}: {name!r} has seed {min(seeds & seen)} as well; a seed counts once"
+                )
+            seen |= seeds
+            frames.append(other.assign(model=label))
+    whole = pd.concat(frames, ignore_index=True)
+    for name, usual in (("kind", ""), ("form", "number")):  # tables of runs from before these columns
+        if name in whole:
+            whole[name] = whole[name].fillna(usual)
+    return whole
 
 
-def score(completion: str, gold: str) -> dict[str, bool]:
-    """Say for each scoring whether `completion` ends on the answer `gold`. An unreadable answer is wrong."""
-    found = {
-        "strict": answers.strict_answer(completion),
-        "flexible": answers.flexible_answer(completion),
-        "symbolic": answers.extract_answer(completion),
-    }
-    return {name: answer is not None and answers.answers_equal(answer, gold) for name, answer in found.items()}
+def _comparable(own: pd.DataFrame, settings: Evaluate, parameter: str, name: str, table: str) -> pd.DataFrame:
+    """Read `table` of run `name`, or raise RunError saying why it cannot stand beside `own`."""
+    folder = runs.run_folder(settings, name)
+    other = runs.read_table(folder, "evaluate", table)
+    theirs = (runs.read_manifest(folder, "evaluate") or {}).get("parameters", {})
+    for parameter_name in SAME:
+        value, wanted = theirs.get(parameter_name), getattr(settings, parameter_name)
+        if parameter_name in theirs and value != wanted:
+            raise runs.RunError(
+                f"{parameter}: {name!r} was evaluated with {parameter_name} = {value!r}, this run with {wanted!r}; "
+                "evaluate both in the same way"
+            )
+    for wanted_keys in (["benchmark", "question"], ["benchmark", "shots", "decoding"]):
+        keys = [key for key in wanted_keys if key in own and key in other]
+        if set(own[keys].itertuples(index=False, name=None)) != set(other[keys].itertuples(index=False, name=None)):
+            what = "items" if "question" in keys else "shots or decodings"
+            raise runs.RunError(
+                f"{parameter}: {name!r} answered other {what}; evaluate it with the same benchmark parameters"
+            )
+    return other
+
+
+def compared(scores: pd.DataFrame, general: pd.DataFrame, settings: Evaluate) -> pd.DataFrame:
+    """Compare every pair under every scoring, and on the general tasks under their own metric; see `stats.compare`."""
+    import pandas as pd
+
+    options: dict[str, Any] = {"resamples": settings.resamples, "seed": settings.seed}
+    tables = []
+    for before, after in pairs(settings):
+        tables += [stats.compare(scores, before, after, how, **options) for how in scoring.SCORINGS]
+        for metric, part in general.groupby("metric") if len(general) else []:
+            found = stats.compare(part, before, after, "score", **options)
+            tables.append(found.assign(scoring=metric))
+    return pd.concat(tables, ignore_index=True)
+
+
+def pairs(settings: Evaluate) -> list[tuple[str, str]]:
+    """Return who is compared with whom, (before, after): the method's own pairs, and each ablated model with the whole method's."""
+    ablated = [(label, "student_tuned" if label.startswith("student") else "tuned") for label in settings.compare_runs]
+    return [*PAIRS, *ablated]
 
 
 def evaluate(
     generator: Generator, benchmark: benchmarks.Benchmark, settings: Evaluate, domain: prompts.Domain
 ) -> pd.DataFrame:
-    """Answer every item greedily and, if `eval_samples` is set, base and tuned so many times at `eval_temperature`; a row an answer."""
+    """Answer every item greedily and, if `eval_samples` is set, base and tuned so many times at `eval_temperature`; a row an answer.
+
+    Each number of `shots` is asked by itself; the worked examples are the first of the benchmark's training items, fixed.
+    """
     import pandas as pd
 
-    if settings.shots > len(benchmark.train):  # the harness would take them from the tested items
+    if max(settings.shots) > len(benchmark.train):  # the harness would take them from the tested items
         raise benchmarks.BenchmarkError(
-            f"shots: {settings.shots} is too many for {benchmark.name}, which has {len(benchmark.train)} worked examples"
+            f"shots: {max(settings.shots)} is too many for {benchmark.name}, which has {len(benchmark.train)} worked examples"
         )
+    domain = _worded(benchmark, domain)
     rows: list[dict[str, Any]] = []
-    for decoding, temperature, repeats in _decodings(settings, generator.model.label):
-        sampling = Sampling(temperature, 1.0, settings.eval_max_tokens)
-        rows += _run(generator, benchmark, settings, domain, sampling, decoding, repeats)
+    for shots in settings.shots:
+        for decoding, temperature, repeats in _decodings(settings, generator.model.label):
+            sampling = Sampling(temperature, 1.0, settings.eval_max_tokens)
+            rows += _run(generator, benchmark, settings, domain, shots, sampling, decoding, repeats)
     return pd.DataFrame(rows)
 
 
@@ -102,88 +149,44 @@ def _run(
     benchmark: benchmarks.Benchmark,
     settings: Evaluate,
     domain: prompts.Domain,
+    shots: int,
     sampling: Sampling,
     decoding: str,
     repeats: int,
 ) -> list[dict[str, Any]]:
-    import lm_eval
-    from lm_eval.tasks import TaskManager
-
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    harness = _harness_model(generator, sampling, repeats)
+    model = harness.store_model(generator, repeats)
     task = benchmarks.harness_task(
-        benchmark, lambda question: prompts.solve_messages(domain, question)[-1]["content"], score, repeats=repeats,
+        benchmark, lambda question: prompts.solve_messages(domain, question)[-1]["content"], scoring.score, repeats=repeats,
         generation={"until": [], "do_sample": sampling.temperature > 0, "temperature": sampling.temperature,
                     "max_gen_toks": sampling.max_tokens},
     )  # fmt: skip
-    result = lm_eval.simple_evaluate(
-        model=harness,
-        tasks=[task],
-        task_manager=TaskManager(include_defaults=False),  # the index of its own tasks takes 7 s to read
-        num_fewshot=settings.shots,
-        apply_chat_template=True,
-        fewshot_as_multiturn=settings.shots > 0,
-        system_instruction=settings.system_prompt or domain.solve_system or None,
-        bootstrap_iters=0,
-        log_samples=True,
-        verbosity="ERROR",
-    )
+    system = settings.system_prompt or domain.solve_system or None
+    result = harness.run(model, task, shots=shots, chat=True, system=system)
     rows = []
     for logged in result["samples"][benchmark.name]:
         context, doc = logged["arguments"][0][0], logged["doc"]
         for sample in range(repeats):
-            completion = harness.made[context, sample]
+            completion = model.made[context, sample]
             rows.append({
-                "benchmark": benchmark.name, "model": generator.model.label, "shots": settings.shots, "decoding": decoding,
-                "item": doc["item"], "sample": sample, "seed": settings.seed,
-                "question": doc["question"], "gold": doc["gold"], "completion": completion.text,
-                "answer": answers.extract_answer(completion.text), **score(completion.text, doc["gold"]),
-                "truncated": completion.truncated,
+                "benchmark": benchmark.name, "kind": doc["kind"], "model": generator.model.label, "shots": shots,
+                "decoding": decoding, "item": doc["item"], "sample": sample, "seed": settings.seed,
+                "question": doc["question"], "gold": doc["gold"], "form": doc["form"], "completion": completion.text,
+                "answer": scoring.reading(completion.text, doc["form"]),
+                **scoring.score(completion.text, doc["gold"], doc["form"]), "truncated": completion.truncated,
             })  # fmt: skip
     return sorted(rows, key=lambda row: (row["item"], row["sample"]))
 
 
-def _harness_model(generator: Generator, sampling: Sampling, repeats: int) -> Any:
-    """Return a model for the harness that answers through the generator: chats travel to it as JSON."""
-    from lm_eval.api.model import LM
+def asked(benchmark: benchmarks.Benchmark, settings: Evaluate, domain: prompts.Domain) -> list[dict[str, str]]:
+    """Return the chat in which the first item is asked, worked examples and all, for a notebook to show."""
+    domain = _worded(benchmark, domain)
+    chat = prompts.solve_messages(domain, "{question}", settings.system_prompt)[:-1]
+    for item in benchmark.train[: max(settings.shots)]:
+        chat.append(prompts.solve_messages(domain, item.question)[-1])
+        chat.append({"role": "assistant", "content": item.solution or item.gold})
+    return [*chat, prompts.solve_messages(domain, benchmark.items[0].question)[-1]]
 
-    class StoreModel(LM):  # type: ignore[misc, unused-ignore]
-        def __init__(self) -> None:
-            super().__init__()
-            self.made: dict[tuple[str, int], Completion] = {}
 
-        @property
-        def tokenizer_name(self) -> str:
-            return generator.model.fingerprint
-
-        def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-            return json.dumps(chat_history, ensure_ascii=False)
-
-        def chat_template(self, chat_template: bool | str = False) -> str:
-            return "the model's own"
-
-        def generate_until(self, requests: Sequence[Any]) -> list[str]:
-            asked: Counter[str] = Counter()
-            pairs, places = [], []
-            for instance in requests:
-                context = instance.args[0]
-                request = generator.request(json.loads(context), sampling)
-                sample = asked[context] % repeats  # an item that stands twice is one request: it gets the same samples
-                places.append((context, sample))
-                pairs.append((request, sample))
-                asked[context] += 1
-            completions = generator.complete(pairs)
-            self.made.update(zip(places, completions, strict=True))
-            return [completion.text for completion in completions]
-
-        def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-            raise benchmarks.BenchmarkError(
-                "log-likelihood tasks need a model in memory; this kit's benchmarks are generated answers"
-            )
-
-        def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-            raise benchmarks.BenchmarkError(
-                "log-likelihood tasks need a model in memory; this kit's benchmarks are generated answers"
-            )
-
-    return StoreModel()
+def _worded(benchmark: benchmarks.Benchmark, domain: prompts.Domain) -> prompts.Domain:
+    """The domain's wording, unless the benchmark has its own: "the final number" says nothing where letters are asked for."""
+    return replace(domain, solve=benchmark.solve, solve_system="") if benchmark.solve else domain

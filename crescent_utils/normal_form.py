@@ -43,6 +43,7 @@ NUMBER_WORDS = (
 _SHORT = r"(?:\d{1,3}(?:,\d{3}){1,12}(?!\d)(?:\.\d{1,60})?|\d{1,60}(?:\.\d{1,60})?|\.\d{1,60})"
 VALUE = rf"""(?:
   (?P<whole>\d{{1,40}})(?:[ ]{{1,2}}|[ ]and[ ])(?P<top>\d{{1,40}})[ ]?/[ ]?(?P<under>\d{{1,40}})(?![\d/])
+ |(?P<round>\d{{1,40}})[ ]and[ ](?:a|one)[ -](?P<part>half|third|quarter)\b
  |(?P<clock>\d{{1,12}}(?:(?::|[ ]:[ ])\d{{1,12}}){{1,3}})(?!\d|\.\d)
  |(?P<num>{_SHORT})[ ]?/[ ]?(?P<den>{_SHORT})(?!\d|,\d|/\d)
  |(?P<mantissa>{_SHORT})(?:[eE](?P<exp>[+-]?\d{{1,30}})(?![\w])
@@ -151,7 +152,10 @@ def _power(negative: bool, base: str, power: str, exponent: int) -> str:
 
 
 def _quotient(negative: bool, groups: dict[str, str], exponent: int) -> str:
-    if groups["whole"]:
+    if groups["round"]:
+        under = _PARTS[groups["part"].lower()]
+        value: Fraction | None = int(groups["round"]) + Fraction(1, under)
+    elif groups["whole"]:
         top, under = int(groups["whole"]) * int(groups["under"]) + int(groups["top"]), int(groups["under"])
         value = Fraction(top, under) if under else None
     else:

@@ -16,18 +16,16 @@ _DIGIT = re.compile(r"[0-9]")
 _RUN = re.compile(r"[\w.,]*")
 # A whole number that nothing continues (no fraction, ratio, power or "million"), by far the most frequent case.
 _WHOLE = re.compile(
-    r"[0-9]{1,15}(?![\d:/^×]|[*xeEhHtTmMbB]|[.,]\d|[ ](?:[\d/:^*x×]|and \d|[hH]undred|[tT]housand|[mbtMBT]r?illion))"
+    r"[0-9]{1,15}(?![\d:/^×]|[*xeEhHtTmMbB]|[.,]\d|[ ](?:[\d/:^*x×]|and (?:\d|an?[ ]|one[ -])|[hH]undred|[tT]housand|[mbtMBT]r?illion))"
 )
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.I)
 _LIST_LABEL = re.compile(r"[.)](?=\s+[A-Z*])")
-_SPACED_MINUS = re.compile(r"[=:] ?- $")
+_SPACED_MINUS = re.compile(r"(?:[=:]|\bis) ?- $")
 _CURRENCY = "$€£¥₹₽₱₩¢"
-_VERBS = frozenset(
-    "is are was were be equals get gets give gives make makes making leaves yields takes need needs spend spends "
-    "spent earn earns earned pay pays paid has have cost costs = ≈".split()
-)
-_PAIRS = frozenset(["equal to", "total of", "left with"])
-_HEDGES = frozenset("about approximately only still exactly now then us you".split())
+_NEGATIVE = ("negative ", "is minus ", "= minus ", ": minus ")
+_STEPS = ("step ", "Step ", "STEP ", "part ", "Part ", "equation ", "Equation ")
+_GOES_ON = " %$/=*+-"  # behind most numbers; no label ends so
+_CJK = "\u2e80", "\ud7ff"  # scripts without spaces: a number may follow a word there directly
 
 
 class Found(NamedTuple):
@@ -41,8 +39,12 @@ class Found(NamedTuple):
 def _is_negative(text: str, at: int) -> bool:
     """Whether a minus before the number at `at` is a sign and not an operation."""
     at -= 1
-    if at >= 0 and text[at] == " " and _SPACED_MINUS.search(text, max(0, at - 3), at + 1):
-        return True
+    if at > 0 and text[at] == " ":
+        before = text[at - 1]
+        if before == "-" and _SPACED_MINUS.search(text, max(0, at - 5), at + 1):
+            return True
+        if before.isalpha():
+            return before in "es" and text.endswith(_NEGATIVE, 0, at + 1)
     if at > 0 and text[at] == " " and text[at - 1] in _CURRENCY:
         at -= 1
     if at > 0 and text[at] in _CURRENCY:
@@ -60,7 +62,9 @@ def _start(text: str, digit: int) -> int:
     before = text[digit - 1]
     if before == "." and (digit < 2 or not (text[digit - 2].isalnum() or text[digit - 2] == ".")):
         return digit - 1
-    return -1 if before.isalnum() or before in "._" else digit
+    if before.isalnum() and not _CJK[0] <= before <= _CJK[1]:
+        return -1
+    return -1 if before in "._" else digit
 
 
 def numbers(text: str) -> list[Found]:
@@ -89,20 +93,13 @@ def numbers(text: str) -> list[Found]:
 
 
 def _is_label(text: str, start: int, end: int) -> bool:
-    if text[end : end + 1] in ".)":
+    after = text[end : end + 1]
+    if not after or after in _GOES_ON:
+        return False
+    if after in ":.,)" and text.endswith(_STEPS, 0, start):
+        return True
+    if after in ".)":
         return not text[:start].strip() and _LIST_LABEL.match(text, end) is not None
-    if _ORDINAL.match(text, end):
+    if after.isalpha() and _ORDINAL.match(text, end):
         return not text[max(0, start - 8) : start].rstrip().endswith("=")
     return False
-
-
-def is_stated(text: str, start: int) -> bool:
-    """Whether the words before a number state it as a result: "is about 5", "gives **5**", "= 5"."""
-    words = text[max(0, start - 40) : start].lower().replace("*", " ").replace("_", " ").replace("$", " ").split()
-    while words and words[-1] in _HEDGES:
-        words.pop()
-    if not words:
-        return False
-    if words[-1] == "take":  # "it would take 5 days", but not "now take 5 and add 3"
-        return words[-2:-1] in (["would"], ["will"])
-    return words[-1] in _VERBS or " ".join(words[-2:]) in _PAIRS

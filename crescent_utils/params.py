@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -20,6 +20,9 @@ STAGES = ("elicit", "dedup", "vote", "finetune", "distil", "evaluate")
 
 class ParameterError(ValueError):
     """A parameter or a profile that cannot be used; the message names it, what is allowed and the fix."""
+
+
+Temperature = Annotated[float, Field(ge=0)]
 
 
 class Common(BaseModel):
@@ -58,7 +61,8 @@ class Common(BaseModel):
     def _domain_is_known(cls, value: str) -> str:
         from . import prompts
 
-        prompts.get_domain(value)
+        if not prompts.is_file(value):  # a file is read when the domain is asked for: settings do no I/O
+            prompts.get_domain(value)
         return value
 
 
@@ -71,6 +75,10 @@ class Elicit(Common):
     elicit_temperature: float = Field(1.0, ge=0)  # Crescent, released scripts: 1
     elicit_top_p: float = Field(1.0, gt=0, le=1)  # Crescent, released scripts: 1
     elicit_max_tokens: int = Field(24, ge=1)  # ours for arithmetic; released scripts: 2048
+    elicit_temperatures: list[Temperature] = Field(default_factory=list)  # take turns; empty: elicit_temperature alone
+    elicit_until: int = Field(0, ge=0)  # ours: stop at so many different questions; 0: take all elicit_samples
+    elicit_min_yield: float = Field(0.0, ge=0, le=1)  # ours: stop when a chunk's share of new questions is below
+    elicit_chunk: int = Field(450, ge=1)  # ours: completions after which the two above are looked at
 
 
 class Dedup(Common):
@@ -79,11 +87,13 @@ class Dedup(Common):
     rewrite_prompt: str = ""  # empty: the domain's own
     bait_prefixes: list[str] = Field(default_factory=list)
     embedder: str = "bundled"
-    similarity_threshold: float = Field(0.0, ge=0, le=1)  # 0: the domain's own
+    similarity_threshold: float = Field(0.0, ge=0, le=2)  # 0: the domain's own; above 1: nothing is too similar
     max_rewrites: int = Field(2, ge=0)
     rewrite_temperature: float = Field(1.0, ge=0)
     rewrite_max_tokens: int = Field(24, ge=1)
     decontaminate: bool = True  # ours: reject a question that repeats an item of a benchmark
+    contamination_overlap: float = Field(0.7, gt=0, le=1)  # PaLM, section 8: 70 % of the 8-grams
+    contamination_similarity: float = Field(0.0, ge=0, le=1)  # ours; 0: the similarity threshold
     evaluate_on: list[str] = Field(default_factory=list)  # empty: the domain's own
     benchmark_dir: str = ""
     benchmark_items: int = Field(350, ge=1)
@@ -93,28 +103,49 @@ class Dedup(Common):
 class Vote(Common):
     """`03_vote`: consensus by majority vote (Crescent, section 2; LMSI, section 3)."""
 
+    question_source: str = "pool"  # "pool": 02's questions; LMSI: a benchmark's train split, a file, or a hub id
+    question_items: int = Field(0, ge=0)  # questions drawn from another source than the pool; 0: all
+    token_budget: int = Field(0, ge=0)  # ours: completion tokens after which no further question is asked; 0: no limit
+    decontaminate: bool = True  # as in 02, for questions that did not pass through it
+    evaluate_on: list[str] = Field(default_factory=list)
+    benchmark_dir: str = ""
+    benchmark_items: int = Field(350, ge=1)
+    benchmark_seed: int = Field(2025, ge=0)
     solve_prompt: str = ""  # empty: the domain's own
     votes: int = Field(8, ge=1)  # Crescent, released scripts: 3; LMSI: 32
     vote_temperature: float = Field(0.7, ge=0)  # LMSI, section 3: 0.7; Crescent, released scripts: 1
     vote_top_p: float = Field(1.0, gt=0, le=1)
     vote_max_tokens: int = Field(40, ge=1)
     min_agreement: float = Field(0.5, ge=0, le=1)
-    path_choice: Literal["shortest", "random", "first", "all"] = "shortest"
+    min_margin: float = Field(0.0, ge=0, le=1)  # ours
+    path_choice: Literal["shortest", "random", "first", "all", "most_likely"] = "shortest"
+    path_formats: list[Literal["few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct"]] = Field(
+        default_factory=list
+    )  # LMSI, section 3.2: all four; empty: the pair as it was asked
 
 
 class Training(Common):
     """What fine-tuning and distillation share."""
 
     solve_prompt: str = ""
+    train_min_agreement: float = Field(0.0, ge=0, le=1)  # ours: learn only from pairs with at least this agreement
+    max_pairs: int = Field(0, ge=0)  # 0: all; else so many, drawn by `seed`
+    label_source: Literal["vote", "random"] = "vote"  # "random": each question gets another's path, a negative control
     micro_batch_size: int = Field(16, ge=1)
     max_length: int = Field(256, ge=16)
+    packing: bool = False
+    gradient_checkpointing: bool = False
     held_out: float = Field(0.1, ge=0, lt=1)
+    checkpoint_steps: int = Field(0, ge=0)  # 0: at the end of each epoch
+    processes: int = Field(1, ge=1)
+    accelerate_args: list[str] = Field(default_factory=list)  # passed on to `accelerate launch`
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
 
 
 class Finetune(Training):
     """`04_finetune`: SFT of the same model on its own question-answer pairs."""
 
-    method: Literal["lora", "full"] = "lora"
+    method: Literal["lora", "qlora", "full"] = "lora"
     lora_rank: int = Field(8, ge=1)
     lora_alpha: int = Field(16, ge=1)
     lora_targets: list[str] = Field(default_factory=lambda: ["q_proj", "v_proj"])
@@ -133,23 +164,49 @@ class Distil(Training):
     student_learning_rate: float = Field(2.0e-4, gt=0)
     student_epochs: float = Field(2.0, gt=0)
     student_batch_size: int = Field(16, ge=1)
+    student_data: Literal["pairs", "on_policy", "self_samples", "seed_augmented"] = "pairs"
+    seed_set: str = ""  # benchmark whose training split is the labelled seed set; empty: the domain's first
+    seed_items: int = Field(50, ge=1)
+    rewrite_temperature: float = Field(1.0, ge=0)
+    rewrite_max_tokens: int = Field(24, ge=1)
+    benchmark_dir: str = ""
+    benchmark_items: int = Field(350, ge=1)
+    benchmark_seed: int = Field(2025, ge=0)
 
 
 class Evaluate(Common):
     """`06_evaluate`: what changed, paired, with intervals."""
 
     solve_prompt: str = ""
+    student: str = "half"  # as in 05: which student was trained
     evaluate_on: list[str] = Field(default_factory=list)  # empty: the domain's own
     benchmark_dir: str = ""
     benchmark_split: Literal["dev", "test"] = "test"
     benchmark_items: int = Field(350, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
-    shots: int = Field(0, ge=0)
+    shots: list[Annotated[int, Field(ge=0)]] = Field(
+        default_factory=lambda: [0], min_length=1
+    )  # Crescent, section 3: 0 and 5
     eval_samples: int = Field(1, ge=0)
     eval_temperature: float = Field(0.7, ge=0)
     eval_max_tokens: int = Field(40, ge=1)
+    general_tasks: list[str] = Field(default_factory=list)  # tasks of lm-evaluation-harness, for claim C3
+    general_shots: int = Field(0, ge=0)
+    general_items: int = Field(0, ge=0)  # of each task; 0: all
     other_runs: list[str] = Field(default_factory=lambda: ["reference/seed2", "reference/seed3"])
+    compare_runs: dict[str, list[str]] = Field(default_factory=dict)  # label of an ablated model -> runs, one a seed
+    claims_of: Literal["crescent", "lmsi"] = "crescent"  # whose method the tuned model was made by
     resamples: int = Field(10000, ge=100)
+
+    @field_validator("compare_runs")
+    @classmethod
+    def _labels_say_who_is_meant(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        for label in value:
+            if not re.fullmatch(r"(?:tuned|student)_(?!tuned$)\w+", label):
+                raise ValueError(
+                    f"{label!r} is no label of an ablated model: use tuned_no_dedup, tuned_no_vote, student_seed …"
+                )
+        return value
 
 
 MODELS: dict[str, type[Common]] = {
@@ -182,8 +239,12 @@ def build(stage: str, values: Mapping[str, Any]) -> Any:
     try:
         return MODELS[stage](**values)
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc']))}: {_complaint(item)}" for item in error.errors()]
-        raise ParameterError("; ".join(lines)) from None
+        raise ParameterError("; ".join(complaints(error))) from None
+
+
+def complaints(error: ValidationError) -> list[str]:
+    """Say what is wrong, a line a value: its name, the value, what is allowed."""
+    return [f"{'.'.join(map(str, item['loc']))}: {_complaint(item)}" for item in error.errors()]
 
 
 def _complaint(item: Any) -> str:
@@ -203,7 +264,7 @@ def load_profile(paths: list[Path], overrides: list[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for path in paths:
-        values.update(_read_yaml(path))
+        values.update(read_yaml(path))
     for text in overrides:
         name, separator, value = text.partition("=")
         if not separator or not name:
@@ -230,11 +291,12 @@ def check_names(values: Mapping[str, Any]) -> None:
             raise ParameterError(f"{name}: no notebook has a parameter of this name. {hint}")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path, what: str = "profile") -> dict[str, Any]:
+    """Read a file of `name: value` lines. Raises ParameterError naming the file and `what` it should be."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ParameterError(f"{path}: is not UTF-8 text, so it is no profile") from None
+        raise ParameterError(f"{path}: is not UTF-8 text, so it is no {what}") from None
     except OSError as error:
         here = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise ParameterError(
@@ -244,7 +306,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ParameterError(f"{path}: a profile is a list of `name: value` lines, this is a {type(values).__name__}")
+        raise ParameterError(f"{path}: a {what} is a list of `name: value` lines, this is a {type(values).__name__}")
     return values
 
 

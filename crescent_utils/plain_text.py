@@ -20,7 +20,7 @@ _PLAIN = _MINUS | _DROP | _OTHER | _DIGITS | _VULGAR
 _TEX_FRACTION = re.compile(r"\\[dtc]?frac\s*(?:\{\s*(-?[\d.,]{1,60})\s*\}|(\d))\s*(?:\{\s*(-?[\d.,]{1,60})\s*\}|(\d))")
 _TEX_TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|mathrm|mathbf|mathit|mbox|operatorname)\s*\{([^{}]{0,400})\}")
 _TEX_DROP = re.compile(
-    r"\\(?:left|right|displaystyle|[bB]igg?[lr]?|limits)(?![a-z])|\\[!,;: ]|\\q?quad\b|\\(?=[$%#&])"
+    r"\\(?:left|right|displaystyle|[bB]igg?[lr]?|limits)(?![a-z])|\\[!,;: ()\[\]]|\\q?quad\b|\\(?=[$%#&])"
     r"|\^\s?\{?\s?\\circ\s?\}?"
     r"|\\degree\b"
 )
@@ -31,12 +31,26 @@ _TEX_GROUP = re.compile(r"(?<=\d)(?:\{,\}|\\,|\\ |\{\\,\})(?=\d{3})")
 
 def plain(text: str) -> str:
     """Write Unicode digits, minus signs and vulgar fractions in ASCII; drop control and zero-width signs."""
-    if text.isascii() and text.isprintable():
-        return text
+    if text.isascii():  # by far the most texts
+        return text if text.replace("\n", "").isprintable() else text.translate(_DROP)
     return _WIDE_GROUP.sub(",", text).translate(_PLAIN)
 
 
-_WIDE_GROUP = re.compile("(?<=\\d)[\u00a0\u2009\u202f](?=\\d{3}(?!\\d))")
+_SPACED_GROUP = re.compile(r"([$€£]|(?:####|[=:]|\bis) ?[$*]{0,3}|)(?<![\d.,])(\d{1,3}(?: \d{3}){1,4})(?!\d|[,/:]\d)")
+
+
+def grouped(text: str) -> str:
+    """Write "$400 000", "17 000" and "= 3 400" with commas; elsewhere a space between digits says "two numbers"."""
+    return _SPACED_GROUP.sub(_with_commas, text) if _SPACED.search(text) else text
+
+
+def _with_commas(match: re.Match[str]) -> str:
+    stands_alone = match[1] or match[2].endswith(" 000")
+    return match[1] + match[2].replace(" ", ",") if stands_alone else match[0]
+
+
+_SPACED = re.compile(r" (?<=\d )\d{3}(?!\d)")
+_WIDE_GROUP = re.compile("(?<=\\d)[\u00a0\u2009\u202f’](?=\\d{3}(?!\\d))")
 
 
 def _tex_fraction(match: re.Match[str]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from . import benchmarks, evaluation, generate, models, params, prompts, questions, runs
+from . import benchmarks, elicit, evaluation, generate, models, params, prompts, questions, runs
 from .stats import wilson
 from .store import Completion, Request, Sampling
 
@@ -99,23 +99,19 @@ def _known_pairs(
     known: dict[tuple[str, str], Pairs] = {}
     folder = runs.run_folder(own["elicit"])
     if "elicit" in stages:
-        known["elicit", "base"] = _elicit_pairs(generator, own["elicit"])
+        known["elicit", "base"] = elicit.pairs(
+            generator, _domain(own["elicit"]), own["elicit"], 0, own["elicit"].elicit_samples
+        )
     if "vote" in stages and runs.is_current("dedup", own["dedup"]):
         texts = runs.read_table(folder, "dedup", "questions")["question"]
         known["vote", "base"] = _vote_pairs(generator, own["vote"], list(texts))
-    if "evaluate" in stages and own["evaluate"].shots == 0:
+    if "evaluate" in stages and 0 in own["evaluate"].shots:
         known["evaluate", "base"] = _evaluate_pairs(generator, own["evaluate"])
     return known
 
 
-def _elicit_pairs(generator: generate.Generator, settings: params.Elicit) -> Pairs:
-    domain = prompts.get_domain(settings.domain, bait=settings.bait, bait_prefixes=settings.bait_prefixes)
-    sampling = Sampling(
-        settings.elicit_temperature, settings.elicit_top_p, settings.elicit_max_tokens, domain.bait_stop
-    )
-    baits = [prompts.bait_messages(domain, i, settings.system_prompt) for i in range(prompts.bait_count(domain))]
-    requests = [generator.request(messages, sampling, prefix) for messages, prefix in baits]
-    return [(requests[i % len(requests)], i // len(requests)) for i in range(settings.elicit_samples)]
+def _domain(settings: params.Elicit) -> prompts.Domain:
+    return prompts.get_domain(settings.domain, bait=settings.bait, bait_prefixes=settings.bait_prefixes)
 
 
 def _vote_pairs(generator: generate.Generator, settings: params.Vote, texts: list[str]) -> Pairs:
@@ -175,7 +171,7 @@ def _yield(
     generator: generate.Generator, settings: params.Elicit, known: dict[tuple[str, str], Pairs]
 ) -> tuple[float, list[str]]:
     """Share of the baits' stored completions that are questions, with a note on its interval."""
-    domain = prompts.get_domain(settings.domain, bait=settings.bait, bait_prefixes=settings.bait_prefixes)
+    domain = _domain(settings)
     pairs = known.get(("elicit", "base"), [])[: max(sum(PROBE), 1000)]
     seen = [(r, c) for r, i in pairs if (c := generator.store.get(r, i + 1)[i]) is not None]
     good = sum(
@@ -200,8 +196,9 @@ def _guessed(
     evaluate = own["evaluate"]
     items = sum(len(_load(name, evaluate).items) for name in evaluate.evaluate_on or domain.benchmarks)
     more = [("dedup", "base", asked * own["dedup"].max_rewrites), ("vote", "base", asked * own["vote"].votes)]
-    if own["evaluate"].shots:
-        more.append(("evaluate", "base", items * (1 + own["evaluate"].eval_samples)))
+    with_shots = sum(count > 0 for count in own["evaluate"].shots)
+    if with_shots:
+        more.append(("evaluate", "base, shots", items * with_shots * (1 + own["evaluate"].eval_samples)))
     rows = [(stage, label, count) for stage, label, count in more if stage in stages and stage not in known]
     if "evaluate" in stages:
         labels = [label for pair in evaluation.PAIRS for label in pair if label != "base"]

@@ -39,7 +39,7 @@ def funnel(counts: Mapping[str, int]) -> tuple[Figure, str]:
     values = list(counts.values())
     pairs = zip([0, *values], values, strict=False)
     notes = [f"{value:,}" + (f" ({value / before:.1%})" if before else "") for before, value in pairs]
-    figure = _bars("From sampled to trained", counts, notes, BLUE, "items (share of the step before)")
+    figure = bars("From sampled to trained", counts, notes, BLUE, "items (share of the step before)")
     return figure, " -> ".join(map(" ".join, zip(counts, notes, strict=True))) or "funnel: no data"
 
 
@@ -52,13 +52,13 @@ def reasons(rejected: pd.DataFrame) -> tuple[Figure, str]:
         counts[f"{len(ranked) - MOST_BARS} other reasons"] = sum(n for _, n in ranked[MOST_BARS:])
     notes = [f"{n:,}" for n in counts.values()]
     listed = ", ".join(map(" ".join, zip(counts, notes, strict=True))) or "none"
-    figure = _bars("Rejected, by reason", counts, notes, ORANGE, "items")
+    figure = bars("Rejected, by reason", counts, notes, ORANGE, "items")
     return figure, f"rejected {len(rejected):,}: {listed}"
 
 
 def nearest_similarity(before: ArrayLike, after: ArrayLike, threshold: float) -> tuple[Figure, str]:
     """Cosine of each question to its nearest neighbour, before and after deduplication."""
-    figure, axes = _canvas("Similarity to the nearest neighbour", 3.4)
+    figure, axes = canvas("Similarity to the nearest neighbour", 3.4)
     shares: list[str] = []
     for values, name, colour in ((before, "before", ORANGE), (after, "after", BLUE)):
         found = np.clip(pd.Series(values, dtype=float).dropna().to_numpy(), 0, 1)
@@ -70,7 +70,7 @@ def nearest_similarity(before: ArrayLike, after: ArrayLike, threshold: float) ->
         above = f"at or above {threshold:.2f}: {(found >= threshold).mean():.1%}"
         shares.append(f"{name}: n {found.size:,}, median {np.median(found):.2f}, {above}")
     if not shares:
-        return _nothing("similarity")
+        return nothing("similarity")
     axes.axvline(threshold, color=RED, ls="--", lw=1.4, label=f"threshold {threshold:.2f}")
     axes.set(xlabel="cosine to the nearest other question", ylabel="share of questions")
     axes.yaxis.set_major_formatter(PER_CENT)
@@ -80,9 +80,9 @@ def nearest_similarity(before: ArrayLike, after: ArrayLike, threshold: float) ->
 
 def acceptance_by_round(attempts: pd.DataFrame) -> tuple[Figure, str]:
     """Rewrites accepted and refused in each round (columns `round`, `accepted`)."""
-    figure, axes = _canvas("Rewrites by round", 3.2)
+    figure, axes = canvas("Rewrites by round", 3.2)
     if attempts.empty:
-        return _nothing("rewrites")
+        return nothing("rewrites")
     rounds = attempts.groupby("round")["accepted"].agg(["sum", "size"]).astype(int).sort_index()
     places = rounds.index.astype(str)
     axes.bar(places, rounds["sum"], 0.65, color=GREEN, label="accepted")
@@ -100,11 +100,11 @@ def acceptance_by_round(attempts: pd.DataFrame) -> tuple[Figure, str]:
 
 def pool_growth(accepted: Sequence[bool] | ArrayLike) -> tuple[Figure, str]:
     """How the pool grows as candidates come by, in their order: flat where nothing new comes any more."""
-    figure, axes = _canvas("Growth of the pool", 3.2)
+    figure, axes = canvas("Growth of the pool", 3.2)
     new = np.asarray(accepted, dtype=bool)
     n, kept = new.size, np.cumsum(new)
     if n == 0:
-        return _nothing("pool")
+        return nothing("pool")
     axes.plot([0, n], [0, n], color=GREY, ls=":", lw=1.2, label="if all were new")
     axes.plot(np.arange(n + 1), [0, *kept], color=BLUE, lw=2, label="kept")
     axes.set(xlabel="candidates seen", ylabel="questions in the pool", xlim=(0, n), ylim=(0, None))
@@ -115,9 +115,9 @@ def pool_growth(accepted: Sequence[bool] | ArrayLike) -> tuple[Figure, str]:
 
 def agreement_histogram(qa: pd.DataFrame) -> tuple[Figure, str]:
     """How many of the votes the winning answer has (column `agreement`); ties apart where `tied` is known."""
-    figure, axes = _canvas("Agreement of the votes", 3.2)
+    figure, axes = canvas("Agreement of the votes", 3.2)
     if qa.empty:
-        return _nothing("agreement")
+        return nothing("agreement")
     tied = qa["tied"].astype(bool) if "tied" in qa else pd.Series(False, index=qa.index)
     levels = sorted(qa["agreement"].round(3).unique())
     style = {"stacked": True, "color": [BLUE, ORANGE], "label": ["one winner", "tied"], "ec": "white"}
@@ -134,10 +134,10 @@ def agreement_histogram(qa: pd.DataFrame) -> tuple[Figure, str]:
 
 def reliability(qa: pd.DataFrame) -> tuple[Figure, str]:
     """How often the voted label is right at each agreement (columns `agreement`, `correct`), 95 % Wilson."""
-    figure, axes = _canvas("Is an agreed answer a right one?", 3.6)
+    figure, axes = canvas("Is an agreed answer a right one?", 3.6)
     known = qa[qa["correct"].notna()] if "correct" in qa else qa.iloc[:0]
     if known.empty:
-        return _nothing("no gold answers")
+        return nothing("no gold answers")
     exact = known["agreement"].nunique() <= 12
     level = known["agreement"].round(3) if exact else np.ceil(known["agreement"].round(6) * 10) / 10
     table = known["correct"].astype(bool).groupby(level).agg(["sum", "size"]).sort_index()
@@ -162,7 +162,7 @@ def reliability(qa: pd.DataFrame) -> tuple[Figure, str]:
 
 def loss_curve(log: pd.DataFrame) -> tuple[Figure, str]:
     """Training loss, and held-out loss where it was measured (columns `step`, `loss`, `eval_loss`)."""
-    figure, axes = _canvas("Loss", 3.2)
+    figure, axes = canvas("Loss", 3.2)
     words = []
     for column, name, colour, style in (("loss", "training", BLUE, ""), ("eval_loss", "held out", RED, "o")):
         rows = log[log[column].notna()].sort_values("step") if column in log else log.iloc[:0]
@@ -172,7 +172,7 @@ def loss_curve(log: pd.DataFrame) -> tuple[Figure, str]:
         values = rows[column]
         words.append(f"{name} {values.iloc[0]:.3f} -> {values.iloc[-1]:.3f} (lowest {values.min():.3f})")
     if not words:
-        return _nothing("loss")
+        return nothing("loss")
     axes.set(xlabel="optimiser step", ylabel="cross-entropy (nats per token)", ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
@@ -183,10 +183,10 @@ def accuracy_bars(comparisons: pd.DataFrame) -> tuple[Figure, str]:
     """Accuracy before and after, with intervals, a pair of bars for each row of a comparisons table."""
     rows = comparisons.to_dict("records")
     if not rows:
-        return _nothing("accuracy")
-    figure, axes = _canvas("Accuracy", 1.2 + 0.62 * len(rows))
+        return nothing("accuracy")
+    figure, axes = canvas("Accuracy", 1.2 + 0.62 * len(rows))
     for side, colour, shift in (("before", GREY, -0.2), ("after", BLUE, 0.2)):
-        names = {_name(row[side]) for row in rows}
+        names = {name_of(row[side]) for row in rows}
         places = np.arange(len(rows)) + shift
         value, low, high = (comparisons[f"{side}_{end}"].to_numpy() for end in ("accuracy", "low", "high"))
         axes.barh(places, value, 0.38, color=colour, label=names.pop() if len(names) == 1 else side)
@@ -194,8 +194,8 @@ def accuracy_bars(comparisons: pd.DataFrame) -> tuple[Figure, str]:
         axes.errorbar(value, places, xerr=error, fmt="none", ecolor="black", capsize=3, lw=1.1)
         for place, share, end in zip(places, value, high, strict=True):
             axes.annotate(f"  {share:.1%}", (end, place), va="center", fontsize=8)
-    titles = [_what(row, models=True) for row in rows]
-    _name_rows(axes, titles)
+    titles = [what(row, models=True) for row in rows]
+    name_rows(axes, titles)
     axes.set_xlabel("accuracy (95 % interval)")
     axes.set_xlim(0, 1.15 * comparisons[["before_high", "after_high"]].to_numpy().max())
     axes.xaxis.set_major_formatter(PER_CENT)
@@ -209,16 +209,16 @@ def paired_effects(comparisons: pd.DataFrame) -> tuple[Figure, str]:
     """Differences in points with their intervals, one under the other; left of the line is worse."""
     rows = comparisons.to_dict("records")
     if not rows:
-        return _nothing("differences")
-    figure, axes = _canvas("Paired difference", 1.1 + 0.42 * len(rows))
+        return nothing("differences")
+    figure, axes = canvas("Paired difference", 1.1 + 0.42 * len(rows))
     words = []
     for place, row in enumerate(rows):
         value, low, high = (100 * float(row[name]) for name in ("difference", "low", "high"))
         colour = GREEN if low > 0 else RED if high < 0 else GREY
         axes.errorbar(value, place, None, [[value - low], [high - value]], "o", color=colour, capsize=3)
         words.append(f"{value:+.1f} points [{low:+.1f}, {high:+.1f}], n {row['n']:,}")
-    titles = [_what(row, models=True) for row in rows]
-    _name_rows(axes, titles)
+    titles = [what(row, models=True) for row in rows]
+    name_rows(axes, titles)
     axes.set_xlabel("after minus before, percentage points (95 % interval)")
     axes.axvline(0, color="black", lw=1)
     return figure, "; ".join(map(": ".join, zip(titles, words, strict=True)))
@@ -230,22 +230,23 @@ def seeds(scores: pd.DataFrame, scoring: str = "symbolic") -> tuple[Figure, str]
     table = scores.assign(score=scores[scoring].astype(float)).groupby([*keys, "seed"])["score"].mean()
     rows = [(dict(zip(keys, key, strict=True)), values) for key, values in table.groupby(level=keys)]
     if not rows:
-        return _nothing("seeds")
-    figure, axes = _canvas("Accuracy by seed", 1.1 + 0.4 * len(rows))
+        return nothing("seeds")
+    figure, axes = canvas("Accuracy by seed", 1.1 + 0.4 * len(rows))
     words = []
     for place, (row, values) in enumerate(rows):
         colour = {"base": GREY, "tuned": BLUE}.get(row["model"], ORANGE)
         axes.plot(values, np.full(len(values), place), "o", color=colour, alpha=0.75, ms=7)
         axes.plot([values.mean()] * 2, [place - 0.28, place + 0.28], color=colour, lw=2.2)
         words.append(", ".join(f"{value:.1%}" for value in values))
-    titles = [f"{_what(row)}, {_name(row['model'])}" for row, _ in rows]
-    _name_rows(axes, titles)
+    titles = [f"{what(row)}, {name_of(row['model'])}" for row, _ in rows]
+    name_rows(axes, titles)
     axes.set(xlabel="accuracy (dot: one seed; line: mean)", xlim=(0, 1.15 * float(table.max()) + 0.01))
     axes.xaxis.set_major_formatter(PER_CENT)
     return figure, "; ".join(map(": ".join, zip(titles, words, strict=True)))
 
 
-def _canvas(title: str, height: float) -> tuple[Figure, Any]:
+def canvas(title: str, height: float) -> tuple[Figure, Any]:
+    """Return an empty figure of the house's width and look, and its axes."""
     figure = Picture(figsize=(WIDTH, height), layout="constrained", facecolor="white")
     axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
@@ -255,12 +256,13 @@ def _canvas(title: str, height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def _bars(title: str, counts: Mapping[str, int], notes: Sequence[str], colour: str, unit: str) -> Figure:
+def bars(title: str, counts: Mapping[str, float], notes: Sequence[str], colour: str, unit: str) -> Figure:
+    """Return horizontal bars, one a count, with its note behind it."""
     if not counts:
-        return _nothing(title)[0]
-    figure, axes = _canvas(title, 0.9 + 0.4 * len(counts))
+        return nothing(title)[0]
+    figure, axes = canvas(title, 0.9 + 0.4 * len(counts))
     axes.barh(range(len(counts)), list(counts.values()), color=colour, height=0.7)
-    _name_rows(axes, list(counts))
+    name_rows(axes, list(counts))
     for place, (value, note) in enumerate(zip(counts.values(), notes, strict=True)):
         axes.annotate(f" {note}", (value, place), va="center", fontsize=9)
     axes.set(xlabel=unit, xlim=(0, max(1, *counts.values()) * 1.22))
@@ -269,28 +271,32 @@ def _bars(title: str, counts: Mapping[str, int], notes: Sequence[str], colour: s
     return figure
 
 
-def _nothing(what: str) -> tuple[Figure, str]:
-    figure, axes = _canvas(what.capitalize(), 1.2)
+def nothing(what: str) -> tuple[Figure, str]:
+    """Return a figure that says that there is nothing to draw."""
+    figure, axes = canvas(what.capitalize(), 1.2)
     axes.set_axis_off()
     axes.text(0.5, 0.5, "no data", ha="center", va="center", color=GREY, transform=axes.transAxes)
     return figure, f"{what}: no data"
 
 
-def _name_rows(axes: Any, names: Sequence[str]) -> None:
+def name_rows(axes: Any, names: Sequence[str]) -> None:
+    """Write names beside horizontal bars, the first on top."""
     axes.set_yticks(range(len(names)), [textwrap.fill(name, 38) for name in names], fontsize=8.5)
     axes.set_ylim(len(names) - 0.4, -0.6)
 
 
-def _name(model: object) -> str:
+def name_of(model: object) -> str:
+    """A model's label in plain words."""
     return NAMES.get(str(model), str(model).replace("_", " "))
 
 
-def _what(row: Mapping[Any, Any], models: bool = False) -> str:
+def what(row: Mapping[Any, Any], models: bool = False) -> str:
+    """Which benchmark, shots, decoding and scoring a row is about, and which models if these are not base and tuned."""
     parts = [f"{row['benchmark']}, {int(row['shots'])}-shot, {row['decoding']}"]
     if row.get("scoring", "symbolic") != "symbolic":
         parts.append(str(row["scoring"]))
     if models and (row["before"], row["after"]) != ("base", "tuned"):
-        parts.append(f"{_name(row['after'])} against {_name(row['before'])}")
+        parts.append(f"{name_of(row['after'])} against {name_of(row['before'])}")
     return ", ".join(parts)
 
 

@@ -93,12 +93,18 @@ MATH_WORD_PROBLEMS = Domain(
     benchmarks=("gsm8k", "asdiv", "gsm_plus_mini"),
 )
 
+PLACEHOLDERS = {"rewrite_prompt": ("{question}", "{neighbour}"), "solve_prompt": ("{question}",)}
 _DOMAINS = {domain.name: domain for domain in (ARITHMETIC, MATH_WORD_PROBLEMS)}
 
 
 def domain_names() -> list[str]:
     """Names that the parameter `domain` may take."""
     return sorted(_DOMAINS)
+
+
+def is_file(name: str) -> bool:
+    """Say whether `name` means a domain of the user's own, in a YAML file, rather than one of the kit's."""
+    return name.endswith((".yaml", ".yml"))
 
 
 def get_domain(
@@ -109,29 +115,36 @@ def get_domain(
     rewrite: str = "",
     solve: str = "",
 ) -> Domain:
-    """Return the domain `name`, with any prompt that is given put in the place of its own.
+    """Return the domain `name` (one of `domain_names`, or a YAML file), with any prompt that is given in the place of its own.
 
-    Raises ValueError naming the nearest known domain.
+    Raises ValueError naming the nearest known domain, or what is wrong in the file.
     """
-    if name not in _DOMAINS:
+    if is_file(name):
+        from . import domains
+
+        domain = domains.load(name)
+    elif name in _DOMAINS:
+        domain = _DOMAINS[name]
+    else:
         near = difflib.get_close_matches(name, _DOMAINS, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"domain: {name!r} is unknown; allowed: {', '.join(domain_names())}.{hint}")
-    domain = _DOMAINS[name]
+        raise ValueError(f"domain: {name!r} is unknown; allowed: {', '.join(domain_names())}, or a .yaml file.{hint}")
     if bait:
         domain = replace(domain, baits=tuple(bait))
     if bait_prefixes:
         domain = replace(domain, bait_prefixes=tuple(bait_prefixes))
-    for field, text, needs in (("rewrite", rewrite, ("{question}", "{neighbour}")), ("solve", solve, ("{question}",))):
-        if not text:
-            continue
-        missing = [part for part in needs if part not in text]
-        if missing:
-            raise ValueError(
-                f"{field}_prompt: {text!r} lacks {', '.join(missing)}; put the placeholder where the text belongs"
-            )
-        domain = replace(domain, rewrite=text) if field == "rewrite" else replace(domain, solve=text)
+    for field, text in (("rewrite", rewrite), ("solve", solve)):
+        if text:
+            check_placeholders(f"{field}_prompt", text)
+            domain = replace(domain, rewrite=text) if field == "rewrite" else replace(domain, solve=text)
     return domain
+
+
+def check_placeholders(name: str, text: str) -> None:
+    """Raise ValueError where the prompt of parameter `name` lacks a placeholder that it needs."""
+    missing = [part for part in PLACEHOLDERS[name] if part not in text]
+    if missing:
+        raise ValueError(f"{name}: {text!r} lacks {', '.join(missing)}; put the placeholder where the text belongs")
 
 
 def gates(domain: Domain) -> dict[str, Any]:

@@ -18,12 +18,14 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from . import breakdown, plots, plots_scores
 from . import claims as ledger
-from . import plots
+from .scoring import SCORINGS
 
 STAGES = ("elicit", "dedup", "vote", "finetune", "distil", "evaluate")
 REJECTED = ("elicit/rejected", "dedup/rejected", "vote/rejected")
-TABLES = (*REJECTED, "dedup/attempts", "vote/qa", "finetune/log", "evaluate/scores", "evaluate/comparisons")
+TABLES = (*REJECTED, "dedup/attempts", "vote/qa", "finetune/log", "evaluate/scores", "evaluate/comparisons",
+          "evaluate/parts")  # fmt: skip
 # Which counts of which manifests lie on the way from sampled to trained.
 FUNNEL = (
     ("elicit", "sampled", "completions sampled"),
@@ -34,7 +36,7 @@ FUNNEL = (
     ("finetune", "trained", "pairs trained"),
 )
 FIGURE_BYTES = 2_000_000  # of the 3 MB the file may have; past that the figures' texts stand alone
-FLIPS = 4  # items shown each way
+FLIPS = 200  # items shown each way, over all runs: some 300 kB
 
 
 @dataclass
@@ -46,6 +48,7 @@ class Run:
     tables: dict[str, pd.DataFrame]
     claims: list[ledger.Claim]
     problems: list[str]
+    folder: str = ""  # as one would name it to `crescent`, without what is above outputs/
 
     @property
     def missing(self) -> list[str]:
@@ -55,7 +58,7 @@ class Run:
     @property
     def replay(self) -> str:
         """The command that recomputes the tables out of the store, sampling nothing."""
-        return f"crescent run PARAMS.yaml -p engine=replay -p replay_from={self.name} -p run={self.name}_check"
+        return f"crescent verify outputs/{self.folder or self.name}"
 
 
 def load_run(folder: Path) -> Run:
@@ -71,16 +74,18 @@ def load_run(folder: Path) -> Run:
             problems.append(f"{name} cannot be read ({type(error).__name__}); run its stage again")
             return None
 
-    found = {stage: read(f"{stage}/manifest.json", _read_json) for stage in STAGES}
-    manifests: dict[str, dict[str, Any]] = {stage: value for stage, value in found.items() if value}
+    manifests = {stage: value for stage in STAGES if (value := read(f"{stage}/manifest.json", _read_json))}
     # Tables without a manifest are of a stage that was cut short or is being made again.
     complete = [name for name in TABLES if name.split("/")[0] in manifests]
     tables = {name: v for name in complete if (v := read(f"{name}.parquet", pd.read_parquet)) is not None}
+    if "evaluate/scores" in tables and "kind" not in tables["evaluate/scores"]:  # of a run from before this column
+        tables["evaluate/scores"] = tables["evaluate/scores"].assign(kind="")
     judged = read("evaluate/claims.json", lambda path: ledger.from_json(path.read_text(encoding="utf-8")))
     if not judged or "evaluate" not in manifests:
         judged = ledger.ledger(tables.get("evaluate/comparisons", pd.DataFrame()))
-    name = next(iter(manifests.values()), {}).get("run") or folder.name
-    return Run(str(name), manifests, tables, judged, problems)
+    name = next((str(m["run"]) for m in manifests.values() if m.get("run")), folder.name)
+    inside = str(folder.resolve()).rpartition("/outputs/")[2] if "outputs" in folder.resolve().parts else folder.name
+    return Run(name, manifests, tables, judged, problems, inside)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -99,13 +104,16 @@ def write_report(runs: Sequence[Path | str], target: Path | str, *, defaults: Ma
         runs=loaded,
         verdicts=[(run, ledger.verdict_line(run.claims)) for run in loaded],
         claims=_claims(loaded),
-        scores=_scores(loaded),
+        scores=_named(loaded, "evaluate/comparisons"),
         funnels=_table([funnel_counts(run) for run in loaded]),
         costs=_costs(loaded),
         parameters=_parameters(loaded, defaults),
         environments=_table([_environment(run) for run in loaded]),
         figures=_encoded(loaded),
-        flips=[(run.name, flips(run.tables.get("evaluate/scores"))) for run in loaded],
+        flips=[(run.name, flips(run.tables.get("evaluate/scores"), FLIPS // len(loaded))) for run in loaded],
+        parts=_named(loaded, "evaluate/parts"),
+        failures=[{**row, "run": run.name} for run in loaded for row in _failures(run)],
+        classes=("right", *breakdown.FAILURES),
         has_defaults=defaults is not None,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
@@ -152,17 +160,28 @@ def funnel_counts(run: Run) -> dict[str, int]:
     return {label: int(counts[stage][key]) for stage, key, label in FUNNEL if key in counts.get(stage, {})}
 
 
-def flips(scores: pd.DataFrame | None, each: int = FLIPS) -> dict[str, list[dict[str, Any]]]:
-    """Pick items that flipped between base and tuned, either way: greedy if there is any, first seeds."""
+def flips(scores: pd.DataFrame | None, each: int) -> dict[str, Any]:
+    """Items that flipped between base and tuned under any scoring, at most `each` either way, and what they can be filtered by.
+
+    `rows` are mappings with `way`, `scorings` (those under which the item flipped that way) and the columns of
+    `breakdown.flips`; `facets` maps a filter to its values; `left_out` counts the rows that are not shown.
+    """
+    empty: dict[str, Any] = {"rows": [], "facets": {}, "left_out": 0}
     if scores is None or not {"base", "tuned"} <= set(scores["model"]):
-        return {}
-    chosen = scores[scores["decoding"] == "greedy"] if (scores["decoding"] == "greedy").any() else scores
-    keys = ["benchmark", "shots", "item"]
-    first = chosen.sort_values("seed").drop_duplicates(["model", *keys])
-    base, tuned = (first[first["model"] == model] for model in ("base", "tuned"))
-    both = base.merge(tuned, on=keys, suffixes=("_base", "_tuned")).sort_values(keys)
-    change = both["symbolic_tuned"].astype(int) - both["symbolic_base"].astype(int)
-    return {way: both[change == by].head(each).to_dict("records") for way, by in (("gained", 1), ("lost", -1))}
+        return empty
+    found = [breakdown.flips(scores, scoring=name).assign(scoring=name) for name in SCORINGS]
+    keys = ["benchmark", "shots", "item", "way"]
+    merged = pd.concat(found).groupby(keys, sort=False)
+    table = merged.first().assign(scorings=merged["scoring"].agg(list)).reset_index()
+    if table.empty:
+        return empty
+    shown = table.groupby("way").head(each)
+    facets = {name: sorted(map(str, shown[name].unique())) for name in ("way", "benchmark", "kind", "failure")}
+    facets["scoring"] = [
+        name for name in SCORINGS if shown["scorings"].map(lambda names, name=name: name in names).any()
+    ]
+    facets = {name: values for name, values in facets.items() if len(values) > 1}
+    return {"rows": shown.to_dict("records"), "facets": facets, "left_out": len(table) - len(shown)}
 
 
 def _claims(runs: Sequence[Run]) -> list[tuple[str, ledger.Claim]]:
@@ -174,9 +193,15 @@ def _claims(runs: Sequence[Run]) -> list[tuple[str, ledger.Claim]]:
     return sorted([*found, *blanks.values()], key=lambda pair: pair[1].id)
 
 
-def _scores(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    tables = [(run.name, run.tables.get("evaluate/comparisons", pd.DataFrame())) for run in runs]
-    return [{"how": "", **row, "run": name} for name, table in tables for row in table.to_dict("records")]
+def _named(runs: Sequence[Run], table: str) -> list[dict[str, Any]]:
+    """The rows of a table of every run, each with the run's name."""
+    tables = [(run.name, run.tables.get(table, pd.DataFrame())) for run in runs]
+    return [{"how": "", **row, "run": name} for name, rows in tables for row in rows.to_dict("records")]
+
+
+def _failures(run: Run) -> list[dict[str, Any]]:
+    scores = run.tables.get("evaluate/scores", pd.DataFrame())
+    return breakdown.failure_counts(scores).to_dict("records") if len(scores) else []
 
 
 def _table(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
@@ -195,9 +220,12 @@ def _costs(runs: Sequence[Run]) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def _cost(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    memory, tokens = manifest.get("peak_memory_bytes"), manifest.get("tokens")
-    tokens = sum(tokens.values()) if tokens else None
-    return {"seconds": manifest.get("seconds"), "tokens": tokens, "memory": memory and memory / 2**30}
+    own = manifest.get("cost")
+    values = {**manifest, **own} if isinstance(own, Mapping) else manifest
+    tokens, memory = values.get("tokens"), values.get("peak_memory_bytes")
+    if isinstance(tokens, Mapping):
+        tokens = sum(count for count in tokens.values() if isinstance(count, int | float))
+    return {"seconds": values.get("seconds"), "tokens": tokens or None, "memory": memory and memory / 2**30}
 
 
 def _parameters(runs: Sequence[Run], defaults: Mapping[str, Any] | None) -> list[tuple[str, str, list[str]]]:
@@ -255,6 +283,8 @@ def figures(run: Run) -> list[tuple[Any, str]]:
         ("evaluate/comparisons", plots.accuracy_bars),
         ("evaluate/comparisons", plots.paired_effects),
         ("evaluate/scores", plots.seeds),
+        ("evaluate/parts", plots_scores.gain_parts),
+        ("evaluate/scores", lambda table: plots_scores.failures(breakdown.failure_counts(table))),
     ]
     made += [draw(run.tables[name]) for name, draw in drawn if len(run.tables.get(name, ()))]
     return [(figure, text) for figure, text in made if not text.endswith("no data")]

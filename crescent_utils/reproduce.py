@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import benchmarks, params, progress, runs
+from . import benchmarks, chains, models, params, progress, runs, storekeeping
 from .sqlite_file import StoreError
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         return int(parsed.do(parsed))
-    except (params.ParameterError, runs.RunError, benchmarks.BenchmarkError, StoreError) as error:
+    except (params.ParameterError, runs.RunError, benchmarks.BenchmarkError, models.ModelError, StoreError) as error:
         print(f"crescent: {error}", file=sys.stderr)
         return BAD_INPUT
 
@@ -57,67 +57,16 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", metavar="RUN", help="name of a run under outputs/, or its folder")
     report.add_argument("-o", "--output", type=Path, help="where to (default: report.html in the first run's folder)")
     report.set_defaults(do=_report)
-    _store_parser(commands)
+    storekeeping.add_commands(commands)
+    verify = commands.add_parser(
+        "verify", help="compute a run's tables again out of its store, and say where a number differs"
+    )
+    verify.add_argument("run", metavar="RUN", help="name of a run under outputs/, or its folder")
+    verify.add_argument("--benchmark-dir", default="", metavar="FOLDER", help="benchmark files, where the run used any")
+    verify.set_defaults(do=_verify)
+    chains.add_commands(commands, _run_profile, _find_run)
     commands.add_parser("doctor", help="say what this machine can run, and what is left over from a killed run")
     return parser
-
-
-def _store_parser(commands: Any) -> None:
-    keep = commands.add_parser("store", help="look after the generation store of a run")
-    verbs = keep.add_subparsers(required=True, metavar="VERB")
-    helps = {
-        "check": "read it all and say whether every completion is whole",
-        "export": "write it as one Parquet file",
-        "recover": "save what can be read of a damaged one; the damaged file is kept",
-        "merge": "add to the first run's store all that the others' hold",
-    }
-    for verb, text in helps.items():
-        parser = verbs.add_parser(verb, help=text)
-        parser.add_argument("run", metavar="RUN", help="name of a run under outputs/, or its folder")
-        if verb == "merge":
-            parser.add_argument("others", nargs="+", metavar="OTHER", help="runs whose stores are read")
-        if verb == "export":
-            parser.add_argument(
-                "-o", "--output", type=Path, help="where to (default: store.parquet in the run's folder)"
-            )
-        parser.set_defaults(do=_store, verb=verb)
-
-
-def _store(arguments: argparse.Namespace) -> int:
-    from . import storekeeping
-
-    path = _find_store(arguments.run, missing_is_fine=arguments.verb == "merge")
-    if arguments.verb == "check":
-        trouble = storekeeping.check(path)
-        print("\n".join(trouble) or f"{_short(path)}: every completion is whole")
-        return FAILED if trouble else DONE
-    if arguments.verb == "export":
-        target = arguments.output or path.with_suffix(".parquet")
-        print(f"{_short(target)}: {storekeeping.export(path, target):,} completions")
-    elif arguments.verb == "recover":
-        done = storekeeping.recover(path)
-        print(f"{_short(path)}: {done.saved:,} completions of {done.requests:,} requests saved, {done.lost:,} lost and sampled again by "
-              f"the next run; the damaged file is kept as {_short(done.kept_as)}")  # fmt: skip
-    else:
-        merged = storekeeping.merge(path, [_find_store(name) for name in arguments.others])
-        print(f"{_short(path)}: {merged.added:,} completions added, {merged.same:,} were there already"
-              + (f", {merged.different:,} were there with another text, which stays" if merged.different else ""))  # fmt: skip
-    return DONE
-
-
-def _find_store(name: str, *, missing_is_fine: bool = False) -> Path:
-    from .generate import STORE_NAME
-
-    places = [Path(name), runs.ROOT / "outputs" / name]
-    for place in places:
-        path = place if place.suffix == ".sqlite" else place / STORE_NAME
-        if path.is_file():
-            return path
-    if missing_is_fine and len(Path(name).parts) == 1:
-        return places[1] / STORE_NAME
-    outputs = runs.ROOT / "outputs"
-    known = sorted(p.parent.relative_to(outputs).as_posix() for p in outputs.rglob(STORE_NAME))
-    raise StoreError(f"{name}: no run of this name has a store; there: {', '.join(known) or 'none'}")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -125,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
     stages = params.STAGES[params.STAGES.index(arguments.first) : params.STAGES.index(arguments.last) + 1]
     if not stages:
         raise params.ParameterError(f"--to {arguments.last}: comes before --from {arguments.first}; swap them")
-    _check_input(values)
+    _check_input(values, stages)
     settings = params.build(stages[0], params.for_stage(stages[0], values))
     print(
         f"run {settings.run}: {', '.join(str(path) for path in arguments.profiles)}; engine {_engine(settings)}",
@@ -136,18 +85,29 @@ def _run(arguments: argparse.Namespace) -> int:
 
         print(plan.text(plan.estimate(values, stages)))
         return DONE
+    return _run_stages(values, stages, force=arguments.force)
+
+
+def _run_stages(values: dict[str, Any], stages: Sequence[str], *, force: bool) -> int:
     for stage in stages:
-        status = _run_stage(stage, values, force=arguments.force)
+        status = _run_stage(stage, values, force=force)
         if status != DONE:
             return status
     if stages[-1] == "evaluate":
-        _finish(runs.run_folder(settings))
+        _finish(runs.run_folder(params.build("evaluate", params.for_stage("evaluate", values))))
     return DONE
 
 
-def _check_input(values: dict[str, Any]) -> None:
+def _run_profile(values: dict[str, Any]) -> int:
+    """Run all six notebooks with one run's parameters: what sweeps and rounds do again and again."""
+    _check_input(values)
+    print(f"\nrun {values['run']}", flush=True)
+    return _run_stages(values, params.STAGES, force=False)
+
+
+def _check_input(values: dict[str, Any], stages: Sequence[str] = params.STAGES) -> None:
     """Find out now what could not be had in an hour: benchmarks, the model's folder, the domain's prompts."""
-    from . import prompts
+    from . import harness, prompts
 
     evaluate = params.build("evaluate", params.for_stage("evaluate", values))
     dedup = params.build("dedup", params.for_stage("dedup", values))
@@ -155,13 +115,18 @@ def _check_input(values: dict[str, Any]) -> None:
         domain = prompts.get_domain(evaluate.domain, solve=evaluate.solve_prompt, rewrite=dedup.rewrite_prompt)
     except ValueError as error:
         raise params.ParameterError(str(error)) from None
+    if "evaluate" in stages and not (evaluate.evaluate_on or domain.benchmarks):
+        raise params.ParameterError(
+            f"evaluate_on: the domain {domain.name} names no benchmark; name one of {', '.join(benchmarks.names())}, or stop at --to distil"
+        )
+    harness.check_tasks(evaluate)
     split, items = evaluate.benchmark_split, evaluate.benchmark_items
     for name in evaluate.evaluate_on or domain.benchmarks:
         if name == "arithmetic" or name not in benchmarks.names() or split != "test":  # these cost nothing to try
             benchmarks.load(name, split=split, items=items, seed=evaluate.benchmark_seed)
     if evaluate.engine == "server" and not evaluate.base_urls:
         raise params.ParameterError("base_urls: engine 'server' needs one at least, e.g. ['http://localhost:8000/v1']")
-    _check_batches(values)
+    _check_recipes(values, stages)
     for name in ("model", "student"):
         text = str(values.get(name, ""))
         if text.startswith((".", "/", "~")) and not (Path(text).expanduser() / "config.json").exists():
@@ -170,12 +135,18 @@ def _check_input(values: dict[str, Any]) -> None:
             )
 
 
-def _check_batches(values: dict[str, Any]) -> None:
-    for stage, name in (("finetune", "batch_size"), ("distil", "student_batch_size")):
+def _check_recipes(values: dict[str, Any], stages: Sequence[str]) -> None:
+    """Find out now what this machine cannot train."""
+    from . import masks, recipes, training
+
+    for stage, recipe, name in (("finetune", training.finetune_recipe, "batch_size"),
+                                ("distil", training.distil_recipe, "student_batch_size")):  # fmt: skip
         settings = params.build(stage, params.for_stage(stage, values))
-        size, micro = getattr(settings, name), settings.micro_batch_size
-        if size % min(size, micro):
-            raise params.ParameterError(f"{name}: {size} is no multiple of micro_batch_size {micro}")
+        if stage in stages and settings.engine != "replay":
+            try:
+                recipes.check(recipe(settings), name)
+            except masks.TrainingError as error:
+                raise params.ParameterError(str(error)) from None
 
 
 def _engine(settings: params.Common) -> str:
@@ -279,6 +250,17 @@ def _report(arguments: argparse.Namespace) -> int:
     target = report.write_report(folders, arguments.output or folders[0] / "report.html", defaults=_defaults())
     print(_short(target))
     return DONE
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from . import verify
+
+    folder = _find_run(arguments.run)
+    differences = verify.verify(folder, benchmark_dir=arguments.benchmark_dir)
+    for difference in differences:
+        print(difference)
+    print(f"{_short(folder)}: {f'{len(differences)} differences' if differences else 'every table came out the same'}")
+    return FAILED if differences else DONE
 
 
 def _find_run(name: str) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import re
@@ -18,12 +17,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import __version__, costs
+from . import __version__, costs, prompts
 from .costs import Cost
 from .params import Common
 
@@ -52,6 +51,11 @@ NOT_IN_FINGERPRINT = {
     "concurrency",
     "benchmark_dir",
     "micro_batch_size",
+    "gradient_checkpointing",
+    "checkpoint_steps",
+    "processes",
+    "accelerate_args",
+    "report_to",
     "other_runs",
 }
 _VERSIONS = ("torch", "transformers", "vllm", "trl", "peft", "datasets", "lm-eval", "sentence-transformers", "numpy")
@@ -128,7 +132,7 @@ class Stage:
         manifest: dict[str, Any] = {
             "stage": self.name,
             "run": self.settings.run,
-            "parameters": _without_places(self.settings.model_dump()),
+            "parameters": without_places(self.settings.model_dump()),
             "fingerprint": self.fingerprint,
             "upstream": {name: above["fingerprint"] for name, above in self.upstream.items()},
             "versions": versions(),
@@ -152,49 +156,18 @@ class Stage:
 
     def costs(self) -> pd.DataFrame:
         """Return what the stages of this run took up to this one; call it after `finish`."""
-        return cost_table(self.folder.parent, self.name)
+        done = list(UPSTREAM)[: list(UPSTREAM).index(self.name) + 1]
+        return costs.table({stage: read_manifest(self.folder.parent, stage) for stage in done})
 
 
-def cost_table(folder: Path, until: str = "evaluate") -> pd.DataFrame:
-    """Return what each finished stage took, their sum, and the sum per kept question-answer pair, a row each.
-
-    Seconds are of sampling and training, as recorded when that was done, without loading, as text; empty where nobody recorded it.
-    """
-    import pandas as pd
-
-    rows, spent, pairs = {}, Cost(), 0
-    for stage in list(UPSTREAM)[: list(UPSTREAM).index(until) + 1]:
-        manifest = read_manifest(folder, stage)
-        if manifest is None or "cost" not in manifest:
-            continue
-        cost = Cost(**manifest["cost"])
-        pairs = manifest["counts"].get("pairs", pairs)
-        spent += cost
-        rows[stage] = {**cost.rounded(), "peak memory (GB)": round(manifest["peak_memory_bytes"] / 1e9, 2)}
-    rows["together"] = spent.rounded()
-    if pairs:
-        rows[f"per pair ({pairs:,})"] = spent.per(pairs)
-    for row in rows.values():
-        if not row.get("seconds"):  # stored without them: unknown, not nothing
-            row |= {"seconds": None, "device_seconds": None}
-    whole = {"completions": "completions", "prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens"}
-    real = {"seconds": "seconds", "device_seconds": "device seconds", "energy_joules": "energy (J)"}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename(columns=whole | real)
-    table = table.reindex(columns=[*whole.values(), *real.values(), "peak memory (GB)"]).astype(float).round(1)
-    return table.map(_worded)
-
-
-def _worded(value: float) -> str:
-    """A number with thousands separators, without a fraction where it has none; "" for what is not known."""
-    return "" if math.isnan(value) else f"{value:,.1f}".removesuffix(".0")
-
-
-def _without_places(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Take out what says nothing to a reader elsewhere and may name a person: folders of this machine and passwords in addresses."""
+def without_places(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return `parameters` without folders of this machine and passwords: they say nothing elsewhere and may name a person."""
     shown = parameters | {name: "" for name in ("outputs", "benchmark_dir") if name in parameters}
-    for name in ("model", "embedder"):
+    for name in ("model", "student", "embedder"):
         if str(shown.get(name, "")).startswith((".", "/", "~")):
             shown[name] = f".../{Path(shown[name]).name}"
+    if "domain" in shown:
+        shown["domain"] = Path(shown["domain"]).name
     if "base_urls" in shown:
         shown["base_urls"] = [re.sub(r"(?<=://)[^/@]*@", "", url) for url in shown["base_urls"]]
     return shown
@@ -210,6 +183,11 @@ def run_folder(settings: Common, run: str | None = None) -> Path:
     return outputs_folder(settings) / (run or settings.run)
 
 
+def stages_before(name: str, settings: Common) -> tuple[str, ...]:
+    """Return the stages whose tables stage `name` reads: a vote on questions from elsewhere (LMSI) needs none."""
+    return () if getattr(settings, "question_source", "pool") != "pool" else UPSTREAM[name]
+
+
 def begin(name: str, settings: Common) -> Stage:
     """Open stage `name`: its folder, its fingerprint, the manifests before it. A manifest left from before is removed.
 
@@ -217,7 +195,7 @@ def begin(name: str, settings: Common) -> Stage:
     """
     folder = run_folder(settings)
     upstream = {}
-    for above in UPSTREAM[name]:
+    for above in stages_before(name, settings):
         manifest = read_manifest(folder, above)
         if manifest is None:
             raise RunError(
@@ -236,6 +214,8 @@ def fingerprint(name: str, settings: Common, upstream: dict[str, dict[str, Any]]
     values = {key: value for key, value in settings.model_dump().items() if key not in NOT_IN_FINGERPRINT}
     if name == "evaluate":
         values["other_runs"] = getattr(settings, "other_runs", [])
+    if prompts.is_file(settings.domain):  # what the file says, not where it lies
+        values["domain"] = asdict(prompts.get_domain(settings.domain))
     above = {key: manifest["fingerprint"] for key, manifest in upstream.items()}
     return hash_json({"stage": name, "kit": __version__, "parameters": values, "upstream": above})[:16]
 
@@ -244,7 +224,7 @@ def is_current(name: str, settings: Common) -> bool:
     """Say whether stage `name` is complete with just these settings and just these stages before it."""
     folder = run_folder(settings)
     manifest = read_manifest(folder, name)
-    upstream = {above: read_manifest(folder, above) for above in UPSTREAM[name]}
+    upstream = {above: read_manifest(folder, above) for above in stages_before(name, settings)}
     if manifest is None or any(above is None for above in upstream.values()):
         return False
     return bool(manifest["fingerprint"] == fingerprint(name, settings, {k: v for k, v in upstream.items() if v}))

@@ -24,7 +24,7 @@ LONGEST = 120  # ours: longer expressions are compared as text
 
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _KNOWN = frozenset("sqrt frac dfrac tfrac pi cdot times div ln log sin cos tan left right pm theta infty e".split())
-_SIGN = re.compile(r"\\|[A-Za-z)][*^]|[*+^][A-Za-z(]")
+_SIGN = re.compile(r"\\|[A-Za-z)][*^]|[*+^][A-Za-z({]|\d[+*]\d|\)\(|\d[a-z](?![a-z])")
 _TOWER = re.compile(r"\^\{[^{}]*\^|\^\(?-?\w+\)?\^|\^\{?-?\d{4}|!!|\d{3}!")
 
 
@@ -109,13 +109,20 @@ def _canonical(form: str) -> str | None:
 
     try:
         parsed = parse(f"${form}$")
-        return str(sympy.expand(_evaluated(parsed[0]))) if parsed and not isinstance(parsed[0], str) else None
+        if not parsed or isinstance(parsed[0], str):
+            return None
+        value = sympy.expand(_evaluated(parsed[0]))
+        return None if value.has(sympy.zoo, sympy.nan, sympy.oo) else str(value)
     except Exception:  # whatever a hostile expression raises, it only means that it has no name
         return None
 
 
 def _evaluated(expression: Any) -> Any:
-    """The expression built anew: the parser leaves the root of 8 as it is, which is twice the root of 2."""
+    """The expression built anew: the parser leaves the root of 8 as it is, and a decimal as a float; here it is exact."""
+    if getattr(expression, "is_Float", False):
+        import sympy
+
+        return sympy.Rational(str(expression))
     if not expression.args:
         return expression
     return expression.func(*map(_evaluated, expression.args))

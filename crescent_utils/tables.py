@@ -1,6 +1,6 @@
-"""Tables: the rows that the stages write, kept beside rejected, nothing dropped between them.
+"""Tables: the rows that `03_vote` writes, kept beside rejected, nothing dropped between them.
 
-These join the pure rooms (questions, vote, benchmarks) with the samples of the generator; each notebook calls one of them.
+They join the pure rooms (answers, vote, benchmarks) with the samples of the generator.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import answers, benchmarks, questions, vote
+from . import answers, benchmarks, generate, labels, store, vote
 from .params import Vote as VoteSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+BUDGET_CHUNK = 64  # ours: questions that are asked before a token budget is looked at again
 QA_COLUMNS = [
     "id",
     "question",
@@ -30,126 +31,115 @@ QA_COLUMNS = [
 ]
 
 
-def elicited(
-    texts: Sequence[str], baits: Sequence[int], prefixes: Sequence[str], gates: dict[str, Any], protocol: str = "paper"
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Turn raw completions (prefix included) into the tables `questions` and `rejected`; their lengths add up to len(texts).
+def sampled_paths(
+    generator: generate.Generator, requests: Sequence[store.Request], votes: int, budget: int = 0
+) -> list[list[store.Completion]]:
+    """Sample `votes` paths for each request, in order, until they have cost `budget` completion tokens (0: no limit).
 
-    With protocol "released" the authors' cleaner takes the place of ours, and an empty string is its only rejection.
+    A question is asked whole or not at all; the result may be shorter than `requests`.
     """
+    if not budget:
+        return generator.generate(requests, votes)
+    found: list[list[store.Completion]] = []
+    while len(found) < len(requests) and generator.cost.completion_tokens < budget:
+        found += generator.generate(requests[len(found) : len(found) + BUDGET_CHUNK], votes)
+    return found
+
+
+def join(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put rows of several causes into one table; an empty part adds nothing, not even a column."""
     import pandas as pd
 
-    kept, rejected = [], []
-    for number, (text, bait, prefix) in enumerate(zip(texts, baits, prefixes, strict=True)):
-        result = _read_question(text, gates, protocol)
-        row = {"id": number, "bait": bait, "prefix": prefix}
-        if isinstance(result, questions.Question):
-            kept.append({**row, "question": result.text})
-        else:
-            rejected.append({**row, "text": text, "reason": result.reason})
-    columns = ["id", "question", "bait", "prefix"]
-    return pd.DataFrame(kept, columns=columns), pd.DataFrame(
-        rejected, columns=["id", "text", "bait", "prefix", "reason"]
-    )
-
-
-def _read_question(text: str, gates: dict[str, Any], protocol: str) -> questions.Question | questions.Rejected:
-    if protocol != "released":
-        return questions.extract_question(text, **gates)
-    cleaned = questions.released_clean(text)
-    return questions.Question(cleaned) if cleaned else questions.Rejected("empty", text)
-
-
-def is_question(text: str, gates: dict[str, Any], protocol: str = "paper") -> bool:
-    """Tell whether `elicited` would keep a completion (prefix included)."""
-    return isinstance(_read_question(text, gates, protocol), questions.Question)
-
-
-def decontaminated(
-    table: pd.DataFrame, held: Sequence[benchmarks.Benchmark], remove: bool
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split `table` into questions and those that repeat a benchmark's item (`remove` False: lists them and keeps all)."""
-    hits = benchmarks.overlaps(list(table["question"]), held)
-    table = table.assign(benchmark=hits)
-    found = table[table["benchmark"] != ""]
-    kept = table[table["benchmark"] == ""] if remove else table
-    return kept.drop(columns="benchmark").reset_index(drop=True), found.reset_index(drop=True)
+    return pd.concat([part for part in parts if len(part)] or [parts[0]], ignore_index=True)
 
 
 def voted(
-    ids: Sequence[int], texts: Sequence[str], paths: Sequence[Sequence[str]], settings: VoteSettings, domain_name: str
+    ids: Sequence[int],
+    texts: Sequence[str],
+    paths: Sequence[Sequence[str]],
+    settings: VoteSettings,
+    domain_name: str,
+    *,
+    golds: Sequence[str | None] | None = None,
+    likelihoods: Sequence[Sequence[float]] | None = None,
+    kind: str = "number",
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Vote over the sampled `paths` of each question; return the tables `qa`, `paths` and `rejected`.
 
-    Where the question states an arithmetic problem, `gold` and `correct` judge the label; they never decide anything.
+    `gold` and `correct` judge the label where `golds` are known, or the question states an arithmetic problem; they never
+    decide anything. `likelihoods` (a row a question) are for path_choice "most_likely"; `kind` is the domain's answer_type
+    ("choice" reads letters). With `path_formats`, `qa` has a row for each winning path and format, whose `prompt` is learned
+    in the place of the question's.
     """
     import pandas as pd
 
-    qa, sampled, rejected = [], [], []
-    for number, text, written in zip(ids, texts, paths, strict=True):
-        read = [_read(path, settings.protocol) for path in written]
-        result = _vote(read, settings, seed=settings.seed * 1_000_003 + number)
-        won = set()
-        if result.answer is not None:
-            won = set(
-                vote.choose_path(written, read, result.answer, settings.path_choice, settings.seed * 1_000_003 + number)
-            )
+    qa: list[dict[str, Any]] = []
+    sampled, rejected = [], []
+    known = golds or [benchmarks.arithmetic_gold(text) if domain_name == "arithmetic" else None for text in texts]
+    scores: Sequence[Sequence[float] | None] = likelihoods or [None] * len(ids)
+    for number, text, written, gold, likely in zip(ids, texts, paths, known, scores, strict=True):
+        read = [_read(path, settings.protocol, kind) for path in written]
+        seed = vote.tie_seed(settings.seed, number)
+        result = _vote(read, settings, seed)
         form = result.answer
-        row = {
-            "id": number,
-            "question": text,
-            "agreement": round(result.agreement, 4),
-            "votes": result.votes,
-            "total": result.total,
-            "margin": round(result.margin, 4),
-            "entropy": round(result.entropy, 4),
-            "tied": result.tied,
-        }
-        gold = benchmarks.arithmetic_gold(text) if domain_name == "arithmetic" else None
+        won = set() if form is None else set(vote.choose_path(written, read, form, settings.path_choice, seed, likely))
+        sampled += [
+            {"question_id": number, "sample": sample, "path": path, "answer": answer, "won": sample in won}
+            for sample, (path, answer) in enumerate(zip(written, read, strict=True))
+        ]
+        row = {"id": number, "question": text, **_counted(result)}
         if form is None:
             rejected.append({**row, "reason": result.reason or "no answer could be read"})
-        for sample, (path, answer) in enumerate(zip(written, read, strict=True)):
-            sampled.append(
-                {"question_id": number, "sample": sample, "path": path, "answer": answer, "won": sample in won}
-            )
-            if sample in won:
-                correct = None if gold is None or form is None else answers.answers_equal(form, gold)
-                qa.append({**row, "answer": form, "path": path, "gold": gold, "correct": correct})
+            continue
+        row |= {"answer": form, "gold": gold, "correct": None if gold is None else answers.answers_equal(form, gold)}
+        qa += [
+            {**row, **learned} for sample in sorted(won) for learned in _targets(text, written[sample], form, settings)
+        ]
+    table = pd.DataFrame(sampled, columns=["question_id", "sample", "path", "answer", "won"])
+    if likelihoods is not None:
+        table["likelihood"] = [value for values in likelihoods for value in values]
     reject_columns = ["id", "question", "agreement", "votes", "total", "margin", "entropy", "tied", "reason"]
     return (
-        pd.DataFrame(qa, columns=QA_COLUMNS),
-        pd.DataFrame(sampled, columns=["question_id", "sample", "path", "answer", "won"]),
+        pd.DataFrame(qa, columns=[*QA_COLUMNS, *(["format", "prompt"] if settings.path_formats else [])]),
+        table,
         pd.DataFrame(rejected, columns=reject_columns),
     )
 
 
-def _read(path: str, protocol: str) -> str | None:
-    if protocol == "released":
-        number = answers.released_answer(path)
-        return None if number is None else answers.normal_form(repr(number))
-    return answers.extract_answer(path)
+def _counted(result: vote.Vote) -> dict[str, Any]:
+    return {
+        "agreement": round(result.agreement, 4),
+        "votes": result.votes,
+        "total": result.total,
+        "margin": round(result.margin, 4),
+        "entropy": round(result.entropy, 4),
+        "tied": result.tied,
+    }
+
+
+def _targets(question: str, path: str, answer: str, settings: VoteSettings) -> list[dict[str, str]]:
+    """What is learned from one winning path: the path itself, or each of LMSI's formats that was asked for."""
+    if not settings.path_formats:
+        return [{"path": path}]
+    made = vote.lmsi_formats(question, path, answer, vote.EXEMPLARS[_exemplar_domain(settings.domain)])
+    return [
+        {"path": text.completion, "format": text.format, "prompt": text.prompt}
+        for text in made
+        if text.format in settings.path_formats
+    ]
+
+
+def _exemplar_domain(name: str) -> str:
+    return name if name in vote.EXEMPLARS else "math_word_problems"
+
+
+def _read(path: str, protocol: str, kind: str) -> str | None:
+    released = protocol == "released" and kind == "number"  # the released code reads numbers alone
+    return labels.released(path) if released else answers.extract_answer(path, kind)
 
 
 def _vote(read: Sequence[str | None], settings: VoteSettings, seed: int) -> vote.Vote:
     if settings.protocol == "released":
         return vote.majority_vote(read, ties="first", none_can_win=True)
     ties = "abstain" if settings.protocol == "strict" else "seeded"
-    return vote.majority_vote(read, settings.min_agreement, ties=ties, seed=seed)
-
-
-def label_accuracy(qa: pd.DataFrame) -> pd.DataFrame:
-    """Share of right labels among those with at least so many votes, with n: what a higher threshold would buy."""
-    import pandas as pd
-
-    known = qa.dropna(subset=["correct"]).drop_duplicates("id")
-    rows = []
-    for votes in sorted(known["votes"].unique()):
-        part = known[known["votes"] >= votes]
-        rows.append(
-            {
-                "votes >=": int(votes),
-                "questions": len(part),
-                "labels right": round(float(part["correct"].astype(bool).mean()), 3),
-            }
-        )
-    return pd.DataFrame(rows, columns=["votes >=", "questions", "labels right"])
+    return vote.majority_vote(read, settings.min_agreement, ties=ties, seed=seed, min_margin=settings.min_margin)

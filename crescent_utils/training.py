@@ -1,170 +1,167 @@
 """Training: supervised fine-tuning and distillation with TRL, on pairs that the model wrote itself.
 
 The prompt of a pair is the very request of `03_vote`, through the same chat template; the loss is on the completion alone, its
-end-of-turn token included. Both are checked before the first step.
+end-of-turn token included. Both are checked before the first step. How a recipe is trained stands in `sft.py`.
 """
 
 from __future__ import annotations
 
 import json
-import math
+import random
 import shutil
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from . import costs, models, prompts, runs
+from . import masks, models, prompts, recipes, runs, sft
 from .costs import Cost
-from .params import Distil, Finetune
+from .masks import TrainingError
+from .params import Distil, Finetune, Training
+from .recipes import Recipe, Teacher
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-class TrainingError(RuntimeError):
-    """Training that cannot start or has failed; the message says why and what to change."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. `batch_size` is the effective one; `held_out` is the share of pairs kept for the loss curve."""
-
-    method: Literal["lora", "full"]
-    learning_rate: float
-    epochs: float
-    batch_size: int
-    micro_batch_size: int
-    max_length: int
-    held_out: float
-    seed: int
-    dtype: str = "auto"
-    warmup_ratio: float = 0.03
-    lr_schedule: str = "linear"
-    weight_decay: float = 0.0
-    lora_rank: int = 8
-    lora_alpha: int = 16
-    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
-    system_prompt: str = ""
+SHOWN = 3  # pairs whose tokens are kept for a look
+_ASKED_BY = ("model", "domain", "system_prompt", "solve_prompt")  # parameters that decide how a question is asked
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model: its folder (whole weights), its fingerprint, the log (a row a logged step), what was counted, what it took."""
+    """A trained model: its folder (whole weights), its fingerprint, the log (a row a logged step), what was counted, what it took.
+
+    `tokens` are those of the first pairs (`masks.token_table`).
+    """
 
     model: models.Model
     log: pd.DataFrame
     counts: dict[str, int]
     cost: Cost
+    tokens: pd.DataFrame
 
 
 def finetune_recipe(settings: Finetune) -> Recipe:
     """Take the recipe out of the parameters of `04_finetune`."""
-    values = {item.name: getattr(settings, item.name) for item in fields(Recipe)}  # they have the same names
-    return Recipe(**{**values, "lora_targets": tuple(settings.lora_targets)})
+    return _recipe(settings, {})
 
 
 def distil_recipe(settings: Distil) -> Recipe:
     """Take the recipe out of the parameters of `05_distil`; a student that lost layers is trained in full."""
-    return Recipe(
-        "full",
-        settings.student_learning_rate,
-        settings.student_epochs,
-        settings.student_batch_size,
-        settings.micro_batch_size,
-        settings.max_length,
-        settings.held_out,
-        settings.seed,
-        settings.dtype,
-        system_prompt=settings.system_prompt,
-    )
+    own = {name: getattr(settings, f"student_{name}") for name in ("learning_rate", "epochs", "batch_size")}
+    return _recipe(settings, {"method": "full", **own})
+
+
+def _recipe(settings: Training, own: dict[str, Any]) -> Recipe:
+    names = [item.name for item in fields(Recipe) if hasattr(settings, item.name)]  # they have the same names
+    return Recipe.of({name: getattr(settings, name) for name in names} | own)
+
+
+def chosen(qa: pd.DataFrame, settings: Training) -> pd.DataFrame:
+    """Return the rows of the vote's table `qa` that are learned from: all, unless the parameters say less.
+
+    `train_min_agreement` filters, `max_pairs` draws so many by `seed`, and `label_source` "random" gives each question the paths of
+    another (none keeps its own), as a negative control: the same texts are learned, but they answer nothing.
+    """
+    kept = qa[qa["agreement"] >= settings.train_min_agreement]
+    if settings.max_pairs and settings.max_pairs < len(kept):
+        kept = kept.sample(settings.max_pairs, random_state=settings.seed).sort_index()
+    if settings.label_source == "random":
+        kept = _relabelled(kept, settings.seed)
+    return kept.reset_index(drop=True)
+
+
+def _relabelled(qa: pd.DataFrame, seed: int) -> pd.DataFrame:
+    ids = list(dict.fromkeys(qa["id"]))
+    random.Random(seed).shuffle(ids)
+    giver = dict(zip(ids, ids[1:] + ids[:1], strict=True))
+    paths = {number: list(part["path"]) for number, part in qa.groupby("id")}
+    place = qa.groupby("id").cumcount()
+    given = [paths[giver[number]][k % len(paths[giver[number]])] for number, k in zip(qa["id"], place, strict=True)]
+    return qa.assign(path=given)
+
+
+def check_asked_alike(voted: Mapping[str, Any], settings: Training) -> str:
+    """Check that the prompts of training are those of sampling: `voted` is the manifest of the vote; return a line that says so.
+
+    Raises TrainingError naming the parameter that differs. That both become the same tokens is checked by `train`.
+    """
+    for name in _ASKED_BY:
+        then, now = voted["parameters"].get(name, ""), runs.without_places(settings.model_dump())[name]
+        if then != now:
+            raise TrainingError(
+                f"{name}: {now!r} here, but the vote sampled with {then!r}; set it alike, or the model is trained on other prompts "
+                "than it is asked"
+            )
+    return "asked as in the vote: same " + ", ".join(name.replace("_", " ") for name in _ASKED_BY)
 
 
 def training_pairs(qa: pd.DataFrame, domain: prompts.Domain, system_prompt: str = "") -> list[dict[str, Any]]:
-    """Return (question, winning path) pairs in TRL's conversational prompt-completion form."""
-    return [
-        {
-            "prompt": prompts.solve_messages(domain, row.question, system_prompt),
-            "completion": [{"role": "assistant", "content": row.path}],
-        }
-        for row in qa.itertuples()
-    ]
+    """Return (question, winning path) pairs in TRL's conversational prompt-completion form.
 
-
-def loss_mask(tokenizer: Any, pair: dict[str, Any]) -> list[tuple[str, bool]]:
-    """Return a pair's tokens as text, each with whether the loss counts it: context first, then what is learned.
-
-    Raises TrainingError where the template's tokens for the prompt are no start of those for the pair.
+    A row with a `prompt` of its own (one of LMSI's formats) is learned as the answer to that.
     """
-    context = tokenizer.apply_chat_template(pair["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
-    whole = tokenizer.apply_chat_template(pair["prompt"] + pair["completion"], return_dict=True)["input_ids"]
-    if whole[: len(context)] != context:
-        raise TrainingError(
-            "the chat template renders a prompt differently once it is answered, so the loss cannot be masked by it"
-        )
-    learned = whole[len(context) :]
-    if tokenizer.eos_token_id not in learned:
-        raise TrainingError(
-            f"the end-of-turn token {tokenizer.eos_token!r} is not in what is learned: the model would never stop"
-        )
-    return [(tokenizer.decode([token]), place >= len(context)) for place, token in enumerate(whole)]
+    pairs = []
+    for row in qa.itertuples():
+        prompt = prompts.solve_messages(domain, row.question, system_prompt)
+        if "prompt" in qa:
+            prompt[-1] = {"role": "user", "content": row.prompt}
+        pairs.append({"prompt": prompt, "completion": [{"role": "assistant", "content": row.path}]})
+    return pairs
 
 
-def train(base: models.Model, pairs: list[dict[str, Any]], target: Path, recipe: Recipe, label: str) -> Trained:
+def teacher(model: models.Model, voted: Mapping[str, Any]) -> Teacher:
+    """Return `model` as the teacher of an on-policy student, which samples as `03_vote` did (`voted` is its manifest)."""
+    asked = voted["parameters"]
+    return Teacher(model, asked["vote_temperature"], asked["vote_top_p"], asked["vote_max_tokens"])
+
+
+def train(
+    base: models.Model,
+    pairs: list[dict[str, Any]],
+    target: Path,
+    recipe: Recipe,
+    label: str,
+    teacher: Teacher | None = None,
+) -> Trained:
     """Fine-tune `base` on `pairs` with TRL and leave the whole model in `target`/model (LoRA: also `target`/adapter).
 
-    Deterministic on CPU for a seed and a number of threads. Raises TrainingError for too few pairs or a loss that is not finite.
+    Goes on from the last checkpoint in `target`/trainer where the same training was cut before. Deterministic on CPU for a seed and
+    a number of threads. With a `teacher` the student answers the pairs' prompts itself and follows the teacher's distribution on
+    what it wrote (on-policy distillation); the pairs' completions are not read. Raises TrainingError for too few pairs, a recipe
+    that cannot be trained here, a disk too small, or a loss that is not finite or diverges (the last good checkpoint stays).
     """
     import torch
-    from datasets import Dataset, disable_progress_bars
-    from transformers import AutoModelForCausalLM, set_seed
-    from trl import SFTTrainer
 
-    held = int(len(pairs) * recipe.held_out)
-    if len(pairs) - held < 2:
+    if teacher:
+        recipe = replace(recipe, held_out=0.0)  # its loss is measured on what the student writes
+    if len(pairs) - int(len(pairs) * recipe.held_out) < 2:
         raise TrainingError(
             f"{len(pairs)} pairs are too few to train on; sample more questions (elicit_samples) or lower min_agreement"
         )
-    folder = base.locate()
-    tokenizer = models.load_tokenizer(folder)
-    loss_mask(tokenizer, pairs[0])
-    _check_lengths(tokenizer, pairs, recipe.max_length)
-    set_seed(recipe.seed)
-    disable_progress_bars()
-    pairs_hash = _pairs_hash(pairs)
-    rows = Dataset.from_list(pairs).shuffle(seed=recipe.seed)
+    recipes.check(recipe)
+    tokenizer = models.load_tokenizer(base.locate())
+    masks.check_pairs(tokenizer, pairs, recipe.max_length)
+    work = target / "trainer"
+    sft.prepare(work, base, pairs, recipe, teacher)
+    result = sft.launch(work, recipe)
     with models.quiet():
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=_dtype(recipe.dtype), trust_remote_code=False)
-        trainer = SFTTrainer(
-            model=model,
-            args=_arguments(target / "trainer", recipe, held),
-            train_dataset=rows.select(range(held, len(pairs))),
-            eval_dataset=rows.select(range(held)) if held else None,
-            processing_class=tokenizer,
-            peft_config=_peft(recipe),
-        )
-        _silence(trainer)
-        meter = costs.Meter()
-        trainer.train()
-    cost = Cost(**meter.lap())
-    log = _log(trainer.state.log_history)
-    if not all(math.isfinite(entry.get("loss", 0.0)) for entry in trainer.state.log_history):
-        raise TrainingError("the loss is not a number; lower learning_rate, or train in dtype: float32")
-    counts = {"pairs": len(pairs), "held_out": held, "trained": len(pairs) - held, "steps": int(trainer.state.global_step),
-              "tokens": int(trainer.state.num_input_tokens_seen or 0)}  # fmt: skip
-    with models.quiet():
-        trained = _save(trainer, tokenizer, base, target, recipe, label)
+        trained = _publish(work / "out", base, target, recipe, label)
+    counts = {"pairs": len(pairs), "held_out": result["held_out"], "trained": len(pairs) - result["held_out"],
+              "steps": result["steps"], "tokens": result["tokens"]}  # fmt: skip
     record = {
         "fingerprint": trained.fingerprint,
         "base": base.fingerprint,
-        "pairs_sha256": pairs_hash,
+        "pairs_sha256": _pairs_hash(pairs),
         "counts": counts,
-        "cost": cost.rounded(),
+        "cost": result["cost"],
     }
     runs.write_json(target / "trained.json", record)
-    del trainer, model
+    shutil.rmtree(work)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return Trained(trained, log, counts, cost)
+    tokens = masks.token_table(tokenizer, pairs[:SHOWN])
+    return Trained(trained, _log(result["history"]), counts, Cost(**result["cost"]), tokens)
 
 
 def replay(recorded: Path, pairs: list[dict[str, Any]], label: str) -> Trained:
@@ -190,96 +187,24 @@ def replay(recorded: Path, pairs: list[dict[str, Any]], label: str) -> Trained:
         raise models.ModelError("a replay has no weights; choose engine: auto")
 
     log = pd.read_parquet(recorded / "log.parquet")
-    cost = Cost(**record.get("cost", {}))
-    return Trained(models.Model(label, record["fingerprint"], nowhere), log, record["counts"], cost)
+    return Trained(
+        models.Model(label, record["fingerprint"], nowhere),
+        log,
+        record["counts"],
+        Cost(**record.get("cost", {})),
+        runs.read_table(recorded.parent, recorded.name, "tokens"),
+    )
 
 
 def _pairs_hash(pairs: list[dict[str, Any]]) -> str:
     return models.hash_of(*(json.dumps(pair, sort_keys=True, ensure_ascii=True) for pair in pairs))
 
 
-def _dtype(name: str) -> Any:
-    import torch
-
-    if name != "auto":
-        return getattr(torch, name)
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
-
-
-def _check_lengths(tokenizer: Any, pairs: list[dict[str, Any]], limit: int) -> None:
-    # TRL would cut a longer pair, and with it the end of turn that the model has to learn, or drop it without a word.
-    chats = [pair["prompt"] + pair["completion"] for pair in pairs]
-    lengths = [len(tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]) for chat in chats]
-    if max(lengths) > limit:
-        long = sum(length > limit for length in lengths)
-        raise TrainingError(
-            f"max_length: {limit} cuts {long} of {len(pairs)} pairs; the longest has {max(lengths)} tokens"
-        )
-
-
-def _arguments(folder: Path, recipe: Recipe, held: int) -> Any:
-    import torch
-    from trl import SFTConfig
-
-    micro = min(recipe.micro_batch_size, recipe.batch_size)
-    if recipe.batch_size % micro:
-        raise TrainingError(f"batch_size: {recipe.batch_size} is no multiple of micro_batch_size {micro}")
-    on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
-    return SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=recipe.batch_size // micro,
-        per_device_eval_batch_size=micro,
-        learning_rate=recipe.learning_rate,
-        num_train_epochs=recipe.epochs,
-        warmup_steps=recipe.warmup_ratio,
-        lr_scheduler_type=recipe.lr_schedule,
-        weight_decay=recipe.weight_decay,
-        max_length=recipe.max_length,
-        completion_only_loss=True,
-        packing=False,
-        use_cpu=on_cpu,
-        bf16=False,
-        seed=recipe.seed,
-        data_seed=recipe.seed,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # it would log the mean of the steps before in the place of a loss that is no number
-        eval_strategy="epoch" if held else "no",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        gradient_checkpointing=False,
-        dataloader_pin_memory=False,
-        include_num_input_tokens_seen="all",
-    )
-
-
-def _peft(recipe: Recipe) -> Any:
-    if recipe.method == "full":
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        r=recipe.lora_rank,
-        lora_alpha=recipe.lora_alpha,
-        target_modules=list(recipe.lora_targets),
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-    )
-
-
-def _silence(trainer: Any) -> None:
-    # The log becomes a table; printed line by line it would only fill the notebook.
-    from transformers import PrinterCallback
-
-    trainer.remove_callback(PrinterCallback)
-
-
 def _log(history: list[dict[str, Any]]) -> pd.DataFrame:
     import pandas as pd
 
     names = {"step": "step", "epoch": "epoch", "loss": "loss", "eval_loss": "eval_loss", "learning_rate": "learning_rate",
-             "num_input_tokens_seen": "tokens", "num_tokens": "tokens"}  # fmt: skip
+             "num_input_tokens_seen": "tokens"}  # fmt: skip
     rows: dict[int, dict[str, Any]] = {}
     for entry in history:
         if "loss" in entry or "eval_loss" in entry:
@@ -288,26 +213,18 @@ def _log(history: list[dict[str, Any]]) -> pd.DataFrame:
     return frame.astype({name: float for name in frame.columns if name != "step"})
 
 
-def _save(trainer: Any, tokenizer: Any, base: models.Model, target: Path, recipe: Recipe, label: str) -> models.Model:
-    import torch
-
-    model = trainer.model
-    if recipe.method == "lora":
-        shutil.rmtree(target / "adapter", ignore_errors=True)
-        for parameter in model.parameters():  # half the size on disk; the merge below reads these very values back
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(torch.bfloat16).to(parameter.dtype)
-        model.save_pretrained(target / "adapter", save_embedding_layers=False)
-        _tidy_adapter(target / "adapter")
-        fingerprint = models.hash_of(
-            base.fingerprint, models.file_sha256(target / "adapter" / "adapter_model.safetensors")
-        )
-        models.merge_adapter(target / "adapter", base.locate(), target / "model")
-    else:
+def _publish(made: Path, base: models.Model, target: Path, recipe: Recipe, label: str) -> models.Model:
+    """Move what training wrote to its place, and merge an adapter into the base's weights."""
+    if recipe.method == "full":
         shutil.rmtree(target / "model", ignore_errors=True)
-        model.save_pretrained(target / "model")
-        tokenizer.save_pretrained(target / "model")
-        fingerprint = models.fingerprint(target / "model")
+        models.publish(made, target / "model")
+        return models.Model(label, models.fingerprint(target / "model"), lambda: target / "model")
+    shutil.rmtree(target / "adapter", ignore_errors=True)
+    models.publish(made, target / "adapter")
+    _tidy_adapter(target / "adapter")
+    weights = target / "adapter" / "adapter_model.safetensors"
+    fingerprint = models.hash_of(base.fingerprint, models.file_sha256(weights))
+    models.merge_adapter(target / "adapter", base.locate(), target / "model")
     return models.Model(label, fingerprint, lambda: target / "model")
 
 

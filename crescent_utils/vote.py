@@ -10,7 +10,7 @@ from math import log2
 from crescent_utils.answers import equality_class, normal_form
 
 TIES = ("seeded", "first", "abstain")
-RULES = ("shortest", "random", "all", "first")
+RULES = ("shortest", "random", "all", "first", "most_likely")
 _UNREADABLE = None
 
 
@@ -110,23 +110,38 @@ def _entropy(counts: Sequence[int]) -> float:
     return abs(sum(n / total * log2(total / n) for n in sorted(counts))) if total else 0.0
 
 
+def tie_seed(seed: int, question: int) -> int:
+    """Return what draws a tie, or a path, for question number `question` of a run with this seed."""
+    return seed * 1_000_003 + question
+
+
 def choose_path(
-    paths: Sequence[str], answers: Sequence[str | None], winner: str, rule: str = "shortest", seed: int = 0
+    paths: Sequence[str],
+    answers: Sequence[str | None],
+    winner: str,
+    rule: str = "shortest",
+    seed: int = 0,
+    likelihoods: Sequence[float] | None = None,
 ) -> list[int]:
     """Which of the paths that reach the winner become training targets, by position.
 
-    "first" is the released rule (the path seen first), "all" is LMSI's, "shortest" and "random" are ours.
+    "first" is the released rule (the path seen first), "all" is LMSI's, "shortest", "random" and "most_likely" are ours.
+    `likelihoods` are the paths' mean log-probabilities a token, in nats; "most_likely" alone needs them.
     """
     if rule not in RULES:
         raise ValueError(f"rule={rule!r}: allowed are {', '.join(RULES)}")
     if len(paths) != len(answers):
         raise ValueError(f"{len(paths)} paths but {len(answers)} answers: give one answer (or None) for each path")
+    if rule == "most_likely" and (likelihoods is None or len(likelihoods) != len(paths)):
+        raise ValueError("rule='most_likely' needs one of `likelihoods` for each path; 'shortest' needs none")
     name = equality_class(winner)
     won = [i for i, answer in enumerate(answers) if answer is not None and equality_class(answer) == name]
     if not won or rule == "all":
         return won
     if rule == "random":
         return [random.Random(seed).choice(won)]
+    if rule == "most_likely" and likelihoods is not None:
+        return [max(won, key=lambda i: (likelihoods[i], -i))]
     return [won[0] if rule == "first" else min(won, key=lambda i: (len(paths[i]), i))]
 
 
@@ -142,6 +157,36 @@ class Exemplar:
     question: str
     path: str
     answer: str
+
+
+# Worked by us, as the house wants it; LMSI's own exemplars are those of Wei et al. (2022).
+EXEMPLARS: dict[str, tuple[Exemplar, ...]] = {
+    "arithmetic": (
+        Exemplar("What is 14 + 8?", "14 + 8 is 14 + 6 + 2, which is 22. The answer is 22.", "22"),
+        Exemplar("What is 31 - 9?", "31 - 9 is 31 - 10 + 1, which is 22. The answer is 22.", "22"),
+        Exemplar("What is 6 * 7?", "6 * 7 is 6 * 6 + 6, which is 42. The answer is 42.", "42"),
+    ),
+    "math_word_problems": (
+        Exemplar(
+            "A baker fills 6 trays with 8 rolls each and sells 35 rolls before noon. How many rolls are left?",
+            "The baker makes 6 * 8 = 48 rolls. After 35 are sold, 48 - 35 = 13 are left. The answer is 13.",
+            "13",
+        ),
+        Exemplar(
+            "Mira saves 4 dollars a week and her uncle adds 10 dollars once. After how many weeks can she buy a lamp "
+            "for 42 dollars?",
+            "Without the gift she needs 42 - 10 = 32 dollars. At 4 dollars a week that takes 32 / 4 = 8 weeks. "
+            "The answer is 8.",
+            "8",
+        ),
+        Exemplar(
+            "A tank holds 90 litres and is two thirds full. A pump takes out 15 litres. How many litres remain?",
+            "Two thirds of 90 litres are 90 / 3 * 2 = 60 litres. After the pump, 60 - 15 = 45 litres remain. "
+            "The answer is 45.",
+            "45",
+        ),
+    ),
+}
 
 
 @dataclass(frozen=True)

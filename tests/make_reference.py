@@ -7,6 +7,7 @@ reference with its whole store and adapter; of the others the tables and manifes
 
 from __future__ import annotations
 
+import json
 import shutil
 import sqlite3
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+
+from crescent_utils import runs
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "outputs" / "reference"
@@ -67,9 +70,22 @@ def run_notebooks() -> None:
         notebook.metadata["language_info"] = {"name": "python"}
         nbformat.write(notebook, path)
         print(path.name)
-    # What the first run compared was its own seed; the replay pooled them all.
-    for name in ("comparisons.parquet", "claims.json"):
-        shutil.copyfile(ROOT / "outputs" / "replay" / "evaluate" / name, REFERENCE / "evaluate" / name)
+    keep_replayed()
+
+
+def keep_replayed() -> None:
+    """Take over the tables as the replay computed them: of all seeds, where the first live run had only its own, and with every column."""
+    for stage in ("elicit", "dedup", "vote", "evaluate"):
+        made, kept = ROOT / "outputs" / "replay" / stage, REFERENCE / stage
+        for path in [*made.glob("*.parquet"), *made.glob("claims.json")]:
+            shutil.copyfile(path, kept / path.name)
+        manifest, replayed = (
+            json.loads((folder / "manifest.json").read_text(encoding="utf-8")) for folder in (kept, made)
+        )
+        own = {name: manifest["parameters"][name] for name in ("run", "replay_from", "engine")}
+        manifest["parameters"] = replayed["parameters"] | own
+        manifest |= {name: replayed[name] for name in ("counts", "tokens", "cost", "guarantee")}
+        runs.write_json(kept / "manifest.json", manifest)
 
 
 if __name__ == "__main__":

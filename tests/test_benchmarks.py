@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import xml.etree.ElementTree as ET
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -18,8 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crescent_utils import answers, benchmarks
-from crescent_utils.benchmarks import BenchmarkError
+from crescent_utils import answers, benchmarks, scoring
+from crescent_utils.benchmarks import BenchmarkError, Item
 
 DATA = Path(
     os.environ.get("CRESCENT_BENCHMARK_DIR") or Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -179,7 +180,7 @@ def test_an_unknown_name_is_named_with_the_nearest():
         BenchmarkError, match="evaluate_on: 'gsm8' is unknown; allowed: arithmetic, gsm8k.*Did you mean 'gsm8k'"
     ):
         benchmarks.load("gsm8")
-    assert benchmarks.names() == ["arithmetic", "gsm8k", "asdiv", "gsm_plus_mini"]
+    assert benchmarks.names() == ["arithmetic", "gsm8k", "asdiv", "gsm_plus_mini", "svamp", "math500", "bbh"]
 
 
 def test_only_arithmetic_has_a_development_split():
@@ -189,12 +190,13 @@ def test_only_arithmetic_has_a_development_split():
 
 @needs_data
 @pytest.mark.parametrize(
-    ("name", "count", "shown"), [("gsm8k", 1319, 7473), ("asdiv", 2305, 0), ("gsm_plus_mini", 2400, 0)]
+    ("name", "count", "shown"), [("gsm8k", 1319, 7473), ("asdiv", 2305, 7473), ("gsm_plus_mini", 2400, 7473)]
 )
 def test_a_published_benchmark_is_whole(name, count, shown):
     loaded = benchmarks.load(name, folder=str(DATA))
     assert (len(loaded.items), len(loaded.train)) == (count, shown)
-    assert all(item.question.strip() and item.gold == answers.normal_form(item.gold) != "" for item in loaded.items)
+    assert all(item.question.strip() and item.gold.strip() for item in loaded.items)
+    assert all(item.gold == answers.normal_form(item.gold) for item in loaded.items if item.form == "number")
     assert str(DATA) not in loaded.source
     assert sum(map(bool, benchmarks.overlaps([item.question for item in loaded.train], [loaded]))) == 0
     some, again, other = (benchmarks.load(name, folder=str(DATA), items=40, seed=seed) for seed in (1, 1, 2))
@@ -219,17 +221,69 @@ def test_gsm8k_golds_and_worked_examples(monkeypatch):
 
 
 @needs_data
-def test_asdiv_golds_have_no_unit():
-    golds = Counter(
-        "number" if re.fullmatch(r"-?\d+(\.\d+|/\d+)?", item.gold) else "other"
-        for item in benchmarks.load("asdiv", folder=str(DATA)).items
+def test_asdiv_is_read_whole_by_its_forms():
+    loaded = benchmarks.load("asdiv", folder=str(DATA))
+    root = ET.parse(DATA / "ASDiv.xml").getroot()
+    for problem, item in zip(root.iter("Problem"), loaded.items, strict=True):
+        answer = problem.findtext("Answer")
+        values = [re.match(r"-?[\d.,/]+(?=\s*(?:\(|$))", part.strip()) for part in answer.split(";")]
+        if all(values):  # numbers, each with a unit or bare
+            assert item.form == ("number" if len(values) == 1 else "list")
+            written = [Fraction(value[0].replace(",", "")) for value in values]
+            assert [Fraction(value) for value in item.gold.split(";")] == written
+        elif answer == "-(1/3)":
+            assert (Fraction(item.gold), item.form) == (Fraction(-1, 3), "number")
+        else:
+            assert item.form == "text" and scoring.score(f"The answer is {answer}.", item.gold, "text")["symbolic"], (
+                answer
+            )
+            assert not scoring.score("The answer is 12.", item.gold, "text")["symbolic"]
+        assert item.kind == problem.findtext("Solution-Type").strip()
+
+
+@needs_data
+def test_gsm_plus_keeps_its_perturbations_and_shows_no_sibling():
+    loaded = benchmarks.load("gsm_plus_mini", folder=str(DATA))
+    assert (
+        set(Counter(item.kind for item in loaded.items).values()) == {300} and len({i.kind for i in loaded.items}) == 8
     )
-    assert golds["other"] < 150
-    first = benchmarks.load("asdiv", folder=str(DATA)).items[0]
-    assert (first.question.split(".")[0], first.gold) == (
-        "Seven red apples and two green apples are in the basket",
-        "9",
+    assert {item.kind for item in loaded.items if item.form == "none"} == {"critical thinking"}
+    rows = [json.loads(line) for line in (DATA / "gsmplus_testmini.jsonl").read_text(encoding="utf-8").splitlines()]
+    seeds = {benchmarks.overlap_key(row["seed_question"]) for row in rows}
+    assert not seeds & {benchmarks.overlap_key(item.question) for item in loaded.train}, (
+        "a shot is a sibling of an item"
     )
+
+
+@needs_data
+def test_bbh_golds_are_found_where_they_are_stated():
+    loaded = benchmarks.load("bbh", folder=str(DATA))
+    golds = [
+        row["target"] for p in sorted((DATA / "bbh").glob("*.json")) for row in json.loads(p.read_text())["examples"]
+    ]
+    assert len(loaded.items) == len(golds) and "{question}" in loaded.solve
+    for gold, item in zip(golds, loaded.items, strict=True):
+        assert scoring.score(f"So it is clear.\nThe answer is {gold}.", item.gold, item.form)["symbolic"], (gold, item)
+
+
+def test_svamp_and_math500_are_read_from_their_files(tmp_path):
+    row = {
+        "Body": "Ann has 3 cats.",
+        "Question": "How many with 4 more?",
+        "Answer": "7.0",
+        "Equation": "( 3.0 + 4.0 )",
+        "Type": "Addition",
+    }
+    for split in ("test", "train"):
+        (tmp_path / f"svamp_{split}.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    one = benchmarks.load("svamp", folder=str(tmp_path))
+    assert one.items == (Item("Ann has 3 cats. How many with 4 more?", "7", one.items[0].solution, kind="Addition"),)
+    assert scoring.score(one.train[0].solution, "7")["symbolic"]
+    row = {"problem": "Half of $x=1$?", "answer": "\\frac{1}{2}", "solution": "…", "subject": "Algebra", "level": 1}
+    (tmp_path / "math500.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    two = benchmarks.load("math500", folder=str(tmp_path))
+    assert (two.items[0].kind, two.train) == ("Algebra", ())
+    assert scoring.score("so \\boxed{0.5}", two.items[0].gold)["symbolic"]
 
 
 def offline(code, **environment):

@@ -1,12 +1,16 @@
 """The claims ledger: its verdict rule, what it picks from a comparisons table, its JSON."""
 
+import json
 import math
 import re
+import shlex
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from crescent_utils import claims
+from crescent_utils import claims, params, reproduce
 
 
 def row(difference=0.1, half=0.04, p=0.001, **other):
@@ -58,7 +62,7 @@ def test_verdict_rule(evidence, verdict):
 def test_margin_rule(difference, half, verdict):
     five = judged(row(difference, half, shots=5))
     assert five["C2"].verdict.startswith(verdict) and five["C1"].verdict == "no run"
-    general = judged(row(difference, half, benchmark="arc_challenge"))
+    general = judged(row(difference, half, benchmark="arc_challenge", scoring="acc_norm", decoding="log-likelihood"))
     assert general["C3"].verdict.startswith(verdict) and general["C1"].verdict == "no run"
 
 
@@ -100,3 +104,36 @@ def test_claims_json_and_table():
     assert claims.to_json(back) == text and back[0] == found[0]
     table = claims.claims_table(found)
     assert table.loc[0, "effect (points)"] == "+10.0 [+6.0, +14.0]" and table.loc[1, "verdict"] == "no run"
+
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("claim", claims.ledger(pd.DataFrame()), ids=lambda claim: claim.id)
+def test_a_command_names_only_what_there_is(claim):
+    """Every blank's command runs: its profiles exist, its parameters are known and valid, its runs are those of its profiles."""
+    made = []
+    for command in claim.command.split(" && "):
+        words = shlex.split(command)
+        assert words[:2] == ["crescent", "run"]
+        parsed = reproduce._parser().parse_args(words[1:])
+        values = params.load_profile([ROOT / path for path in parsed.profiles], parsed.overrides)
+        for name in (name for names in values.get("compare_runs", {}).values() for name in names):
+            assert name in made or re.fullmatch("[A-Z_]+", name), f"{name}: nobody makes this run"
+        for label in values.get("compare_runs", {}):
+            assert label in {spec.before for spec in claims.SPECS if spec.id == claim.id}
+        made.append(values["run"])
+
+
+def test_what_n_could_have_shown_is_the_power_of_a_normal_test():
+    """Simulated: an effect of that size is found significant four times in five."""
+    claim = judged(row(difference=0.01, half=0.04, p=0.6))["C1"]
+    error = 0.04 / 1.959964
+    draws = np.random.default_rng(1).normal(claim.detectable, error, 200_000)
+    assert np.mean(np.abs(draws) > 1.959964 * error) == pytest.approx(0.8, abs=0.005)
+    assert math.isnan(claims.ledger(pd.DataFrame())[0].detectable)
+    three = judged(row(half=0.04), row(half=0.04, shots=5), row(half=0.04, scoring="acc"))
+    assert three["C1"].detectable > claim.detectable, "three claims at once leave each a lower level"
+    old = json.loads(claims.to_json([claim]))[0]
+    del old["detectable"]  # a ledger that was published before
+    assert math.isnan(claims.from_json(json.dumps([old]))[0].detectable)

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
-from crescent_utils import dedup, generate, models, params, prompts
+from crescent_utils import dedup, generate, models, params, prompts, similarity
 from crescent_utils.engines.transformers import TransformersEngine
 from crescent_utils.store import GenerationStore
 
@@ -67,7 +67,8 @@ def assert_is_greedy(vectors, threshold, got, pool=0):
 def test_selects_what_brute_force_selects(vectors, threshold, block):
     clear_of(vectors, threshold) if len(vectors) else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dedup, "BLOCK", block)
+        patch.setattr(similarity, "ROWS", block)
+        patch.setattr(similarity, "PIECE", block * similarity.GROUP)
         assert_is_greedy(vectors, threshold, dedup.select_diverse(vectors.astype(np.float32), threshold))
 
 
@@ -77,7 +78,8 @@ def test_a_pool_is_rows_that_were_kept_before(vectors, threshold, cut, block):
     cut = min(cut, len(vectors))
     clear_of(vectors, threshold) if len(vectors) else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dedup, "BLOCK", block)
+        patch.setattr(similarity, "ROWS", block)
+        patch.setattr(similarity, "PIECE", block * similarity.GROUP)
         got = dedup.select_diverse(vectors[cut:], threshold, vectors[:cut])
         assert_is_greedy(vectors, threshold, got, pool=cut)
         first = dedup.select_diverse(vectors[:cut], threshold)
@@ -97,7 +99,8 @@ def test_real_sized_vectors_across_real_blocks():
 
 @pytest.mark.parametrize("block", [1, 5, 1024])
 def test_duplicates_and_opposites(monkeypatch, block):
-    monkeypatch.setattr(dedup, "BLOCK", block)
+    monkeypatch.setattr(similarity, "ROWS", block)
+    monkeypatch.setattr(similarity, "PIECE", block * similarity.GROUP)
     one = np.array([[3.0, 4.0]])
     got = dedup.select_diverse(np.repeat(one, 30, axis=0), 0.9)
     assert got.kept.tolist() == [True] + [False] * 29
@@ -113,7 +116,8 @@ def test_duplicates_and_opposites(monkeypatch, block):
 @pytest.mark.parametrize("block", [1, 7, 1024])
 def test_at_threshold_one_an_exact_repetition_still_goes(monkeypatch, block):
     # A cosine of 1 is not < 1, whatever float32 makes of the sum of 384 squares.
-    monkeypatch.setattr(dedup, "BLOCK", block)
+    monkeypatch.setattr(similarity, "ROWS", block)
+    monkeypatch.setattr(similarity, "PIECE", block * similarity.GROUP)
     vectors = np.random.default_rng(2).normal(size=(200, 384)).astype(np.float32)
     got = dedup.select_diverse(np.concatenate([vectors, vectors]), 1.0)
     assert got.kept.tolist() == [True] * 200 + [False] * 200
@@ -270,7 +274,7 @@ def test_the_outcome_does_not_depend_on_blocks_or_batches_or_on_being_run_again(
     expected, made = loop(engine, store_folder, max_rewrites=2, name="one")
     again, second = loop(engine, store_folder, max_rewrites=2, name="one")
     assert second.cost.sampled == 0 and made.cost.sampled > 0
-    monkeypatch.setattr(dedup, "BLOCK", 2)
+    monkeypatch.setattr(similarity, "ROWS", 2)
     monkeypatch.setattr(engine, "_batch_size", 5)
     other, _ = loop(engine, store_folder, max_rewrites=2, name="two")
     for got in (again, other):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import tiny
 
-from crescent_utils import answers, benchmarks, evaluation, generate, models, params, prompts, runs
+from crescent_utils import answers, benchmarks, claims, evaluation, generate, models, params, prompts, runs, scoring
 from crescent_utils.benchmarks import Benchmark, Item
 from crescent_utils.engines.transformers import TransformersEngine
 from crescent_utils.store import GenerationStore, Sampling
@@ -90,19 +90,17 @@ def settings_of(**values):
 
 
 def means(result, name):
-    return {scoring: result["results"][name][f"{scoring},all"] for scoring in evaluation.SCORINGS}
+    return {how: result["results"][name][f"{how},all"] for how in scoring.SCORINGS}
 
 
 def test_the_harness_and_our_rows_say_the_same(generator, benchmark, harness):
     rows = evaluation.evaluate(generator, benchmark, settings_of(), DOMAIN)
     greedy, sampled = rows[rows["decoding"] == "greedy"], rows[rows["decoding"] == "sampled"]
     for result, part in zip(harness, (greedy, sampled), strict=True):
-        assert means(result, "tiny") == pytest.approx(
-            {scoring: part[scoring].mean() for scoring in evaluation.SCORINGS}
-        )
+        assert means(result, "tiny") == pytest.approx({how: part[how].mean() for how in scoring.SCORINGS})
     assert 0 < greedy["symbolic"].mean() < 1, "else this shows nothing"
     for row in rows.itertuples():
-        assert evaluation.score(row.completion, row.gold) == {name: getattr(row, name) for name in evaluation.SCORINGS}
+        assert scoring.score(row.completion, row.gold) == {name: getattr(row, name) for name in scoring.SCORINGS}
         read = answers.extract_answer(row.completion)
         assert pd.isna(row.answer) if read is None else row.answer == read
 
@@ -149,7 +147,7 @@ def test_an_item_is_asked_as_the_vote_asks_it(generator, benchmark):
 
 
 def test_worked_examples_stand_in_the_chat_as_turns(generator, benchmark):
-    evaluation.evaluate(generator, benchmark, settings_of(shots=2, eval_samples=0, eval_max_tokens=3), DOMAIN)
+    evaluation.evaluate(generator, benchmark, settings_of(shots=[2], eval_samples=0, eval_max_tokens=3), DOMAIN)
     assert len(generator.pairs) == 10
     for (request, _), item in zip(generator.pairs, benchmark.items, strict=True):
         expected = [
@@ -161,8 +159,24 @@ def test_worked_examples_stand_in_the_chat_as_turns(generator, benchmark):
         assert list(request.messages) == expected
 
 
+def test_the_chat_that_is_shown_is_the_chat_that_is_asked(generator, benchmark):
+    for shots in ([0], [0, 2]):
+        generator.pairs = []
+        settings = settings_of(shots=shots, eval_samples=0, eval_max_tokens=3)
+        rows = evaluation.evaluate(generator, benchmark, settings, DOMAIN)
+        assert rows.groupby("shots").size().to_dict() == dict.fromkeys(shots, 10)
+        shown = evaluation.asked(benchmark, settings, DOMAIN)
+        last = generator.pairs[-10][0].messages  # the first item, with the most examples
+        assert [(turn["role"], turn["content"]) for turn in shown] == list(last)
+    worded = Benchmark("worded", benchmark.items, benchmark.train, "here", solve="Now: {question}")
+    generator.pairs = []
+    evaluation.evaluate(generator, worded, settings, DOMAIN)
+    assert generator.pairs[0][0].messages == (("user", f"Now: {benchmark.items[0].question}"),)
+    assert evaluation.asked(worded, settings, DOMAIN)[0]["role"] == "user"
+
+
 def test_an_example_without_a_solution_shows_its_gold(generator, benchmark):
-    evaluation.evaluate(generator, benchmark, settings_of(shots=3, eval_samples=0, eval_max_tokens=3), DOMAIN)
+    evaluation.evaluate(generator, benchmark, settings_of(shots=[3], eval_samples=0, eval_max_tokens=3), DOMAIN)
     assert generator.pairs[0][0].messages[6] == ("assistant", "18")
 
 
@@ -171,7 +185,7 @@ def test_worked_examples_are_never_taken_from_the_tested_items(generator, benchm
     # The harness would fall back to the test split: the model would be shown answers of the very items, or their siblings.
     bare = Benchmark("bare", benchmark.items, train, "here")
     with pytest.raises(benchmarks.BenchmarkError, match="shots: 2"):
-        evaluation.evaluate(generator, bare, settings_of(shots=2, eval_samples=0, eval_max_tokens=3), DOMAIN)
+        evaluation.evaluate(generator, bare, settings_of(shots=[2], eval_samples=0, eval_max_tokens=3), DOMAIN)
     assert not getattr(generator, "pairs", [])
 
 
@@ -181,9 +195,7 @@ def test_a_question_that_stands_twice_is_scored_as_the_harness_scores_it(generat
     rows = evaluation.evaluate(generator, double, settings_of(), DOMAIN)
     assert len(rows) == 12 + 36 and rows["item"].nunique() == 12
     sampled = rows[rows["decoding"] == "sampled"]
-    assert means(harness[1], "double") == pytest.approx(
-        {scoring: sampled[scoring].mean() for scoring in evaluation.SCORINGS}
-    )
+    assert means(harness[1], "double") == pytest.approx({how: sampled[how].mean() for how in scoring.SCORINGS})
     for name, sample in {
         (request.key(), sample) for request, sample in generator.pairs if request.sampling.temperature == 0
     }:
@@ -202,7 +214,7 @@ def test_a_question_that_stands_twice_is_scored_as_the_harness_scores_it(generat
     ],
 )  # fmt: skip
 def test_three_scorings_side_by_side(completion, gold, strict, flexible, symbolic):
-    assert evaluation.score(completion, gold) == {"strict": strict, "flexible": flexible, "symbolic": symbolic}
+    assert scoring.score(completion, gold) == {"strict": strict, "flexible": flexible, "symbolic": symbolic}
 
 
 # --- other runs -----------------------------------------------------------------------------------------------------------------
@@ -242,6 +254,67 @@ def test_what_cannot_be_pooled_is_refused(tmp_path, others, own_seed, why):
     own = settings_of(outputs=str(tmp_path), seed=own_seed, other_runs=list(others) or ["missing"])
     with pytest.raises(runs.RunError, match=why):
         evaluation.pooled(scores(own_seed), own)
+
+
+@pytest.mark.parametrize(
+    "name, theirs", [("eval_max_tokens", 41), ("eval_temperature", 0.8), ("eval_samples", 1), ("model", "other/model"),
+     ("solve_prompt", "{question}!")],
+)  # fmt: skip
+def test_runs_that_were_evaluated_in_another_way_are_not_pooled(tmp_path, name, theirs):
+    own = settings_of(outputs=str(tmp_path), seed=1, other_runs=["two"])
+    write(tmp_path, "two", scores(2))
+    runs.write_json(tmp_path / "two" / "evaluate" / "manifest.json", {"parameters": own.model_dump()})
+    assert len(evaluation.pooled(scores(1), own)) == 4
+    runs.write_json(tmp_path / "two" / "evaluate" / "manifest.json", {"parameters": {**own.model_dump(), name: theirs}})
+    with pytest.raises(runs.RunError, match=f"other_runs: 'two' was evaluated with {name} = "):
+        evaluation.pooled(scores(1), own)
+
+
+def test_runs_with_other_shots_or_decodings_are_not_pooled(tmp_path):
+    own = settings_of(outputs=str(tmp_path), other_runs=["two"])
+    for column, value in (("shots", 5), ("decoding", "sampled")):
+        usual = {"shots": 0, "decoding": "greedy"}
+        write(tmp_path / column, "two", scores(2).assign(**{**usual, column: value}))
+        with pytest.raises(runs.RunError, match="'two' answered other shots or decodings"):
+            evaluation.pooled(scores(1).assign(**usual), own.model_copy(update={"outputs": str(tmp_path / column)}))
+
+
+def full(seed, tuned, items=60):
+    """A whole scores table: base wrong on every item, `tuned` right on that share of them."""
+    flags = {"base": 0.0, "tuned": tuned, "student": 0.0, "student_tuned": tuned / 2}
+    return pd.DataFrame([
+        {"benchmark": "arithmetic", "kind": "", "model": model, "shots": 0, "decoding": "greedy", "item": i, "sample": 0, "seed": seed,
+         "question": f"What is {i} + 1?", "gold": str(i + 1), "form": "number", "completion": "", "answer": None,
+         "strict": False, "flexible": i < share * items, "symbolic": i < share * items, "truncated": False}
+        for model, share in flags.items() for i in range(items)
+    ])  # fmt: skip
+
+
+def test_ablated_models_of_other_runs_fill_their_claims(tmp_path):
+    own = full(1, 0.9)
+    for run, seed, tuned in (("no_dedup", 1, 0.2), ("no_vote", 1, 0.9), ("seed_data", 1, 0.3)):
+        write(tmp_path, run, full(seed, tuned))
+    values = {"tuned_no_dedup": ["no_dedup"], "tuned_no_vote": ["no_vote"], "student_seed": ["seed_data"]}
+    settings = settings_of(outputs=str(tmp_path), compare_runs=values, resamples=200)
+    whole = evaluation.pooled(own, settings)
+    assert set(whole["model"]) == {"base", "tuned", "student", "student_tuned", *values}
+    assert whole.loc[whole["model"] == "student_seed", "symbolic"].sum() == 9, (
+        "the student's answers, not the tuned model's"
+    )
+    found = evaluation.compared(whole, pd.DataFrame(), settings)
+    ledger = {claim.id: claim for claim in claims.ledger(found)}
+    assert ledger["C5"].verdict == "reproduced" and ledger["C5"].effect == pytest.approx(0.7)
+    assert ledger["C4"].verdict == "reproduced" and ledger["C4"].effect == pytest.approx(0.3)
+    assert ledger["C6"].effect == 0 and ledger["C6"].verdict != "reproduced"
+    twice = settings_of(outputs=str(tmp_path), compare_runs={"tuned_no_vote": ["no_vote", "no_dedup"]})
+    with pytest.raises(runs.RunError, match="tuned_no_vote: 'no_dedup' has seed 1 as well"):
+        evaluation.pooled(own, twice)
+
+
+@pytest.mark.parametrize("label", ["tuned", "base", "student_tuned", "no_dedup", "tuned_", "student"])
+def test_a_label_says_whose_model_it_is(label):
+    with pytest.raises(params.ParameterError, match="compare_runs.*is no label of an ablated model"):
+        settings_of(compare_runs={label: ["x"]})
 
 
 def test_who_is_compared(tmp_path, monkeypatch):

@@ -146,7 +146,7 @@ def test_a_completion_costs_the_same_whether_it_is_sampled_resumed_or_replayed(t
     assert (resumed.cost.sampled, replay.cost.sampled) == (10, 0)
     assert replay.cost.completions == 27 and replay.cost.unmetered == 0
     assert replay.cost.completion_tokens == sum(c.tokens for row in done for c in row)
-    assert "seeded per sample" in replay.guarantee and replay.engine_name == "replay"
+    assert replay.guarantee == resumed.guarantee == "as the engine inside" and replay.engine_name == "replay"
 
 
 def test_an_overlong_prompt_comes_back_by_name_and_is_tried_again_where_it_fits(tmp_path, folder):

@@ -37,7 +37,8 @@ def table(folder, stage, name):
 @pytest.mark.parametrize(
     "stage, name",
     [("elicit", "questions"), ("elicit", "rejected"), ("dedup", "questions"), ("dedup", "rejected"), ("dedup", "attempts"),
-     ("vote", "qa"), ("vote", "paths"), ("vote", "rejected"), ("finetune", "log"), ("distil", "log"), ("evaluate", "scores")],
+     ("vote", "qa"), ("vote", "paths"), ("vote", "rejected"), ("finetune", "log"), ("distil", "log"), ("evaluate", "scores"),
+     ("evaluate", "comparisons"), ("evaluate", "parts")],
 )  # fmt: skip
 def test_the_replay_gives_the_tables_of_the_live_run(replayed, stage, name):
     # A cosine is stored with four digits, and another processor may round its last one the other way.

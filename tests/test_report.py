@@ -133,8 +133,8 @@ def test_page_has_every_part(page):
     assert "completions sampled 1,000 1,000" in text and "pairs trained 270" in text
     assert "all stages 487.5 481,410 2.18" in text  # six stages of 81.25 s and 80,235 tokens; the largest memory
     assert "torch 2.13.0+cpu" in text and "model base b179c952" in text
-    assert "crescent run PARAMS.yaml -p engine=replay -p replay_from=cpu -p run=cpu_check" in text
-    assert "GSM8K 74.4 -> 82.1" in text and "crescent run params/lmsi.yaml" in text
+    assert "crescent verify outputs/cpu" in text
+    assert "GSM8K 74.4 -> 82.1" in text and "crescent run params/lmsi_cpu.yaml --from vote" in text
     assert text.count("without dedup it is worse") == 1  # a blank of both runs stands there once
     assert "95 %" in text and "bootstrap of seeds and items" in text
 
@@ -196,12 +196,31 @@ def test_tables_of_an_unfinished_stage_are_not_shown(tmp_path):
 
 
 def test_flips_are_what_changed():
-    scores = make_scores(items=40, seeds=(1,))
-    found = report.flips(scores, each=1000)
-    right = scores.pivot_table(index="item", columns="model", values="symbolic", aggfunc="first").astype(bool)
-    assert {row["item"] for row in found["gained"]} == set(right.index[~right["base"] & right["tuned"]])
-    assert {row["item"] for row in found["lost"]} == set(right.index[right["base"] & ~right["tuned"]])
-    assert report.flips(None) == report.flips(scores[scores["model"] == "base"]) == {}
+    scores = make_scores(items=40, seeds=(1,)).assign(kind="addition")
+    found = report.flips(scores, 1000)
+    for way, shift in (("gained", 1), ("lost", -1)):
+        for how in ("strict", "flexible", "symbolic"):
+            right = scores.pivot_table(index="item", columns="model", values=how, aggfunc="first").astype(int)
+            shown = {row["item"] for row in found["rows"] if row["way"] == way and how in row["scorings"]}
+            assert shown == set(right.index[right["tuned"] - right["base"] == shift])
+    assert found["left_out"] == 0 and "kind" not in found["facets"]
+    few = report.flips(scores, 1)
+    ways = {row["way"] for row in found["rows"]}
+    assert len(few["rows"]) == len(ways) and few["left_out"] == len(found["rows"]) - len(ways)
+    assert report.flips(None, 9)["rows"] == report.flips(scores[scores["model"] == "base"], 9)["rows"] == []
+
+
+def test_every_filter_of_the_page_has_its_rows(page):
+    # A radio button, its label, its rule and its rows are tied by names alone: none may dangle.
+    buttons = set(re.findall(r'<input type="radio" name="\w+" id="(\w+)"', page))
+    labels = set(re.findall(r'<label for="(\w+)"', page))
+    assert buttons and buttons == labels
+    for button in buttons:
+        if button.endswith("v0"):
+            continue
+        run, name = re.fullmatch(r"(r\d+)(f\d+v\d+)", button).groups()
+        assert f"#{button}:checked ~ .scroll tr.flip:not(.{name})" in page
+        assert re.search(rf'class="flip[^"]* {name}[ "]', page), (run, name)
 
 
 def test_result_table_is_aligned():
@@ -211,3 +230,18 @@ def test_result_table_is_aligned():
     assert lines[0].split()[:3] == ["benchmark", "decoding", "scoring"]
     assert lines[2].split()[1] == "0-shot" and "base -> tuned" in lines[2] and "%" in lines[2]
     assert "06_evaluate" in report.result_table(comparisons.iloc[:0])
+
+
+def test_costs_are_read_wherever_a_manifest_has_them():
+    old = {"seconds": 3.0, "tokens": {"prompt": 2, "completion": 5}, "peak_memory_bytes": 2**30}
+    assert report._cost(old) == {"seconds": 3.0, "tokens": 7, "memory": 1.0}
+    assert report._cost({**old, "cost": {"seconds": 9.5, "tokens": 70}}) == {
+        "seconds": 9.5,
+        "tokens": 70,
+        "memory": 1.0,
+    }
+    assert (
+        report._cost({})
+        == report._cost({"cost": "?", "tokens": {}})
+        == {"seconds": None, "tokens": None, "memory": None}
+    )

@@ -114,10 +114,15 @@ CHANGED = {
     "benchmark_dir": "/b", "micro_batch_size": 4, "model": "m", "domain": "math_word_problems", "protocol": "strict", "seed": 2,
     "system_prompt": "s", "dtype": "float32", "max_model_len": 99, "other_runs": ["seed2"], "path_choice": "all", "method": "full",
     "lr_schedule": "cosine", "benchmark_split": "dev", "decontaminate": False, "student": "s", "embedder": "e",
-    "served_names": {"base": "b"},
+    "path_formats": ["zero_shot_cot"],
+    "elicit_temperatures": [0.5],
+    "served_names": {"base": "b"}, "label_source": "random", "packing": True, "gradient_checkpointing": True,
+    "report_to": ["wandb"], "student_data": "on_policy", "shots": [5], "general_tasks": ["piqa"], "claims_of": "lmsi",
+    "compare_runs": {"tuned_no_vote": ["r"]},
 }  # fmt: skip
 WHERE = {"run", "replay_from", "outputs", "engine", "engine_args", "base_urls", "benchmark_dir", "micro_batch_size",
-         "served_names", "concurrency"}  # fmt: skip
+         "served_names", "concurrency", "gradient_checkpointing", "checkpoint_steps", "processes",
+         "accelerate_args", "report_to"}  # fmt: skip
 
 
 def another(name, field):

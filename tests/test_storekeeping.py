@@ -12,7 +12,7 @@ from itertools import islice
 import pandas as pd
 import pytest
 
-from crescent_utils import reproduce, runs, storekeeping
+from crescent_utils import recovery, reproduce, runs, storekeeping
 from crescent_utils.store import Completion, GenerationStore, Request, Sampling, StoreError
 
 REFERENCE = runs.ROOT / "outputs" / "reference" / "store.sqlite"
@@ -137,7 +137,7 @@ def test_a_changed_completion_is_found_when_it_is_read_and_lost_alone(store, who
     with GenerationStore(store, read_only=True) as damaged, pytest.raises(StoreError, match="crescent store recover"):
         for key, sample in whole:
             damaged.get_by_key(key, sample + 1)
-    saved = storekeeping.recover(store)
+    saved = recovery.recover(store)
     assert (saved.saved, saved.lost) == (len(whole) - 1, 1)
     assert storekeeping.check(store) == []
     left = everything(store)
@@ -148,7 +148,7 @@ def test_a_changed_completion_is_found_when_it_is_read_and_lost_alone(store, who
 def test_a_changed_request_takes_its_completions_with_it(store, whole):
     flip(store, "prefix")
     assert "does not match its key" in storekeeping.check(store)[0]
-    saved = storekeeping.recover(store)
+    saved = recovery.recover(store)
     assert saved.lost >= 1 and saved.saved + saved.lost == len(whole)
     assert everything(store).items() <= whole.items()
 
@@ -160,7 +160,7 @@ def test_a_truncated_file_is_named_and_what_is_left_of_it_saved(store, whole, sh
     with pytest.raises(StoreError, match=r"is truncated: .* of .* bytes; .crescent store recover."):
         GenerationStore(store)
     assert "truncated" in storekeeping.check(store)[0]
-    saved = storekeeping.recover(store)
+    saved = recovery.recover(store)
     left = everything(store)
     assert saved.saved == len(left) and left.items() <= whole.items()
     assert share < 0.9 or saved.saved > 0.2 * len(whole)
@@ -176,7 +176,7 @@ def test_pages_of_noise_cost_what_stood_on_them(store, whole, seed):
         data[page * 4096 : (page + 1) * 4096] = chance.randbytes(4096)
     store.write_bytes(data)
     assert storekeeping.check(store)
-    saved = storekeeping.recover(store)
+    saved = recovery.recover(store)
     left = everything(store)
     assert left.items() <= whole.items() and saved.saved == len(left)
     assert storekeeping.check(store) == []
@@ -187,11 +187,11 @@ def test_a_file_that_is_no_store_says_that_nothing_can_be_saved(tmp_path):
     path.write_bytes(b"not a database, at all" * 100)
     before = path.read_bytes()
     with pytest.raises(StoreError, match="nothing of it can be read"):
-        storekeeping.recover(path)
+        recovery.recover(path)
     assert path.read_bytes() == before
     assert not list(tmp_path.glob("*.recovered*")) and not list(tmp_path.glob("*damaged*"))
     with pytest.raises(StoreError, match="no generation store"):
-        storekeeping.recover(tmp_path / "none")
+        recovery.recover(tmp_path / "none")
 
 
 def test_a_store_of_the_first_format_is_copied_into_a_new_one(store, whole):
@@ -200,13 +200,13 @@ def test_a_store_of_the_first_format_is_copied_into_a_new_one(store, whole):
         db.execute("PRAGMA user_version=0")
     with pytest.raises(StoreError, match="has format 0"):
         GenerationStore(store)
-    assert storekeeping.recover(store).saved == len(whole)
+    assert recovery.recover(store).saved == len(whole)
     assert everything(store) == whole
 
 
 def test_a_store_that_is_being_written_is_left_alone(store):
     with GenerationStore(store), pytest.raises(StoreError, match=f"process {os.getpid()}"):
-        storekeeping.recover(store)
+        recovery.recover(store)
 
 
 def test_the_command_line_says_what_it_did(store, part, whole, capsys):

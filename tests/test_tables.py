@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crescent_utils import answers, benchmarks, params, prompts, tables
+from crescent_utils import answers, params, prompts, tables
 
 ARITHMETIC = prompts.gates(prompts.get_domain("arithmetic"))
 WORDS = prompts.gates(prompts.get_domain("math_word_problems"))
@@ -21,72 +21,6 @@ PROTOCOLS = ("paper", "released", "strict")
 
 def of_vote(**values):
     return params.build("vote", {"min_agreement": 0.0, **values})
-
-
-# --- elicited -------------------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.lists(texts, max_size=8), st.sampled_from(PROTOCOLS), st.sampled_from([ARITHMETIC, WORDS, {}]))
-def test_every_completion_is_kept_or_rejected_with_a_reason(completions, protocol, gates):
-    baits = [i % 3 for i in range(len(completions))]
-    prefixes = [f"p{i}" for i in range(len(completions))]
-    kept, rejected = tables.elicited(completions, baits, prefixes, gates, protocol)
-    assert sorted([*kept["id"], *rejected["id"]]) == list(range(len(completions)))
-    assert (rejected["reason"] != "").all() and (kept["question"] != "").all()
-    for row in pd.concat([kept, rejected]).itertuples():
-        assert (row.bait, row.prefix) == (baits[row.id], prefixes[row.id])
-    assert [completions[i] for i in rejected["id"]] == rejected["text"].tolist()
-
-
-def test_what_the_released_cleaner_costs():
-    whole = "Tom spends 3/4 of $5.50 on milk. How much is left?"
-    chatty = f"Of course! {whole} (Hint: subtract.)"
-    ours, _ = tables.elicited([whole, chatty], [0, 0], ["", ""], WORDS)
-    assert ours["question"].tolist()[0] == whole
-    theirs, none = tables.elicited([whole, chatty], [0, 0], ["", ""], WORDS, "released")
-    assert theirs["question"].tolist() == ["Tom spends 34 of 5. 50 on milk. How much is left?"] * 2
-    assert len(none) == 0
-
-
-def test_the_released_cleaner_rejects_what_asks_nothing_and_ignores_our_gates():
-    asks_not, short = "Find the sum of 3 and 4.", "Why?"
-    kept, rejected = tables.elicited([asks_not, short], [0, 1], ["", ""], WORDS, "released")
-    assert kept["question"].tolist() == [short] and rejected["reason"].tolist() == ["empty"]
-    kept, rejected = tables.elicited([asks_not, short], [0, 1], ["", ""], {**WORDS, "min_words": 3})
-    assert kept["question"].tolist() == [asks_not] and rejected["reason"].tolist() == ["too_short"]
-
-
-def test_the_arithmetic_gate_closes_a_question_that_the_stop_string_cut():
-    kept, rejected = tables.elicited(
-        ["What is 3 + 4?", "What is 3 + 4", "What is 3 + 4 + 5?", "What is it?"], [0] * 4, [""] * 4, ARITHMETIC
-    )
-    assert kept["question"].tolist()[0] == "What is 3 + 4?"
-    assert {2, 3} <= set(rejected["id"])
-
-
-# --- decontaminated -------------------------------------------------------------------------------------------------------------
-
-HELD = benchmarks.Benchmark(
-    "b", (benchmarks.Item("What is 3 + 4?", "7"), benchmarks.Item("How far is Rome?", "1")), (), "here"
-)
-
-
-@pytest.mark.parametrize("remove", [True, False])
-def test_a_repeated_item_is_found_and_removed_only_if_asked(remove):
-    table = pd.DataFrame(
-        {"id": [5, 6, 7, 8], "question": ["What is 4 plus 3?", "What is 3 - 4?", "HOW far is  rome", "Why?"]}
-    )
-    kept, found = tables.decontaminated(table, [HELD], remove)
-    assert found["id"].tolist() == [5, 7] and set(found["benchmark"]) == {"b"}
-    assert kept["id"].tolist() == ([6, 8] if remove else [5, 6, 7, 8])
-    assert list(kept.columns) == list(table.columns)
-    assert len(table.columns) == 2, "what came in is left as it was"
-
-
-def test_nothing_to_decontaminate():
-    kept, found = tables.decontaminated(pd.DataFrame({"id": [], "question": []}), [HELD], True)
-    assert len(kept) == len(found) == 0
 
 
 # --- voted ----------------------------------------------------------------------------------------------------------------------
@@ -166,6 +100,12 @@ def test_agreement_counts_the_unreadable_in_the_total():
     assert voted(paths, min_agreement=0.51, protocol="released")[0] == ["7"], "the released code knows no threshold"
 
 
+def test_a_domain_of_choices_votes_on_letters():
+    paths = [["The answer is (B), which has 3 sides.", "B", "I say C, of 2."]]
+    qa, _, _ = tables.voted([1], ["Which?"], paths, of_vote(), "math_word_problems", kind="choice")
+    assert qa["answer"].tolist() == ["B"] and qa["votes"].tolist() == [2]
+
+
 def test_which_path_is_learned():
     paths = ["Let me see. The answer is 7.", "The answer is 8.", "It is 7.", "Seven is right, 7."]
     assert voted(paths, path_choice="first")[1] == [paths[0]]
@@ -188,13 +128,3 @@ def test_empty_in_empty_out():
     qa, sampled, rejected = tables.voted([], [], [], of_vote(), "arithmetic")
     assert list(qa.columns) == tables.QA_COLUMNS
     assert len(qa) == len(sampled) == len(rejected) == 0
-    assert len(tables.label_accuracy(qa)) == 0
-
-
-def test_label_accuracy_counts_each_question_once_from_each_threshold_up():
-    qa = pd.DataFrame(
-        [{"id": 1, "votes": 2, "correct": False}, {"id": 2, "votes": 2, "correct": True}, {"id": 3, "votes": 5, "correct": True},
-         {"id": 3, "votes": 5, "correct": True}, {"id": 4, "votes": 5, "correct": None}]
-    )  # fmt: skip
-    got = tables.label_accuracy(qa)
-    assert got.to_dict("list") == {"votes >=": [2, 5], "questions": [3, 1], "labels right": [0.667, 1.0]}

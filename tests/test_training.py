@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 import tiny
 
-from crescent_utils import models, params, prompts, training
-from crescent_utils.training import Recipe, TrainingError
+from crescent_utils import masks, models, params, prompts, training
+from crescent_utils.masks import TrainingError
+from crescent_utils.recipes import Recipe
 
 DOMAIN = prompts.get_domain("arithmetic")
 IGNORED = -100
@@ -102,7 +103,7 @@ def test_a_pair_asks_as_the_vote_and_the_evaluation_ask():
 def test_the_mask_covers_the_prompt_and_leaves_the_reply_with_its_end(style):
     words = tiny.tokenizer(style)
     pair = {**pairs(1)[0], "prompt": pairs(1)[0]["prompt"][-1:]}  # Llama 2 has no system turn of its own
-    masked = training.loss_mask(words, pair)
+    masked = masks.loss_mask(words, pair)
     context = "".join(text for text, learned in masked if not learned)
     reply = "".join(text for text, learned in masked if learned)
     assert context + reply == words.apply_chat_template(pair["prompt"] + pair["completion"], tokenize=False)
@@ -115,10 +116,10 @@ def test_a_template_that_cannot_be_masked_or_never_ends_is_refused():
     words = tiny.tokenizer()
     words.chat_template = "{% if add_generation_prompt %}A{% else %}B{% endif %}" + tiny.CHATML
     with pytest.raises(TrainingError, match="renders a prompt differently"):
-        training.loss_mask(words, pairs(1)[0])
+        masks.loss_mask(words, pairs(1)[0])
     words.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(TrainingError, match="would never stop"):
-        training.loss_mask(words, pairs(1)[0])
+        masks.loss_mask(words, pairs(1)[0])
 
 
 def test_the_trainer_learns_just_the_replies_and_their_ends(base, seen, tmp_path):
@@ -269,9 +270,11 @@ def test_a_replay_gives_the_record_and_needs_no_weights(lora, tmp_path):
     recorded.mkdir(parents=True)
     (recorded / "trained.json").write_bytes((folder / "trained.json").read_bytes())
     trained.log.to_parquet(recorded / "log.parquet")
+    trained.tokens.to_parquet(recorded / "tokens.parquet")
     got = training.replay(recorded, pairs(), "tuned")
     assert (got.model.fingerprint, got.counts) == (trained.model.fingerprint, trained.counts)
     pd.testing.assert_frame_equal(got.log, trained.log)
+    pd.testing.assert_frame_equal(got.tokens, trained.tokens)
     with pytest.raises(models.ModelError, match="engine: auto"):
         got.model.locate()
     for other in (
@@ -319,7 +322,7 @@ def test_a_loss_that_is_no_number_is_not_shipped(base, tmp_path):
 @pytest.mark.parametrize("cut", ["all of it", "the end of the longest"])
 def test_a_pair_longer_than_max_length_does_not_lose_its_end_in_silence(base, tmp_path, cut):
     words = models.load_tokenizer(base.locate())
-    longest = max(len(training.loss_mask(words, pair)) for pair in pairs())
+    longest = max(len(masks.loss_mask(words, pair)) for pair in pairs())
     training.train(base, pairs(), tmp_path / "whole", recipe(max_length=longest), "tuned")
     with pytest.raises(TrainingError, match="max_length"):
         training.train(

@@ -8,6 +8,7 @@ nobody guarantees any, and this says how many.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 
 from crescent_utils import costs, models, params, prompts, runs, stats
@@ -22,10 +23,12 @@ def main() -> None:
     parser.add_argument("--engine", default="transformers")
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--engine-args", type=json.loads, default={}, help="JSON, as the parameter engine_args")
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--votes", type=int, default=5)
     options = parser.parse_args()
-    settings = params.build("vote", {"engine": options.engine, "model": options.model, "dtype": options.dtype})
+    settings = params.build("vote", {"engine": options.engine, "model": options.model, "dtype": options.dtype,
+                                     "engine_args": options.engine_args})  # fmt: skip
     model = models.resolve(options.model)
     domain = prompts.get_domain("arithmetic")
     pool = runs.read_table(runs.ROOT / "outputs" / "reference", "dedup", "questions")["question"][: options.questions]
@@ -46,7 +49,7 @@ def main() -> None:
         engine.close()
     same = sum(first[i] == second[i] for i in range(len(jobs)))
     sure = stats.wilson(same, len(jobs))
-    print(f"{options.engine}, {options.dtype}, {costs.device()}: {same} of {len(jobs)} completions the same, "
+    print(f"{options.engine}, {options.dtype}, {options.engine_args or ''}, {costs.device()}: {same} of {len(jobs)} completions the same, "
           f"{100 * same / len(jobs):.1f} % [{100 * sure.low:.1f}, {100 * sure.high:.1f}]; it says: {engine.guarantee}")  # fmt: skip
 
 

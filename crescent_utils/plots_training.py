@@ -1,0 +1,50 @@
+"""Figures of training beyond one run: what is watched over several rounds of self-improvement."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .plots import BLUE, GREY, PER_CENT, WIDTH, Picture
+
+# Column of the table, what it is, and whether it is a share.
+WATCHED = (
+    ("accuracy", "greedy accuracy", True), ("right", "labels that are right", True), ("agreement", "agreement of votes", True),
+    ("entropy", "entropy of votes (bits)", False), ("diversity", "accepted as they came", True),
+    ("words", "different words / words", True), ("length", "characters of a path", False), ("distance", "distance from the base", True),
+)  # fmt: skip
+
+
+def rounds(table: pd.DataFrame) -> tuple[Figure, str]:
+    """What `rounds.monitors` watched, a small panel each; round 0 is the untrained model, bars are 95 % intervals."""
+    shown = [item for item in WATCHED if item[0] in table and table[item[0]].notna().any()]
+    figure = Picture(figsize=(WIDTH, 0.6 + 1.5 * max(1, -(-len(shown) // 4))), layout="constrained", facecolor="white")
+    figure.suptitle("Over the rounds", x=0.01, ha="left", fontsize=11, fontweight="bold")
+    if not shown:
+        figure.text(0.5, 0.4, "no data", ha="center", color=GREY)
+        return figure, "rounds: no data"
+    words = []
+    for axes, (column, name, share) in zip(
+        figure.subplots(-(-len(shown) // 4), 4, squeeze=False).flat, shown, strict=False
+    ):
+        part = table[table[column].notna()]
+        axes.plot(part["round"], part[column], "o-", color=BLUE, lw=1.6, ms=4)
+        if column == "accuracy":
+            error = [part["accuracy"] - part["low"], part["high"] - part["accuracy"]]
+            axes.errorbar(part["round"], part["accuracy"], error, fmt="none", color=BLUE, capsize=3, lw=1)
+        axes.set_title(name, fontsize=7.5, loc="left")
+        axes.set_ylim(0, 1.15 * max(1e-9, float(part["high" if column == "accuracy" else column].max())))
+        axes.set_xlim(-0.3, float(table["round"].max()) + 0.3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(color="#e5e5e5", lw=0.8)
+        if share:
+            axes.yaxis.set_major_formatter(PER_CENT if float(part[column].max()) > 0.05 else "{x:.1%}")
+        words.append(f"{name} " + " -> ".join(f"{value:.1%}" if share else f"{value:.2f}" for value in part[column]))
+    for axes in figure.axes[len(shown) :]:
+        axes.set_axis_off()
+    figure.supxlabel("round", fontsize=9)
+    return figure, "; ".join(words)

@@ -1,0 +1,186 @@
+"""Sweeps and rounds: which runs they make, what these share, and what is said about them; on the reference run's own tables."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+
+from crescent_utils import models, params, plots_training, reproduce, rounds, runs, sweep
+from crescent_utils.generate import STORE_NAME
+from crescent_utils.store import GenerationStore
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "outputs" / "reference"
+CPU = ROOT / "params" / "cpu.yaml"
+ABLATIONS = ROOT / "params" / "ablations"
+
+
+def jobs(tmp_path, overlays=("no_vote", "seed_augmentation"), seeds=(1, 2)):
+    paths = [ABLATIONS / f"{name}.yaml" for name in overlays]
+    return sweep.plan([CPU], paths, seeds, [f"outputs={tmp_path}"])
+
+
+# --- sweeps ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_is_the_profile_and_each_overlay_with_each_seed(tmp_path):
+    made = jobs(tmp_path)
+    assert [job.values["run"] for job in made] == [
+        f"cpu/{name}-seed{seed}" for seed in (1, 2) for name in ("whole", "no_vote", "seed_augmentation")
+    ]
+    assert [job.values["seed"] for job in made] == [1, 1, 1, 2, 2, 2]
+    assert made[1].values["votes"] == 1 and "votes" not in made[0].values
+    assert made[0].folder == tmp_path / "cpu" / "whole-seed1"
+
+
+@pytest.mark.parametrize(
+    ("overlays", "seeds", "message"), [(["no_vote"] * 2, [1], "--overlays: no_vote"), ([], [3, 3], "--seeds: 3")]
+)
+def test_what_stands_twice_is_refused(tmp_path, overlays, seeds, message):
+    with pytest.raises(params.ParameterError, match=message):
+        jobs(tmp_path, overlays, seeds)
+
+
+def test_every_ablation_can_be_swept(tmp_path):
+    names = sorted(path.stem for path in ABLATIONS.glob("*.yaml"))
+    assert {"no_dedup", "no_vote", "no_rewrite", "released_code", "votes_1", "votes_3", "votes_5", "votes_9", "data_size",
+            "random_labels"} <= set(names)  # fmt: skip
+    own = [job.values for job in jobs(tmp_path, names, [1])]
+    without = [{k: v for k, v in values.items() if k not in ("run", "other_runs")} for values in own]
+    assert all(without.count(values) == 1 for values in without), "each changes something, and something else"
+
+
+def test_a_stage_in_common_is_sampled_once_and_seeds_keep_apart(tmp_path):
+    made = jobs(tmp_path)
+    made[0].folder.mkdir(parents=True)
+    shutil.copyfile(REFERENCE / "store.sqlite", made[0].folder / STORE_NAME)
+    assert sweep.share(made[0], []) == 0
+    with GenerationStore(made[0].folder / STORE_NAME, read_only=True) as store:
+        everything = store.count()
+    assert sweep.share(made[1], made[:1]) == everything > 2000
+    assert sweep.share(made[2], made[:2]) == everything, "what two runs hold comes once"
+    assert sweep.share(made[3], made[:3]) == 0 and not made[3].folder.exists(), "another seed asks other requests"
+
+
+def test_the_first_run_that_fails_ends_a_sweep(tmp_path):
+    done = []
+
+    def run_one(values):
+        done.append(values["run"])
+        return 1 if len(done) == 2 else 0
+
+    assert sweep.run(jobs(tmp_path), run_one) == 1 and len(done) == 2
+    assert sweep.run(jobs(tmp_path), lambda values: 0) == 0
+
+
+def test_what_an_overlay_changed_is_paired_with_the_method_as_it_is(tmp_path):
+    made = jobs(tmp_path, ["no_vote", "seed_augmentation"], [1, 2, 3])
+    sources = {1: REFERENCE, 2: REFERENCE / "seed2", 3: REFERENCE / "seed3"}
+    for job in made:  # real scores; an overlay is given those of another seed's run, under its own seed
+        table = pd.read_parquet(
+            sources[job.seed if job.overlay == "whole" else job.seed % 3 + 1] / "evaluate" / "scores.parquet"
+        )
+        (job.folder / "evaluate").mkdir(parents=True)
+        table.assign(seed=job.seed).to_parquet(job.folder / "evaluate" / "scores.parquet")
+    scores = sweep.scores(made)
+    assert set(scores["model"]) == {"base", "tuned", "student", "student_tuned", "tuned_no_vote", "student_tuned_no_vote",
+                                    "tuned_seed_augmentation", "student_seed"}  # fmt: skip
+    table = sweep.comparisons(scores, resamples=200).query("decoding == 'greedy'").set_index("before")
+    assert (table["seeds"] == 3).all() and (table["n"] == 350).all()
+    row = table.loc["tuned_no_vote"]
+    assert row["after"] == "tuned"
+    by_hand = scores.query("decoding == 'greedy'").groupby("model")["symbolic"].mean()
+    assert row["difference"] == pytest.approx(by_hand["tuned"] - by_hand["tuned_no_vote"])
+    assert table.loc["student_seed", "after"] == "student_tuned"
+
+
+def test_the_commands_check_before_anything_runs(tmp_path, capsys):
+    assert (
+        reproduce.main(
+            ["sweep", str(CPU), "--overlays", str(ABLATIONS / "no_vote.yaml"), "--seeds", "1", "2", "--list"]
+        )
+        == 0
+    )
+    assert capsys.readouterr().out.split() == [
+        "cpu/whole-seed1",
+        "cpu/no_vote-seed1",
+        "cpu/whole-seed2",
+        "cpu/no_vote-seed2",
+    ]
+    assert reproduce.main(["rounds", str(CPU), "--rounds", "2", "--list"]) == 0
+    assert capsys.readouterr().out.split() == ["cpu/round1", "cpu/round2"]
+    assert reproduce.main(["rounds", str(CPU), "--rounds", "2", "-p", "engine=replay"]) == 2
+    assert "has no weights to go on from" in capsys.readouterr().err
+    assert reproduce.main(["sweep", str(CPU), "--overlays", str(tmp_path / "none.yaml")]) == 2
+    assert reproduce.main(["publish", "reference", "--public"]) == 2
+
+
+# --- rounds ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_each_round_goes_on_from_the_model_that_the_one_before_tuned(tmp_path):
+    chain = rounds.plan([CPU], [f"outputs={tmp_path}", "model=bundled"], 3)
+    assert [values["run"] for values in chain] == ["cpu/round1", "cpu/round2", "cpu/round3"]
+    assert chain[0]["model"] == "bundled"
+    assert [Path(values["model"]) for values in chain[1:]] == [
+        tmp_path / f"cpu/round{n}/finetune/model" for n in (1, 2)
+    ]
+    for bad in (0, -1):
+        with pytest.raises(params.ParameterError, match="--rounds"):
+            rounds.plan([CPU], [], bad)
+    seen = []
+    assert rounds.run(chain, lambda values: (seen.append(values["run"]), len(seen) == 2)[1]) == 1 and len(seen) == 2
+
+
+def test_the_monitors_of_the_reference_run(tmp_path):
+    table = rounds.monitors([REFERENCE, REFERENCE], tmp_path).set_index("round")
+    scores = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet").query("decoding == 'greedy'")
+    assert table.loc[0, "accuracy"] == pytest.approx(scores.query("model == 'base'")["symbolic"].mean())
+    assert table.loc[1, "accuracy"] == pytest.approx(scores.query("model == 'tuned'")["symbolic"].mean())
+    assert (
+        (table["low"] < table["accuracy"]).all()
+        and (table["accuracy"] < table["high"]).all()
+        and (table["n"] == 350).all()
+    )
+    counts = {stage: runs.read_manifest(REFERENCE, stage)["counts"] for stage in ("elicit", "dedup", "vote")}
+    assert table.loc[1, "yield"] == pytest.approx(counts["elicit"]["kept"] / counts["elicit"]["sampled"])
+    votes = pd.concat(
+        [pd.read_parquet(REFERENCE / "vote" / f"{name}.parquet").drop_duplicates("id") for name in ("qa", "rejected")]
+    )
+    assert len(votes) == counts["vote"]["sampled"], "abstentions count"
+    assert table.loc[1, "agreement"] == pytest.approx(votes["agreement"].mean())
+    assert table.loc[1, "length"] == pytest.approx(
+        pd.read_parquet(REFERENCE / "vote" / "paths.parquet")["path"].map(len).mean()
+    )
+    assert 0.5 < table.loc[1, "right"] < 0.7, "about four in ten labels are wrong"
+    assert math.isnan(table.loc[1, "distance"]) and math.isnan(table.loc[0, "yield"])
+    pd.testing.assert_series_equal(table.loc[1], table.loc[2], check_names=False)
+
+
+def test_the_distance_of_two_models_is_that_of_their_weights(tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    one = tiny.model_folder(tmp_path / "one")
+    two = Path(shutil.copytree(one, tmp_path / "two"))
+    weights = load_file(two / "model.safetensors")
+    changed = {name: value + 0.01 * torch.ones_like(value) for name, value in weights.items()}
+    save_file(changed, two / "model.safetensors", metadata={"format": "pt"})
+    flat = torch.cat([value.double().flatten() for value in weights.values()])
+    after = torch.cat([value.double().flatten() for value in load_file(two / "model.safetensors").values()])
+    assert rounds.weight_distance(one, two) == pytest.approx(float((after - flat).norm() / flat.norm()), rel=1e-9)
+    assert rounds.weight_distance(one, one) == 0
+    with pytest.raises(models.ModelError, match="one architecture"):
+        rounds.weight_distance(one, tiny.model_folder(tmp_path / "more", layers=5))
+
+
+def test_the_figure_says_its_numbers(tmp_path):
+    figure, text = plots_training.rounds(rounds.monitors([REFERENCE], tmp_path))
+    assert text.startswith("greedy accuracy 38.3% -> ") or text.startswith("greedy accuracy 3")
+    assert "distance" in text and len(figure._repr_png_()) > 5000
+    assert plots_training.rounds(pd.DataFrame({"round": []}))[1] == "rounds: no data"
