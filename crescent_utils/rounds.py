@@ -1,6 +1,6 @@
 """Rounds: a chain of runs in which each tuned model makes the next run's data, and what is watched for a collapse.
 
-LMSI (section 5.3) and Crescent leave one round; whether a second helps or narrows the model is asked here. Round n is the run
+Whether a further round helps or narrows the model is asked here. Round n is the run
 `outputs/<run>/round<n>`; its `model` is the folder that round n-1 has tuned.
 """
 

