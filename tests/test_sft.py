@@ -69,7 +69,7 @@ def cut(work, base, examples, how, after):
     assert not (work / "result.json").exists(), "it was over before the kill"
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
 def test_a_training_killed_with_9_ends_like_an_uncut_one(base, tmp_path, method):
     how = recipe(method, epochs=6, checkpoint_steps=3)
     examples = pairs()
@@ -268,7 +268,7 @@ def test_mixed_bfloat16_follows_float32(base, tmp_path, method):
     assert mixed.model.fingerprint != plain.model.fingerprint
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
 def test_two_processes_train_as_one_does(base, tmp_path, method):
     examples = pairs(16)  # whole batches: a last one that is not would be filled up with examples from the start
     one = training.train(
