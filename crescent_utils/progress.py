@@ -24,11 +24,15 @@ class Echo:
     def __init__(self, target: TextIO, label: str) -> None:
         """`target` is the terminal or the log; `label` stands before each bar."""
         self._target, self._label = target, label
+        self._last = ""
 
     def write(self, text: str) -> int:
         """Pass on the last bar in `text`, cut to the terminal's width."""
         if found := LINE.findall(text):
             line = f"{self._label} {found[-1]}"
+            if line == self._last:  # a bar says its last state twice, as it is paused and as it is closed
+                return len(text)
+            self._last = line
             if self._target.isatty():
                 self._target.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
             else:
