@@ -82,7 +82,7 @@ def arithmetic(seed: int, split: str, items: int) -> Benchmark:
     end = DEV_ITEMS + items
     parts = {"dev": made[:DEV_ITEMS], "test": made[DEV_ITEMS:end], "train": made[end:-8]}
     if split not in parts:
-        raise BenchmarkError(f"benchmark_split: {split!r} is not allowed; choose dev or test")
+        raise BenchmarkError(f"benchmark_split: {split!r} is not allowed; choose dev, test or train")
     return Benchmark("arithmetic", tuple(parts[split]), tuple(made[-8:]), f"generated with seed {seed}, {split} split")
 
 

@@ -96,8 +96,10 @@ def test_too_many_items_and_an_unknown_split_are_named():
         benchmarks.load("arithmetic", items=5000)
     most = int(re.search(r"(\d+) at most", str(caught.value))[1])
     assert len(benchmarks.load("arithmetic", items=most).items) == most
-    with pytest.raises(BenchmarkError, match="benchmark_split: 'train' is not allowed; choose dev or test"):
-        benchmarks.load("arithmetic", split="train")
+    with pytest.raises(BenchmarkError, match="benchmark_split: 'valid' is not allowed; choose dev, test or train"):
+        benchmarks.load("arithmetic", split="valid")
+    parts = [set(benchmarks.load("arithmetic", split=split).items) for split in ("dev", "test", "train")]
+    assert all(parts) and not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
 
 
 numbers = st.integers(-(10**7), 10**7).map(str) | st.decimals(-1000, 1000, allow_nan=False, places=2).map(str)
