@@ -82,7 +82,7 @@ def sample(generator: Generator, domain: prompts.Domain, settings: Elicit) -> El
     stopped = f"{settings.elicit_samples} completions"
     while len(texts) < settings.elicit_samples:
         asked = pairs(generator, domain, settings, len(texts), min(step, settings.elicit_samples - len(texts)))
-        completions = generator.complete(asked, lambda text: _is_question(text, gates, settings.protocol))
+        completions = generator.complete(asked, lambda text: is_question(text, gates, settings.protocol))
         fresh = [request.prefix + completion.text for (request, _), completion in zip(asked, completions, strict=True)]
         texts += fresh
         finishes += [completion.finish for completion in completions]
@@ -108,7 +108,8 @@ def _read(text: str, gates: dict[str, Any], protocol: str) -> questions.Question
     return questions.Question(cleaned) if cleaned else questions.Rejected("empty", text)
 
 
-def _is_question(text: str, gates: dict[str, Any], protocol: str) -> bool:
+def is_question(text: str, gates: dict[str, Any], protocol: str) -> bool:
+    """Tell whether `read` would keep a completion (prefix included)."""
     return isinstance(_read(text, gates, protocol), questions.Question)
 
 

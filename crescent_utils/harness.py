@@ -148,9 +148,11 @@ class LogLikelihoods:
         """Free the model's memory."""
         import gc
 
+        from .engines.vllm import shut_down
+
         llm = getattr(getattr(self._model, "model", None), "llm_engine", None)
         if llm is not None:  # vLLM's processes outlive their object
-            llm.engine_core.shutdown()
+            shut_down(llm)
         self._model = None
         gc.collect()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from . import benchmarks, elicit, evaluation, generate, models, params, prompts, questions, runs
+from . import benchmarks, elicit, evaluation, generate, models, params, prompts, runs
 from .stats import wilson
 from .store import Completion, Request, Sampling
 
@@ -174,10 +174,8 @@ def _yield(
     domain = _domain(settings)
     pairs = known.get(("elicit", "base"), [])[: max(sum(PROBE), 1000)]
     seen = [(r, c) for r, i in pairs if (c := generator.store.get(r, i + 1)[i]) is not None]
-    good = sum(
-        isinstance(questions.extract_question(r.prefix + c.text, **prompts.gates(domain)), questions.Question)
-        for r, c in seen
-    )
+    gates = prompts.gates(domain)
+    good = sum(elicit.is_question(r.prefix + c.text, gates, settings.protocol) for r, c in seen)
     if not seen:
         return 1.0, []
     sure = wilson(good, len(seen))

@@ -96,7 +96,7 @@ def _copy_readable(db: sqlite3.Connection, path: Path, new: Path) -> tuple[int, 
         raise StoreError(
             f"{path}: nothing of it can be read ({error}); restore a copy, or move it away and sample again"
         ) from None
-    settings = {number: values for number, text in _rows(db, "settings") if (values := _parsed(text))}
+    settings = dict(_rows(db, "settings"))
     batches = {number: _parsed(text) or {} for number, text in _rows(db, "batches")}
     saved = requests = lost = 0
     pending: list[tuple[Request, int, Completion]] = []
@@ -134,8 +134,8 @@ def _parsed(text: Any) -> Any:
 def _request(model: Any, messages: Any, prefix: Any, settings: Any) -> Request | None:
     try:
         chat = tuple((role, content) for role, content in _parsed(messages))
-        return Request(model, chat, prefix, Sampling(**{**settings, "stop": tuple(settings["stop"])}))
-    except (ValueError, TypeError, LookupError):
+        return Request(model, chat, prefix, Sampling.stored(settings))
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
 
 

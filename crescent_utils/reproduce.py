@@ -183,16 +183,16 @@ def _run_stage(stage: str, values: dict[str, Any], *, force: bool) -> int:
             )  # fmt: skip
     except papermill.PapermillExecutionError as error:
         print(
-            f"{_over()}{label} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n    see {_short(target)}",
+            f"{_over()}{label} failed in cell {error.exec_count}: {error.ename}: {error.evalue}\n    see {runs.shown(target)}",
             flush=True,
         )
         return FAILED
     except Exception as error:  # a dead kernel, a full disk: papermill raises many kinds
-        print(f"{_over()}{label} failed: {type(error).__name__}: {error}\n    see {_short(target)}", flush=True)
+        print(f"{_over()}{label} failed: {type(error).__name__}: {error}\n    see {runs.shown(target)}", flush=True)
         return FAILED
     manifest = runs.read_manifest(folder, stage)
     if manifest is None:  # a dead kernel leaves cells that read "completed"; only the manifest says that it is done
-        print(f"{_over()}{label} failed: it ended without a manifest; see {_short(target)}", flush=True)
+        print(f"{_over()}{label} failed: it ended without a manifest; see {runs.shown(target)}", flush=True)
         return FAILED
     counts = ", ".join(f"{name} {count:,}" for name, count in manifest["counts"].items())
     print(f"{_over()}{label} {time.monotonic() - started:6.0f} s  {counts}", flush=True)
@@ -231,7 +231,7 @@ def _finish(folder: Path) -> None:
     comparisons = pd.read_parquet(folder / "evaluate" / "comparisons.parquet")
     print("\n" + report.result_table(comparisons))
     target = report.write_report([folder], folder / "report.html", defaults=_defaults())
-    print(f"\nreport: {_short(target)}")
+    print(f"\nreport: {runs.shown(target)}")
 
 
 def _defaults() -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
     folders = [_find_run(name) for name in arguments.runs]
     target = report.write_report(folders, arguments.output or folders[0] / "report.html", defaults=_defaults())
-    print(_short(target))
+    print(runs.shown(target))
     return DONE
 
 
@@ -259,7 +259,9 @@ def _verify(arguments: argparse.Namespace) -> int:
     differences = verify.verify(folder, benchmark_dir=arguments.benchmark_dir)
     for difference in differences:
         print(difference)
-    print(f"{_short(folder)}: {f'{len(differences)} differences' if differences else 'every table came out the same'}")
+    print(
+        f"{runs.shown(folder)}: {f'{len(differences)} differences' if differences else 'every table came out the same'}"
+    )
     return FAILED if differences else DONE
 
 
@@ -270,12 +272,6 @@ def _find_run(name: str) -> Path:
     outputs = runs.ROOT / "outputs"
     known = sorted({p.parent.parent.relative_to(outputs).as_posix() for p in outputs.rglob("manifest.json")})
     raise runs.RunError(f"{name}: no run of this name has a finished stage; there: {', '.join(known) or 'none'}")
-
-
-def _short(path: Path) -> str:
-    with contextlib.suppress(ValueError):
-        return str(path.resolve().relative_to(Path.cwd()))
-    return str(path)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ where and how fast the work is done (engine, batch size, folder), since completi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -303,3 +304,10 @@ def git_commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+" if changed else "")
+
+
+def shown(path: Path) -> str:
+    """A path as a person at this folder would type it."""
+    with contextlib.suppress(ValueError):
+        return str(path.resolve().relative_to(Path.cwd()))
+    return str(path)

@@ -56,6 +56,12 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int = 0
 
+    @classmethod
+    def stored(cls, text: str) -> Sampling:
+        """Read what the store keeps of it: JSON, in which a tuple is a list."""
+        values = json.loads(text)
+        return cls(**{**values, "stop": tuple(values["stop"])})
+
     def canonical(self) -> Sampling:
         """Greedy decoding draws nothing, so its seed and top_p are no part of what it is."""
         return self if self.temperature > 0 else Sampling(0.0, 1.0, self.max_tokens, self.stop, 0)
@@ -217,7 +223,7 @@ class GenerationStore:
 
     def completions(self) -> Iterator[tuple[Request, int, Completion]]:
         """Iterate over all that is stored, request by request, in constant memory."""
-        settings = {number: _sampling(text) for number, text in self._db.execute("SELECT id, json FROM settings")}
+        settings = {number: Sampling.stored(text) for number, text in self._db.execute("SELECT id, json FROM settings")}
         with self._damage_named():
             rows = self._db.execute(
                 f"SELECT requests.id, model, settings_id, messages, prefix, {_ROW} FROM requests "
@@ -310,8 +316,3 @@ class GenerationStore:
             ),
         )
         return int(cursor.lastrowid or 0)
-
-
-def _sampling(text: str) -> Sampling:
-    values = json.loads(text)
-    return Sampling(**{**values, "stop": tuple(values["stop"])})

@@ -7,7 +7,6 @@ read of a damaged one, hand it on as Parquet, and join the stores of several mac
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sqlite3
@@ -21,8 +20,6 @@ from . import recovery, runs
 from .generate import STORE_NAME
 from .sqlite_file import StoreError
 from .store import Completion, GenerationStore
-
-CHUNK = 10_000  # completions in memory at a time
 
 
 @dataclass(frozen=True)
@@ -67,10 +64,11 @@ def export(path: Path, target: Path) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_suffix(f".{os.getpid()}.tmp")
     with GenerationStore(path, read_only=True) as store:
-        writer = pq.ParquetWriter(temporary, _parquet_schema(pa))
+        schema = _parquet_schema(pa)
+        writer = pq.ParquetWriter(temporary, schema)
         try:
-            for rows in _chunks(_export_rows(store), CHUNK):
-                writer.write_table(pa.Table.from_pylist(list(rows), schema=_parquet_schema(pa)))
+            for rows in _chunks(_export_rows(store), recovery.CHUNK):
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
                 count += len(rows)
         except BaseException:
             writer.close()
@@ -127,7 +125,7 @@ def merge(into: Path, sources: list[Path]) -> Merged:
                 for label, fingerprint in source.models().items():
                     if label not in known:
                         target.set_model(label, fingerprint)
-                for rows in _chunks(source.completions(), CHUNK):
+                for rows in _chunks(source.completions(), recovery.CHUNK):
                     for one, two in _compared(target, rows):
                         same, different = same + (one == two), different + (one != two)
                     made = {number: source.batch(number) for number in {row[2].batch for row in rows}}
@@ -173,18 +171,18 @@ def _run(arguments: argparse.Namespace) -> int:
     path = _find_store(arguments.run, missing_is_fine=arguments.verb == "merge")
     if arguments.verb == "check":
         trouble = check(path)
-        print("\n".join(trouble) or f"{_shown(path)}: every completion is whole")
+        print("\n".join(trouble) or f"{runs.shown(path)}: every completion is whole")
         return 1 if trouble else 0
     if arguments.verb == "export":
         target = arguments.output or path.with_suffix(".parquet")
-        print(f"{_shown(target)}: {export(path, target):,} completions")
+        print(f"{runs.shown(target)}: {export(path, target):,} completions")
     elif arguments.verb == "recover":
         done = recovery.recover(path)
-        print(f"{_shown(path)}: {done.saved:,} completions of {done.requests:,} requests saved, {done.lost:,} lost and sampled again by "
-              f"the next run; the damaged file is kept as {_shown(done.kept_as)}")  # fmt: skip
+        print(f"{runs.shown(path)}: {done.saved:,} completions of {done.requests:,} requests saved, {done.lost:,} lost and sampled "
+              f"again by the next run; the damaged file is kept as {runs.shown(done.kept_as)}")  # fmt: skip
     else:
         merged = merge(path, [_find_store(name) for name in arguments.others])
-        print(f"{_shown(path)}: {merged.added:,} completions added, {merged.same:,} were there already"
+        print(f"{runs.shown(path)}: {merged.added:,} completions added, {merged.same:,} were there already"
               + (f", {merged.different:,} were there with another text, which stays" if merged.different else ""))  # fmt: skip
     return 0
 
@@ -200,9 +198,3 @@ def _find_store(name: str, *, missing_is_fine: bool = False) -> Path:
     outputs = runs.ROOT / "outputs"
     known = sorted(p.parent.relative_to(outputs).as_posix() for p in outputs.rglob(STORE_NAME))
     raise StoreError(f"{name}: no run of this name has a store; there: {', '.join(known) or 'none'}")
-
-
-def _shown(path: Path) -> str:
-    with contextlib.suppress(ValueError):
-        return str(path.resolve().relative_to(Path.cwd()))
-    return str(path)

@@ -135,19 +135,24 @@ class VllmEngine:
 
     def close(self) -> None:
         """Shut the engine's processes down and free the memory, so that training may follow on the same device."""
-        own = [child for child in psutil.Process().children(recursive=True) if leftovers.is_engine(child)]
         llm, self._llm = self._llm, None
-        try:
-            if llm is not None:
-                llm.llm_engine.engine_core.shutdown()
-        finally:
-            del llm
-            gc.collect()
-            leftovers.end_processes(own, patience=10.0)
+        shut_down(llm.llm_engine if llm is not None else None)
+        del llm
+        gc.collect()
         import torch
 
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def shut_down(engine: Any) -> None:
+    """Shut an engine down (None: one that did not get so far), and end what is left of this process's engine processes."""
+    own = [child for child in psutil.Process().children(recursive=True) if leftovers.is_engine(child)]
+    try:
+        if engine is not None:
+            engine.engine_core.shutdown()
+    finally:
+        leftovers.end_processes(own, patience=10.0)
 
 
 def _defaults(cuda: bool, dtype: str, max_model_len: int) -> dict[str, Any]:
