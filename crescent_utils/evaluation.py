@@ -21,18 +21,30 @@ PAIRS = (("base", "tuned"), ("student", "student_tuned"))  # before and after, b
 
 
 def contestants(settings: Evaluate) -> dict[str, models.Model | None]:
-    """Return the models to evaluate by label: base, tuned, student, student_tuned. None in a replay, which needs no weights."""
+    """Return the models to evaluate by label: base, tuned and, unless `student` is "none", student and student_tuned.
+
+    They are None in a replay, which needs no weights.
+    """
     if settings.engine == "replay":
-        return dict.fromkeys(label for pair in PAIRS for label in pair)
+        return dict.fromkeys(label for pair in own_pairs(settings) for label in pair)
     folder = runs.run_folder(settings)
     base = models.resolve(settings.model)
-    untrained = models.student(settings.student, base)
-    return {
+    found: dict[str, models.Model | None] = {
         "base": base,
         "tuned": models.load_trained(folder / "finetune", base, "tuned"),
-        "student": untrained,
-        "student_tuned": models.load_trained(folder / "distil", untrained, "student_tuned"),
     }
+    if settings.student != runs.NO_STUDENT:
+        untrained = models.student(settings.student, base)
+        found |= {
+            "student": untrained,
+            "student_tuned": models.load_trained(folder / "distil", untrained, "student_tuned"),
+        }
+    return found
+
+
+def own_pairs(settings: Evaluate) -> tuple[tuple[str, str], ...]:
+    """Return the method's own pairs, (before, after), by label: without a student the first alone."""
+    return PAIRS[:1] if settings.student == runs.NO_STUDENT else PAIRS
 
 
 # What two runs must share for their answers to be pooled or compared: how the questions were put and how the answers were drawn.
@@ -53,7 +65,7 @@ def pooled(own: pd.DataFrame, settings: Evaluate, table: str = "scores") -> pd.D
         if seeds & seen:
             raise runs.RunError(f"other_runs: {name!r} has seed {min(seeds & seen)} as well; a seed counts once")
         seen |= seeds
-        frames.append(other)
+        frames.append(other[other["model"].isin(own["model"])])  # no student here: none of theirs
     for label, names in settings.compare_runs.items():
         seen = set()
         for name in names:
@@ -112,7 +124,7 @@ def compared(scores: pd.DataFrame, general: pd.DataFrame, settings: Evaluate) ->
 def pairs(settings: Evaluate) -> list[tuple[str, str]]:
     """Return who is compared with whom, (before, after): the method's own pairs, and each ablated model with the whole method's."""
     ablated = [(label, "student_tuned" if label.startswith("student") else "tuned") for label in settings.compare_runs]
-    return [*PAIRS, *ablated]
+    return [*own_pairs(settings), *ablated]
 
 
 def evaluate(

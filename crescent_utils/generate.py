@@ -97,6 +97,12 @@ class Generator:
             )
         return whole
 
+    def missing(self, pairs: Sequence[tuple[Request, int]]) -> list[tuple[Request, int]]:
+        """Return the (request, sample number) pairs that the store cannot answer yet; nothing is sampled."""
+        keys = _keys(pairs)
+        found = self._look_up(keys, pairs)
+        return [pair for key, pair in zip(keys, pairs, strict=True) if (key, pair[1]) not in found]
+
     def _look_up(self, keys: list[bytes], pairs: Sequence[tuple[Request, int]]) -> dict[tuple[bytes, int], Completion]:
         samples: dict[bytes, int] = {}
         limit: dict[bytes, int] = {}

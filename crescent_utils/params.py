@@ -160,7 +160,7 @@ class Finetune(Training):
 class Distil(Training):
     """`05_distil`: the same pairs train a weaker student."""
 
-    student: str = "half"  # "half": every second layer of the model removed; or a hub id or folder
+    student: str = "half"  # "half": every second layer of the model removed; a hub id or folder; "none": 05 is left out
     student_learning_rate: float = Field(2.0e-4, gt=0)
     student_epochs: float = Field(2.0, gt=0)
     student_batch_size: int = Field(16, ge=1)
@@ -178,7 +178,7 @@ class Evaluate(Common):
     """`06_evaluate`: what changed, paired, with intervals."""
 
     solve_prompt: str = ""
-    student: str = "half"  # as in 05: which student was trained
+    student: str = "half"  # as in 05: which student was trained; "none": none
     evaluate_on: list[str] = Field(default_factory=list)  # empty: the domain's own
     benchmark_dir: str = ""
     benchmark_split: Literal["dev", "test"] = "test"

@@ -7,7 +7,7 @@ the engine's speed; stages whose input does not exist yet are estimated from the
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -69,9 +69,7 @@ def estimate(values: dict[str, Any], stages: Sequence[str]) -> Plan:
         return Plan([], "replay", "engine: replay samples nothing", 0.0)
     with generate.open_generator(settings) as generator:
         known = _known_pairs(generator, own, stages)
-        probe = _missing(generator, next((pairs for pairs in known.values() if _missing(generator, pairs)), []))[
-            : sum(PROBE)
-        ]
+        probe = next(filter(None, map(generator.missing, known.values())), [])[: sum(PROBE)]
         speed, completions = _probe(generator, probe)
         tokens = fmean([c.tokens for c in completions]) if completions else 0.0
         accepted, note = _yield(generator, own["elicit"], known)
@@ -79,10 +77,10 @@ def estimate(values: dict[str, Any], stages: Sequence[str]) -> Plan:
         rows = []
         for (stage, label), pairs in known.items():
             lengths = {request: len(models.render(base, request, 10**9)) for request, _ in pairs}
-            left = len(_missing(generator, pairs))
+            left = len(generator.missing(pairs))
             rows.append(Row(stage, label, len(pairs), len(pairs) - left, sum(lengths[r] for r, _ in pairs), round(len(pairs) * tokens),
                             speed.seconds(left * tokens), True))  # fmt: skip
-        rows += _guessed(own, stages, {stage for stage, _ in known}, accepted, tokens, speed)
+        rows += _guessed(own, stages, known.keys(), accepted, tokens, speed)
     rows.sort(key=lambda row: params.STAGES.index(row.stage))
     probed = (
         f"{len(completions)} completions, {tokens:.1f} tokens each"
@@ -136,14 +134,6 @@ def _evaluate_pairs(generator: generate.Generator, settings: params.Evaluate) ->
     return pairs
 
 
-def _missing(generator: generate.Generator, pairs: Pairs) -> Pairs:
-    most: dict[Request, int] = {}
-    for request, sample in pairs:
-        most[request] = max(most.get(request, 0), sample + 1)
-    stored = {request: generator.store.get(request, count) for request, count in most.items()}
-    return [(request, sample) for request, sample in pairs if stored[request][sample] is None]
-
-
 def _probe(generator: generate.Generator, pairs: Pairs) -> tuple[_Speed, list[Completion]]:
     """Sample the pairs in groups and fit the seconds of a step to the group's size; the first group only warms up."""
     done: list[Completion] = []
@@ -186,7 +176,12 @@ def _yield(
 
 
 def _guessed(
-    own: dict[str, Any], stages: Sequence[str], known: set[str], accepted: float, tokens: float, speed: _Speed
+    own: dict[str, Any],
+    stages: Sequence[str],
+    known: Container[tuple[str, str]],
+    accepted: float,
+    tokens: float,
+    speed: _Speed,
 ) -> list[Row]:
     """Rows of stages whose requests are not known yet: at most so many."""
     asked = round(own["elicit"].elicit_samples * accepted)
@@ -196,13 +191,12 @@ def _guessed(
     more = [("dedup", "base", asked * own["dedup"].max_rewrites), ("vote", "base", asked * own["vote"].votes)]
     with_shots = sum(count > 0 for count in own["evaluate"].shots)
     if with_shots:
-        more.append(("evaluate", "base, shots", items * with_shots * (1 + own["evaluate"].eval_samples)))
-    rows = [(stage, label, count) for stage, label, count in more if stage in stages and stage not in known]
+        more.append(("evaluate", "base, shots", items * with_shots * (1 + evaluate.eval_samples)))
+    rows = [(stage, label, count) for stage, label, count in more if stage in stages and (stage, label) not in known]
     if "evaluate" in stages:
-        labels = [label for pair in evaluation.PAIRS for label in pair if label != "base"]
-        rows += [
-            ("evaluate", label, items * (1 + own["evaluate"].eval_samples * (label == "tuned"))) for label in labels
-        ]
+        labels = [label for pair in evaluation.own_pairs(evaluate) for label in pair if label != "base"]
+        each = items * len(evaluate.shots)
+        rows += [("evaluate", label, each * (1 + evaluate.eval_samples * (label == "tuned"))) for label in labels]
     done = {stage for stage in stages if runs.is_current(stage, own[stage])}
     return [
         Row(stage, label, count, count, 0, round(count * tokens), 0.0, False)

@@ -90,6 +90,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _run_stages(values: dict[str, Any], stages: Sequence[str], *, force: bool) -> int:
     for stage in stages:
+        if stage == "distil" and values.get("student") == runs.NO_STUDENT:
+            print(f"  {runs.NOTEBOOKS[stage]:<12} left out (student: none)", flush=True)
+            continue
         status = _run_stage(stage, values, force=force)
         if status != DONE:
             return status

@@ -39,6 +39,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "distil": ("vote",),
     "evaluate": ("finetune", "distil"),
 }
+NO_STUDENT = "none"  # value of `student`: nothing is distilled
 NOTEBOOKS = {stage: f"{number:02d}_{stage}" for number, stage in enumerate(UPSTREAM, start=1)}
 # Parameters that say where or how fast, not what: a change of these does not make a finished stage stale.
 NOT_IN_FINGERPRINT = {
@@ -185,8 +186,13 @@ def run_folder(settings: Common, run: str | None = None) -> Path:
 
 
 def stages_before(name: str, settings: Common) -> tuple[str, ...]:
-    """Return the stages whose tables stage `name` reads: a vote on questions from elsewhere (LMSI) needs none."""
-    return () if getattr(settings, "question_source", "pool") != "pool" else UPSTREAM[name]
+    """Return the stages whose tables stage `name` reads: a vote on questions from elsewhere (LMSI) needs none, and without a
+    student nothing was distilled.
+    """
+    if getattr(settings, "question_source", "pool") != "pool":
+        return ()
+    left_out = ("distil",) if getattr(settings, "student", "") == NO_STUDENT else ()
+    return tuple(stage for stage in UPSTREAM[name] if stage not in left_out)
 
 
 def begin(name: str, settings: Common) -> Stage:
@@ -195,6 +201,11 @@ def begin(name: str, settings: Common) -> Stage:
     Raises RunError if a stage before it is not complete.
     """
     folder = run_folder(settings)
+    if name == "distil" and getattr(settings, "student", "") == NO_STUDENT:
+        raise RunError(
+            "distil: student is 'none', which leaves 05_distil out; go on with notebooks/06_evaluate.ipynb, or name a "
+            "student: 'half', a folder or a hub id"
+        )
     upstream = {}
     for above in stages_before(name, settings):
         manifest = read_manifest(folder, above)

@@ -1,11 +1,13 @@
 """Sweeps: a list of overlays and seeds over one profile, and what each overlay changed, paired with the method as it is.
 
 Each run has its own folder and store, so that it can be replayed alone. Before a run starts it is given what earlier runs of the
-sweep have sampled with its seed: a stage that two runs have in common is sampled once.
+sweep with its seed have sampled, and the stages that they finished just as it would: what two runs have in common is done once.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +63,7 @@ def run(jobs: Sequence[Job], run_one: Callable[[dict[str, Any]], int]) -> int:
     """Run the jobs in order by `run_one`, which returns an exit status; the first that fails ends the sweep. Returns the status."""
     for number, job in enumerate(jobs):
         share(job, jobs[:number])
+        share_stages(job, jobs[:number])
         status = run_one(job.values)
         if status:
             return status
@@ -75,6 +78,48 @@ def share(job: Job, before: Sequence[Job]) -> int:
         return 0
     job.folder.mkdir(parents=True, exist_ok=True)
     return storekeeping.merge(job.folder / STORE_NAME, sources).added
+
+
+def share_stages(job: Job, before: Sequence[Job]) -> list[str]:
+    """Copy to the job's run the stages that the jobs `before` it finished with just its parameters; return their names.
+
+    A stage with the same fingerprint has the same parameters and rests on the same stages. Weights are linked, not copied.
+    """
+    taken = []
+    for stage in params.STAGES:
+        settings = params.build(stage, params.for_stage(stage, job.values))
+        if runs.is_current(stage, settings):
+            continue
+        above = {name: runs.read_manifest(job.folder, name) for name in runs.stages_before(stage, settings)}
+        if any(manifest is None for manifest in above.values()):
+            continue
+        wanted = runs.fingerprint(stage, settings, {name: manifest for name, manifest in above.items() if manifest})
+        for other in before:
+            manifest = runs.read_manifest(other.folder, stage)
+            if manifest is None or manifest["fingerprint"] != wanted:
+                continue
+            shutil.rmtree(job.folder / stage, ignore_errors=True)
+            shutil.copytree(other.folder / stage, job.folder / stage, copy_function=_link_weights)
+            notebook = f"{runs.NOTEBOOKS[stage]}.ipynb"
+            if (other.folder / notebook).exists():
+                shutil.copy2(other.folder / notebook, job.folder / notebook)
+            note = "; ".join(filter(None, [manifest["note"], f"taken from {manifest['run']}"]))
+            runs.write_json(job.folder / stage / "manifest.json", manifest | {"run": job.values["run"], "note": note})
+            taken.append(stage)
+            break
+    return taken
+
+
+def _link_weights(source: str, target: str) -> None:
+    """Weights are written once and never changed in place; a link to them costs no room."""
+    if source.endswith(".safetensors"):
+        try:
+            os.link(source, target)
+        except OSError:  # a file system without links
+            pass
+        else:
+            return
+    shutil.copy2(source, target)
 
 
 def scores(jobs: Sequence[Job]) -> pd.DataFrame:

@@ -131,9 +131,11 @@ def test_no_answer_is_none(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "letter"),
     [
-        ("The answer is (B).", "B"), ("Answer: C", "C"), ("\\boxed{D}", "D"), ("\\boxed{\\text{(A)}}", "A"), ("(a)", None),
+        ("The answer is (B).", "B"), ("Answer: C", "C"), ("\\boxed{D}", "D"), ("\\boxed{\\text{(A)}}", "A"), ("(a)", "A"),
         ("I think A is wrong. The correct option is B because", "B"), ("B", "B"), ("(A)", "A"), ("So C.", "C"),
         ("B. the second one", "B"), ("The answer is a cat", None), ("no letter", None), ("#### (e)", "E"),
+        ("Answer: b)", "B"), ("Answer: b", "B"), ("answer: d. because it is", "D"), ("The answer is a.", "A"), ("**b**", "B"),
+        ("We look.\nb)\n", "B"), ("Answer: a dog", None), ("The answer is at 9 a.m.", None), ("the answer is e.g. this", None),
     ],
 )  # fmt: skip
 def test_reads_the_letter(text: str, letter: str | None) -> None:

@@ -67,6 +67,35 @@ def test_a_stage_in_common_is_sampled_once_and_seeds_keep_apart(tmp_path):
     assert sweep.share(made[3], made[:3]) == 0 and not made[3].folder.exists(), "another seed asks other requests"
 
 
+def finish(job, stages):
+    """Leave behind what finished stages leave: their manifest, and weights where they have any."""
+    for stage in stages:
+        made = runs.begin(stage, params.build(stage, params.for_stage(stage, job.values)))
+        if stage in ("finetune", "distil"):
+            (made.folder / "model").mkdir(exist_ok=True)
+            (made.folder / "model" / "model.safetensors").write_bytes(stage.encode())
+        (made.folder / "config.json").write_text(job.values["run"])
+        made.finish({"pairs": 1}, note="n")
+
+
+def test_stages_in_common_are_done_once(tmp_path):
+    whole, no_vote, seeded, *other_seed = jobs(tmp_path)
+    assert sweep.share_stages(whole, []) == []
+    finish(whole, params.STAGES)
+    assert sweep.share_stages(no_vote, [whole]) == ["elicit", "dedup"], "its vote is another, and all that rests on it"
+    finish(no_vote, params.STAGES[2:])
+    assert sweep.share_stages(seeded, [whole, no_vote]) == ["elicit", "dedup", "vote", "finetune"]
+    assert sweep.share_stages(seeded, [whole, no_vote]) == [], "they are there"
+    assert sweep.share_stages(other_seed[0], [whole, no_vote, seeded]) == []
+    manifest = runs.read_manifest(seeded.folder, "finetune")
+    assert manifest["run"] == seeded.values["run"] and manifest["note"] == f"n; taken from {whole.values['run']}"
+    weights = [job.folder / "finetune" / "model" / "model.safetensors" for job in (whole, seeded)]
+    assert weights[0].samefile(weights[1])
+    finish(seeded, ["distil"])
+    assert (whole.folder / "distil" / "model" / "model.safetensors").read_bytes() == b"distil"
+    assert not (whole.folder / "vote" / "config.json").samefile(seeded.folder / "vote" / "config.json")
+
+
 def test_the_first_run_that_fails_ends_a_sweep(tmp_path):
     done = []
 

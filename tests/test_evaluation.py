@@ -222,7 +222,10 @@ def test_three_scorings_side_by_side(completion, gold, strict, flexible, symboli
 
 def scores(seed, questions=("a", "b"), benchmark="x"):
     return pd.DataFrame(
-        [{"benchmark": benchmark, "question": text, "seed": seed, "symbolic": True} for text in questions]
+        [
+            {"benchmark": benchmark, "model": "base", "question": text, "seed": seed, "symbolic": True}
+            for text in questions
+        ]
     )
 
 
@@ -309,6 +312,18 @@ def test_ablated_models_of_other_runs_fill_their_claims(tmp_path):
     twice = settings_of(outputs=str(tmp_path), compare_runs={"tuned_no_vote": ["no_vote", "no_dedup"]})
     with pytest.raises(runs.RunError, match="tuned_no_vote: 'no_dedup' has seed 1 as well"):
         evaluation.pooled(own, twice)
+
+
+def test_without_a_student_the_base_and_the_tuned_model_are_all(tmp_path):
+    write(tmp_path, "other", full(2, 0.9))
+    settings = settings_of(outputs=str(tmp_path), run="r", student="none", other_runs=["other"], resamples=200)
+    own = full(1, 0.5).query("model in ('base', 'tuned')")
+    whole = evaluation.pooled(own, settings)
+    assert set(whole["model"]) == {"base", "tuned"} and set(whole["seed"]) == {1, 2}
+    found = evaluation.compared(whole, pd.DataFrame(), settings)
+    assert set(found["after"]) == {"tuned"} and evaluation.pairs(settings) == [("base", "tuned")]
+    runs.write_json(tmp_path / "r" / "finetune" / "trained.json", {"fingerprint": "of-finetune"})
+    assert list(evaluation.contestants(settings)) == ["base", "tuned"]
 
 
 @pytest.mark.parametrize("label", ["tuned", "base", "student_tuned", "no_dedup", "tuned_", "student"])

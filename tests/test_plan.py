@@ -38,6 +38,12 @@ def test_a_plan_counts_requests_and_what_the_store_holds(values, tmp_path):
     assert last["elicit", "base"].stored == 45 and last["elicit", "base"].seconds == 0
 
 
+def test_a_plan_counts_each_number_of_shots_and_no_student_where_there_is_none(values):
+    rows = by_stage(plan.estimate({**values, "shots": [0, 2], "student": "none"}, params.STAGES))
+    evaluated = {model: row.completions for (stage, model), row in rows.items() if stage == "evaluate"}
+    assert evaluated == {"base": 24, "base, shots": 24, "tuned": 48}
+
+
 def test_a_replay_has_nothing_to_plan(values):
     made = plan.estimate({**values, "engine": "replay"}, params.STAGES)
     assert plan.text(made) == "engine: replay samples nothing"

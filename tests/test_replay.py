@@ -45,6 +45,21 @@ def test_the_replay_gives_the_tables_of_the_live_run(replayed, stage, name):
     pd.testing.assert_frame_equal(table(replayed, stage, name), table(REFERENCE, stage, name), rtol=0, atol=2e-4)
 
 
+def test_without_a_student_the_evaluation_is_that_of_the_model_alone(replayed):
+    alone = replayed.parent / "alone"
+    alone.mkdir()
+    for stage in ("vote", "finetune"):  # and no distil
+        (alone / stage).symlink_to(replayed / stage)
+    papermill.execute_notebook(
+        ROOT / "notebooks" / "06_evaluate.ipynb", alone / "06.ipynb", progress_bar=False, kernel_name="python3",
+        parameters={"outputs": str(replayed.parent), "student": "none", "run": "alone", "resamples": 200, "other_runs": []},
+    )  # fmt: skip
+    own = table(alone, "evaluate", "scores")
+    whole = table(replayed, "evaluate", "scores")
+    expected = whole[whole["model"].isin(["base", "tuned"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, expected)
+
+
 def test_nothing_is_lost_from_sampled_to_kept(replayed):
     for stage in ("elicit", "dedup", "vote"):
         counts = json.loads((replayed / stage / "manifest.json").read_text())["counts"]

@@ -166,6 +166,19 @@ def test_from_and_to_bound_what_is_run(capsys, profile, stages):
     assert (status, names(stages)) == (0, ["finetune"])
 
 
+def test_without_a_student_nothing_is_distilled_and_the_evaluation_asks_for_none(capsys, profile, stages, tmp_path):
+    status, out, _ = main(capsys, "run", profile(), "-p", "student=none")
+    assert (status, names(stages)) == (0, [stage for stage in params.STAGES if stage != "distil"])
+    assert "05_distil    left out (student: none)" in out and "finished r" in out
+    with pytest.raises(runs.RunError, match="student is 'none', which leaves 05_distil out"):
+        runs.begin(
+            "distil", params.build("distil", {"run": "r", "student": "none", "outputs": str(tmp_path / "outputs")})
+        )
+    stages.clear()
+    main(capsys, "run", profile())
+    assert names(stages) == ["distil", "evaluate"], "with a student there is more to do"
+
+
 def test_a_cut_run_goes_on_where_it_was_cut(capsys, profile, stages, monkeypatch):
     import papermill
 
