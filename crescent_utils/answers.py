@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from crescent_utils import answer_readers as readers
-from crescent_utils.normal_form import is_number, normal_form
+from crescent_utils.normal_form import is_integer, is_number, normal_form
 from crescent_utils.symbolic import is_expression, symbolic_name
 
 __all__ = ["answers_equal", "extract_answer", "flexible_answer", "normal_form", "released_answer", "strict_answer"]
@@ -66,6 +66,8 @@ def equality_class(answer: str) -> str:
 
 def answers_equal(a: str, b: str) -> bool:
     """Whether two answers are the same; an equivalence, since it compares the names of their classes."""
+    if is_integer(a) and is_integer(b):  # by far the most frequent case
+        return a == b
     one, other = normal_form(a), normal_form(b)
     if one == other or (is_number(one) and is_number(other)):
         return one == other

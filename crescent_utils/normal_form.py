@@ -238,7 +238,7 @@ def _settled(text: str) -> str:
     """The normal form of a normal form is itself: what one pass uncovers (such as a lone letter), a next one reads."""
     for _ in range(4):
         text, before = _normal_form(text), text
-        if text == before or is_number(text):
+        if text == before or is_integer(text):
             break
     return text
 
@@ -250,7 +250,7 @@ def normal_form(text: str) -> str:
     """Canonical form of an answer; two answers are equal where their normal forms are (see the module's "
     "rules).
     """
-    if _INTEGER.fullmatch(text):
+    if is_integer(text):
         return text
     if len(text) <= _CACHED_LENGTH:
         return _cached(text)
@@ -258,6 +258,11 @@ def normal_form(text: str) -> str:
     if huge and (huge[2] or huge[3]):
         return decimal(huge[1] == "-", *_split(f"{huge[2] or ''}.{huge[3] or ''}"))
     return text.strip() if len(text) > 4 * _CACHED_LENGTH else _settled(text)
+
+
+def is_integer(text: str) -> bool:
+    """Whether a text is a whole number in normal form."""
+    return _INTEGER.fullmatch(text) is not None
 
 
 def is_number(form: str) -> bool:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crescent_utils import answers, symbolic
@@ -242,6 +242,7 @@ MESSY = st.text(alphabet="0123456789.,-/ :$%\\{}frac^x=+*()eE½−pmd", max_size
 
 
 @given(MESSY | st.text(max_size=30))
+@example("0/$1")
 @settings(max_examples=400, deadline=None)
 def test_a_normal_form_is_its_own(text: str) -> None:
     form = normal_form(text)
