@@ -5,6 +5,8 @@ SETUP ?=
 PARAMS ?= params/cpu.yaml
 BIN := .venv/bin
 
+# Files of tests are dealt out to as many processes as there are cores, eight at most.
+SPREAD := -n logical --maxprocesses 8 --dist loadfile
 # Tests must not reach for a hub, and stray user settings must not change what they see.
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
@@ -29,7 +31,7 @@ types: setup  ## mypy, strict
 	$(BIN)/mypy
 
 unit: setup  ## pytest without a model run, with the replay of the reference run
-	$(OFFLINE) $(BIN)/python -m pytest
+	$(OFFLINE) $(BIN)/python -m pytest $(SPREAD)
 
 live: setup  ## all six notebooks on the real small model, a few completions a stage
 	$(OFFLINE) $(BIN)/python -m pytest -m "live and not slow and not gpu"

@@ -112,6 +112,7 @@ class Vote(Common):
     benchmark_items: int = Field(350, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
     solve_prompt: str = ""  # empty: the domain's own
+    budget_of: str = ""  # ours: run whose 01 to 03 give the budget in the place of token_budget
     votes: int = Field(8, ge=1)  # Crescent, released scripts: 3; LMSI: 32
     vote_temperature: float = Field(0.7, ge=0)  # LMSI, section 3: 0.7; Crescent, released scripts: 1
     vote_top_p: float = Field(1.0, gt=0, le=1)

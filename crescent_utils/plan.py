@@ -1,7 +1,9 @@
 """Plan: what a run would ask for, what the store already holds of it, and how long the rest would take. Ours.
 
 A probe of 20 requests, which are the run's own and stay in its store, gives the yield of elicitation, the length of completions and
-the engine's speed; stages whose input does not exist yet are estimated from these, and say so.
+the engine's speed; stages whose input does not exist yet are estimated from these, and say so. How much faster many requests
+together are than the probe's 16 it cannot tell, so the time is given as a range: no faster, and as much faster as the step from
+2 to 16 requests promises.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from statistics import fmean
 from typing import Any
 
@@ -33,6 +36,7 @@ class Row:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
+    at_least: float
     known: bool
 
 
@@ -49,16 +53,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Speed:
-    """Seconds of a step: `alone` for the step, `each` for one more sequence in it."""
+    """Seconds a token: `slow` as 16 requests together were, `fast` as a full engine would be if a step grew on as from 2 to 16."""
 
-    alone: float
-    each: float
+    slow: float
+    fast: float
     start: float
     engine: str
-
-    def seconds(self, tokens: float) -> float:
-        together = SEQUENCES.get(self.engine, 64)
-        return tokens * (self.alone + self.each * together) / together
 
 
 def estimate(values: dict[str, Any], stages: Sequence[str]) -> Plan:
@@ -69,21 +69,21 @@ def estimate(values: dict[str, Any], stages: Sequence[str]) -> Plan:
         return Plan([], "replay", "engine: replay samples nothing", 0.0)
     with generate.open_generator(settings) as generator:
         known = _known_pairs(generator, own, stages)
-        probe = next(filter(None, map(generator.missing, known.values())), [])[: sum(PROBE)]
-        speed, completions = _probe(generator, probe)
-        tokens = fmean([c.tokens for c in completions]) if completions else 0.0
+        speed, completions = _probe(generator, _mixed([generator.missing(pairs) for pairs in known.values()]))
+        tokens = {stage: _length(generator, pairs) for (stage, _), pairs in known.items()}
         accepted, note = _yield(generator, own["elicit"], known)
         base = models.load_tokenizer(generator.model.locate())
         rows = []
         for (stage, label), pairs in known.items():
             lengths = {request: len(models.render(base, request, 10**9)) for request, _ in pairs}
             left = len(generator.missing(pairs))
-            rows.append(Row(stage, label, len(pairs), len(pairs) - left, sum(lengths[r] for r, _ in pairs), round(len(pairs) * tokens),
-                            speed.seconds(left * tokens), True))  # fmt: skip
+            new = left * tokens[stage]
+            rows.append(Row(stage, label, len(pairs), len(pairs) - left, sum(lengths[r] for r, _ in pairs),
+                            round(len(pairs) * tokens[stage]), new * speed.slow, new * speed.fast, True))  # fmt: skip
         rows += _guessed(own, stages, known.keys(), accepted, tokens, speed)
     rows.sort(key=lambda row: params.STAGES.index(row.stage))
     probed = (
-        f"{len(completions)} completions, {tokens:.1f} tokens each"
+        f"{len(completions)} completions, {fmean([c.tokens for c in completions]):.1f} tokens each"
         if completions
         else "nothing is missing that could be probed"
     )
@@ -134,6 +134,18 @@ def _evaluate_pairs(generator: generate.Generator, settings: params.Evaluate) ->
     return pairs
 
 
+def _mixed(missing: Sequence[Pairs]) -> Pairs:
+    """Return the probe: requests of each stage in turn, since stages ask and answer at different lengths."""
+    turns = zip_longest(*(pairs[: sum(PROBE)] for pairs in missing))
+    return [pair for turn in turns for pair in turn if pair is not None][: sum(PROBE)]
+
+
+def _length(generator: generate.Generator, pairs: Pairs) -> float:
+    """Mean tokens of those of the first 400 completions that are there."""
+    stored = [generator.store.get(request, sample + 1)[sample] for request, sample in pairs[:400]]
+    return fmean([completion.tokens for completion in stored if completion] or [0.0])
+
+
 def _probe(generator: generate.Generator, pairs: Pairs) -> tuple[_Speed, list[Completion]]:
     """Sample the pairs in groups and fit the seconds of a step to the group's size; the first group only warms up."""
     done: list[Completion] = []
@@ -150,11 +162,15 @@ def _probe(generator: generate.Generator, pairs: Pairs) -> tuple[_Speed, list[Co
             start = spent
         steps.append((len(group), spent / max(1, *(c.tokens for c in made))))
         done += made
+    name = generator.engine_name
     if len(steps) < len(PROBE):
-        return _Speed(steps[-1][1] if steps else 0.0, 0.0, start, generator.engine_name), done
-    (few, slow), (many, fast) = steps[1], steps[2]
-    each = max(0.0, (fast - slow) / (many - few))
-    return _Speed(max(slow - each * few, 0.0), each, start, generator.engine_name), done
+        each = steps[-1][1] / steps[-1][0] if steps else 0.0
+        return _Speed(each, each, start, name), done
+    (few, alone), (many, company) = steps[1], steps[2]
+    each = max(0.0, (company - alone) / (many - few))
+    together = max(many, SEQUENCES.get(name, 64))
+    fast = (company + each * (together - many)) / together
+    return _Speed(company / many, min(company / many, fast), start, name), done
 
 
 def _yield(
@@ -180,30 +196,33 @@ def _guessed(
     stages: Sequence[str],
     known: Container[tuple[str, str]],
     accepted: float,
-    tokens: float,
+    tokens: dict[str, float],
     speed: _Speed,
 ) -> list[Row]:
-    """Rows of stages whose requests are not known yet: at most so many."""
+    """Rows of stages whose requests are not known yet: at most so many. A vote's answers are taken to be as long as an evaluation's."""
     asked = round(own["elicit"].elicit_samples * accepted)
     domain = prompts.get_domain(own["elicit"].domain)
     evaluate = own["evaluate"]
     items = sum(len(_load(name, evaluate).items) for name in evaluate.evaluate_on or domain.benchmarks)
     more = [("dedup", "base", asked * own["dedup"].max_rewrites), ("vote", "base", asked * own["vote"].votes)]
-    with_shots = sum(count > 0 for count in own["evaluate"].shots)
+    with_shots = sum(count > 0 for count in evaluate.shots)
     if with_shots:
         more.append(("evaluate", "base, shots", items * with_shots * (1 + evaluate.eval_samples)))
-    rows = [(stage, label, count) for stage, label, count in more if stage in stages and (stage, label) not in known]
-    if "evaluate" in stages:
-        labels = [label for pair in evaluation.own_pairs(evaluate) for label in pair if label != "base"]
-        each = items * len(evaluate.shots)
-        rows += [("evaluate", label, each * (1 + evaluate.eval_samples * (label == "tuned"))) for label in labels]
-    done = {stage for stage in stages if runs.is_current(stage, own[stage])}
-    return [
-        Row(stage, label, count, count, 0, round(count * tokens), 0.0, False)
-        if stage in done
-        else Row(stage, label, count, 0, 0, round(count * tokens), speed.seconds(count * tokens), False)
-        for stage, label, count in rows
-    ]
+    labels = [label for pair in evaluation.own_pairs(evaluate) for label in pair if label != "base"]
+    each = items * len(evaluate.shots)
+    more += [("evaluate", label, each * (1 + evaluate.eval_samples * (label == "tuned"))) for label in labels]
+    whole = fmean(tokens.values()) if tokens else 0.0
+    as_long = {"dedup": tokens.get("elicit", whole), "vote": tokens.get("vote", tokens.get("evaluate", whole)),
+               "evaluate": tokens.get("evaluate", whole)}  # fmt: skip
+    rows = []
+    for stage, label, count in more:
+        if stage not in stages or (stage, label) in known:
+            continue
+        done = runs.is_current(stage, own[stage])
+        new = 0.0 if done else count * as_long[stage]
+        rows.append(Row(stage, label, count, count if done else 0, 0, round(count * as_long[stage]),
+                        new * speed.slow, new * speed.fast, False))  # fmt: skip
+    return rows
 
 
 def _load(name: str, settings: params.Evaluate) -> benchmarks.Benchmark:
@@ -224,12 +243,14 @@ def text(plan: Plan) -> str:
         lines.append(f"{row.stage:<10}{row.model:<16}{about + format(row.completions, ','):>13}{row.stored:>10,}{prompt:>15}"
                      f"{row.completion_tokens:>12,}{about + _duration(row.seconds):>10}")  # fmt: skip
     starts = len({(row.stage, row.model) for row in plan.rows if row.stored < row.completions})
-    whole = sum(row.seconds for row in plan.rows) + starts * plan.start_seconds
+    most, least = (sum(times) + starts * plan.start_seconds for times in
+                   ([row.seconds for row in plan.rows], [row.at_least for row in plan.rows]))  # fmt: skip
     starting = f"{starts} starts of the engine included; training is not estimated"
     lines += [
         f"probe: {plan.probe}; engine {plan.engine} started in {plan.start_seconds:.0f} s",
         *plan.notes,
-        f"sampling takes at most about {_duration(whole)}, {starting}",
+        f"sampling takes at most about {_duration(most)}, about {_duration(least)} if many requests together gain as the probe's did; "
+        + starting,
     ]
     return "\n".join(lines)
 

@@ -110,7 +110,7 @@ def _run_profile(values: dict[str, Any]) -> int:
 
 def _check_input(values: dict[str, Any], stages: Sequence[str] = params.STAGES) -> None:
     """Find out now what could not be had in an hour: benchmarks, the model's folder, the domain's prompts."""
-    from . import harness, prompts
+    from . import harness, prompts, tables
 
     evaluate = params.build("evaluate", params.for_stage("evaluate", values))
     dedup = params.build("dedup", params.for_stage("dedup", values))
@@ -129,6 +129,8 @@ def _check_input(values: dict[str, Any], stages: Sequence[str] = params.STAGES) 
             benchmarks.load(name, split=split, items=items, seed=evaluate.benchmark_seed)
     if evaluate.engine == "server" and not evaluate.base_urls:
         raise params.ParameterError("base_urls: engine 'server' needs one at least, e.g. ['http://localhost:8000/v1']")
+    if "vote" in stages:
+        tables.token_budget(params.build("vote", params.for_stage("vote", values)))
     _check_recipes(values, stages)
     for name in ("model", "student"):
         text = str(values.get(name, ""))

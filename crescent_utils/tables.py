@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import answers, benchmarks, generate, labels, store, vote
+from . import answers, benchmarks, generate, labels, params, runs, store, vote
 from .params import Vote as VoteSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BUDGET_CHUNK = 64  # ours: questions that are asked before a token budget is looked at again
+BUDGET_CHUNKS = (
+    8,
+    64,
+)  # ours: questions asked before a token budget is looked at for the first time, and at most between two looks
 QA_COLUMNS = [
     "id",
     "question",
@@ -36,14 +39,41 @@ def sampled_paths(
 ) -> list[list[store.Completion]]:
     """Sample `votes` paths for each request, in order, until they have cost `budget` completion tokens (0: no limit).
 
-    A question is asked whole or not at all; the result may be shorter than `requests`.
+    A question is asked whole or not at all; the result may be shorter than `requests`, and costs hardly more than the budget, since
+    only so many are asked at a time as the rest will probably pay.
     """
     if not budget:
         return generator.generate(requests, votes)
     found: list[list[store.Completion]] = []
+    chunk = BUDGET_CHUNKS[0]
     while len(found) < len(requests) and generator.cost.completion_tokens < budget:
-        found += generator.generate(requests[len(found) : len(found) + BUDGET_CHUNK], votes)
+        found += generator.generate(requests[len(found) : len(found) + chunk], votes)
+        spent = max(1, generator.cost.completion_tokens)
+        chunk = min(BUDGET_CHUNKS[1], max(1, (budget - spent) * len(found) // spent))
     return found
+
+
+def token_budget(settings: VoteSettings) -> int:
+    """Return the completion tokens that the vote may cost: `token_budget`, or what 01 to 03 of the run `budget_of` took; 0: no limit.
+
+    Raises ParameterError where both are set, RunError where that run has not come to the end of its vote.
+    """
+    if not settings.budget_of:
+        return settings.token_budget
+    if settings.token_budget:
+        raise params.ParameterError(
+            f"token_budget: {settings.token_budget} and budget_of: {settings.budget_of!r} contradict each other; set one of them"
+        )
+    folder = runs.run_folder(settings, settings.budget_of)
+    spent = 0
+    for stage in ("elicit", "dedup", "vote"):
+        manifest = runs.read_manifest(folder, stage)
+        if manifest is None:
+            raise runs.RunError(
+                f"budget_of: run {settings.budget_of!r} has no finished {stage}; finish it (crescent run … --to vote), or set token_budget"
+            )
+        spent += manifest["tokens"]["completion"]
+    return spent
 
 
 def join(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:

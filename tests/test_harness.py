@@ -200,7 +200,7 @@ def test_vllm_gives_the_log_likelihoods_of_transformers(tasks, tmp_path):
 GSM8K = {  # lm-evaluation-harness's gsm8k, its filters and metric, with the kit's wording of the question
     "task": "gsm8k_plain", "dataset_path": "json", "output_type": "generate_until", "test_split": "test", "training_split": "train",
     "fewshot_split": "train", "fewshot_config": {"sampler": "first_n"}, "doc_to_target": "{{answer}}",
-    "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 64},
+    "generation_kwargs": {"until": [], "do_sample": False},
     "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "ignore_case": True,
                      "ignore_punctuation": False, "regexes_to_ignore": [",", "\\$", "(?s).*#### ", "\\.$"]}],
     "filter_list": [
@@ -213,12 +213,15 @@ GSM8K = {  # lm-evaluation-harness's gsm8k, its filters and metric, with the kit
 
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="no benchmark files: set CRESCENT_BENCHMARK_DIR to their folder")
-@pytest.mark.parametrize("which", ["tiny", pytest.param("bundled", marks=pytest.mark.live)])
-def test_gsm8k_equals_plain_lm_eval_to_the_item(folder, tmp_path, which):
-    """Plain `lm_eval` on the command line and the kit, first 12 items: same answers, same verdicts."""
-    items, folder = 12, folder if which == "tiny" else models.bundled_folder()
+@pytest.mark.parametrize(
+    ("which", "items", "tokens"), [("tiny", 12, 64), pytest.param("bundled", 64, 160, marks=pytest.mark.live)]
+)
+def test_gsm8k_equals_plain_lm_eval_to_the_item(folder, tmp_path, which, items, tokens):
+    """Plain `lm_eval` on the command line and the kit, the first items: same answers, same verdicts."""
+    folder = folder if which == "tiny" else models.bundled_folder()
     domain = prompts.get_domain("math_word_problems")
     task = {**GSM8K, "dataset_kwargs": {"data_files": {split: str(DATA / f"gsm8k_{split}.jsonl") for split in ("test", "train")}},
+            "generation_kwargs": {**GSM8K["generation_kwargs"], "max_gen_toks": tokens},
             "doc_to_text": domain.solve.replace("{question}", "{{question}}")}  # fmt: skip
     (tmp_path / "gsm8k_plain.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
     arguments = f"pretrained={folder},dtype=float32,max_length=2048"
@@ -231,7 +234,7 @@ def test_gsm8k_equals_plain_lm_eval_to_the_item(folder, tmp_path, which):
 
     whole = benchmarks.load("gsm8k", folder=str(DATA))
     bench = benchmarks.Benchmark("gsm8k", whole.items[:items], whole.train, whole.source)
-    settings = params.build("evaluate", {"engine": "transformers", "domain": domain.name, "eval_samples": 0, "eval_max_tokens": 64,
+    settings = params.build("evaluate", {"engine": "transformers", "domain": domain.name, "eval_samples": 0, "eval_max_tokens": tokens,
                                          "model": str(folder), "max_model_len": 2048,
                                          "other_runs": [], "outputs": str(tmp_path), "run": "r"})  # fmt: skip
     with generate.open_generator(settings) as generator:

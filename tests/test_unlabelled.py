@@ -108,11 +108,27 @@ def test_a_token_budget_asks_whole_questions_until_it_is_spent(tmp_path):
     made = {"engine": "test"}
     store.put([(r, s, Completion("7", "stop", 5, 10)) for r in requests for s in range(3)], made)
     assert len(tables.sampled_paths(generator, requests, 3)) == 200
-    for budget, questions in {1: 64, 64 * 30: 64, 64 * 30 + 1: 128, 10**6: 200}.items():
+    for budget, questions in {1: 8, 64 * 30: 64, 64 * 30 + 1: 65, 150 * 30 - 1: 150, 10**6: 200}.items():
         fresh = generate.Generator(store, models.Model("base", "f", lambda: tmp_path), 1, None)
         found = tables.sampled_paths(fresh, requests, 3, budget)
         assert len(found) == questions and all(len(row) == 3 for row in found)
         assert fresh.cost.completion_tokens == questions * 30
+
+
+def test_the_budget_can_be_that_of_another_run(tmp_path):
+    settings = params.build("vote", {"outputs": str(tmp_path), "budget_of": "whole"})
+    for stage, tokens in (("elicit", 100), ("dedup", 20), ("vote", 3)):
+        with pytest.raises(runs.RunError, match=f"budget_of: run 'whole' has no finished {stage}"):
+            tables.token_budget(settings)
+        runs.write_json(tmp_path / "whole" / stage / "manifest.json", {"tokens": {"prompt": 7, "completion": tokens}})
+    assert tables.token_budget(settings) == 123
+    with pytest.raises(params.ParameterError, match="token_budget: 5 and budget_of: 'whole' contradict"):
+        tables.token_budget(settings.model_copy(update={"token_budget": 5}))
+    assert tables.token_budget(params.build("vote", {"token_budget": 9})) == 9
+    shipped = params.load_profile([runs.ROOT / "params" / "lmsi_cpu.yaml"], [])
+    assert (
+        tables.token_budget(params.build("vote", params.for_stage("vote", shipped))) == 142231
+    )  # as the reference's manifests say
 
 
 def test_a_margin_is_asked_for():
