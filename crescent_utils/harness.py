@@ -11,7 +11,6 @@ import difflib
 import functools
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 BATCH = 8  # ours: requests at once where a log-likelihood is computed
 CHUNK = 2048  # ours: log-likelihoods between two visits to the store; a kill loses so many
 # As in engines/vllm.py; the first two are read on CPU alone: GiB of cache, and both cores of a small machine.
-_VLLM_ENVIRONMENT = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0", "VLLM_LOGGING_LEVEL": "ERROR"}
 SCORED = Sampling(0.0, 1.0, 0)  # nothing is drawn
 # Of a task's metrics the first of these that it has is compared, else its first.
 METRICS = ("acc_norm", "acc", "mc2", "exact_match")
@@ -198,10 +196,12 @@ def _in_memory(engine: str, folder: Path, settings: Evaluate) -> Any:
 def _vllm(folder: Path, settings: Evaluate) -> Any:
     import torch
 
+    from .engines.vllm import set_cpu_environment
+
     cuda = torch.cuda.is_available()
     share, dtype = (0.6, settings.dtype) if cuda else (0.2, "bfloat16" if settings.dtype == "auto" else settings.dtype)
-    for name, value in _VLLM_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    if not cuda:
+        set_cpu_environment()
     from lm_eval.models.vllm_causallms import VLLM
 
     arguments = {"max_model_len": settings.max_model_len, "gpu_memory_utilization": share, "enforce_eager": not cuda}

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from shared import best_of
 
 from crescent_utils import answers, symbolic
 from crescent_utils.answers import answers_equal, extract_answer, normal_form
@@ -349,15 +349,6 @@ def test_reading_a_hostile_text_takes_no_more_than_in_proportion_to_its_length(n
     half, whole = frame.format(HOSTILE[name][: len(HOSTILE[name]) // 2]), frame.format(HOSTILE[name])
     for read in (extract_answer, lambda t: extract_answer(t, kind="choice"), normal_form):
         assert best_of(read, whole) < 3 * best_of(read, half) + 0.02
-
-
-def best_of(read: Callable[[str], object], text: str, times: int = 3) -> float:
-    spent = []
-    for _ in range(times):  # other jobs on the machine disturb single timings
-        start = time.process_time()
-        read(text)
-        spent.append(time.process_time() - start)
-    return min(spent)
 
 
 @given(st.text(max_size=300) | st.text(alphabet="\\{}[]()^_$#*.,:;=<>/-+ \n0123456789aAnswerboxdfrcthi", max_size=300))

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from shared import grows_in_proportion
 
 from crescent_utils import breakdown
 from crescent_utils.scoring import SCORINGS
@@ -200,6 +201,7 @@ def test_any_completion_has_a_class(text):
     assert breakdown.failure("What is 3 + 4?", text, "9", False, False) in breakdown.FAILURES
 
 
-def test_long_completions_are_classed_in_no_time():
+def test_long_completions_take_time_in_proportion():
     for text in ("1," * 50_000, "1+" * 50_000, "1 + 1 " * 20_000, "9" * 100_000, "1 + 1 = " * 10_000):
         assert breakdown.failure("What is 3 + 4?", text, "9", False, False) in breakdown.FAILURES
+        assert grows_in_proportion(lambda t: breakdown.failure("What is 3 + 4?", t, "9", False, False), text)

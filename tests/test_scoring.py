@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import grows_in_proportion
 
 from crescent_utils import answers, scoring
 
@@ -97,10 +99,11 @@ def test_any_text_is_scored_and_read(text, form):
         assert read == answers.extract_answer(text)
 
 
-def test_long_texts_are_scored_in_no_time():
+def test_long_texts_take_time_in_proportion():
     for text in ("#" * 50_000, "answer " * 20_000, "1," * 50_000, "is " * 30_000 + "is unknown", "(A" * 40_000):
         for form in scoring.FORMS:
             assert set(scoring.score(text, "7", form)) == set(scoring.SCORINGS)
+            assert grows_in_proportion(partial(scoring.score, gold="7", form=form), text), (text[:9], form)
 
 
 def test_an_unknown_form_is_named():

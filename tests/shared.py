@@ -1,0 +1,42 @@
+"""What several test files need: pairs and recipes to train the tiny model with, and the growth of a reader's time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pandas as pd
+
+from crescent_utils import prompts, training
+from crescent_utils.recipes import Recipe
+
+
+def pairs(count: int = 12) -> list:
+    """Sums with their answers as training pairs, their lengths different."""
+    questions = [f"What is {i} + 4?" for i in range(count)]
+    paths = [f"{i} + 4 = {i + 4}" + "!" * (i % 5) for i in range(count)]
+    return training.training_pairs(
+        pd.DataFrame({"question": questions, "path": paths}), prompts.get_domain("arithmetic")
+    )
+
+
+def recipe(method: str, learning_rate: float, **changes: object) -> Recipe:
+    """A short recipe: one epoch in batches of four."""
+    common = {"learning_rate": learning_rate, "epochs": 1, "batch_size": 4, "micro_batch_size": 4, "max_length": 256,
+              "held_out": 0.0, "seed": 1}  # fmt: skip
+    return Recipe(method, **{**common, **changes})
+
+
+def grows_in_proportion(read: Callable[[str], object], text: str) -> bool:
+    """Whether twice the text takes twice the time, not four times as long; a text that a limit cuts takes microseconds."""
+    return best_of(read, text) < 3 * best_of(read, text[: len(text) // 2]) + 0.02
+
+
+def best_of(read: Callable[[str], object], text: str, times: int = 3) -> float:
+    """The least processor time of several readings: other jobs on the machine disturb single ones."""
+    spent = []
+    for _ in range(times):
+        start = time.process_time()
+        read(text)
+        spent.append(time.process_time() - start)
+    return min(spent)
