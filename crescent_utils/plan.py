@@ -15,7 +15,7 @@ from itertools import zip_longest
 from statistics import fmean
 from typing import Any
 
-from . import benchmarks, elicit, evaluation, generate, models, params, prompts, runs
+from . import benchmarks, elicit, evaluation, generate, models, params, prompts, runs, tables, unlabelled
 from .stats import wilson
 from .store import Completion, Request, Sampling
 
@@ -204,16 +204,19 @@ def _guessed(
     domain = prompts.get_domain(own["elicit"].domain)
     evaluate = own["evaluate"]
     items = sum(len(_load(name, evaluate).items) for name in evaluate.evaluate_on or domain.benchmarks)
-    more = [("dedup", "base", asked * own["dedup"].max_rewrites), ("vote", "base", asked * own["vote"].votes)]
+    whole = fmean(tokens.values()) if tokens else 0.0
+    as_long = {"dedup": tokens.get("elicit", whole), "vote": tokens.get("vote", tokens.get("evaluate", whole)),
+               "evaluate": tokens.get("evaluate", whole)}  # fmt: skip
+    more = [
+        ("dedup", "base", asked * own["dedup"].max_rewrites),
+        ("vote", "base", _votes(own["vote"], asked, as_long["vote"])),
+    ]
     with_shots = sum(count > 0 for count in evaluate.shots)
     if with_shots:
         more.append(("evaluate", "base, shots", items * with_shots * (1 + evaluate.eval_samples)))
     labels = [label for pair in evaluation.own_pairs(evaluate) for label in pair if label != "base"]
     each = items * len(evaluate.shots)
     more += [("evaluate", label, each * (1 + evaluate.eval_samples * (label == "tuned"))) for label in labels]
-    whole = fmean(tokens.values()) if tokens else 0.0
-    as_long = {"dedup": tokens.get("elicit", whole), "vote": tokens.get("vote", tokens.get("evaluate", whole)),
-               "evaluate": tokens.get("evaluate", whole)}  # fmt: skip
     rows = []
     for stage, label, count in more:
         if stage not in stages or (stage, label) in known:
@@ -223,6 +226,14 @@ def _guessed(
         rows.append(Row(stage, label, count, count if done else 0, 0, round(count * as_long[stage]),
                         new * speed.slow, new * speed.fast, False))  # fmt: skip
     return rows
+
+
+def _votes(settings: params.Vote, pool: int, length: float) -> int:
+    """Paths that a vote samples at most: of a pool of so many questions or of another source, within the token budget."""
+    elsewhere = settings.question_items or unlabelled.MOST_ARITHMETIC
+    paths = settings.votes * (pool if settings.question_source == "pool" else elsewhere)
+    budget = tables.token_budget(settings)
+    return min(paths, round(budget / length) + settings.votes) if budget and length else paths
 
 
 def _load(name: str, settings: params.Evaluate) -> benchmarks.Benchmark:

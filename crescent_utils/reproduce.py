@@ -83,15 +83,15 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         from . import plan
 
-        print(plan.text(plan.estimate(values, stages)))
+        print(plan.text(plan.estimate(values, [stage for stage in stages if stage not in runs.left_out(values)])))
         return DONE
     return _run_stages(values, stages, force=arguments.force)
 
 
 def _run_stages(values: dict[str, Any], stages: Sequence[str], *, force: bool) -> int:
     for stage in stages:
-        if stage == "distil" and values.get("student") == runs.NO_STUDENT:
-            print(f"  {runs.NOTEBOOKS[stage]:<12} left out (student: none)", flush=True)
+        if why := runs.left_out(values).get(stage):
+            print(f"  {runs.NOTEBOOKS[stage]:<12} left out ({why})", flush=True)
             continue
         status = _run_stage(stage, values, force=force)
         if status != DONE:

@@ -17,7 +17,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -193,6 +193,13 @@ def stages_before(name: str, settings: Common) -> tuple[str, ...]:
         return ()
     left_out = ("distil",) if getattr(settings, "student", "") == NO_STUDENT else ()
     return tuple(stage for stage in UPSTREAM[name] if stage not in left_out)
+
+
+def left_out(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return the stages that a run with these parameters has no use for, each with the parameter that says so."""
+    source = values.get("question_source", "pool")
+    found = {} if source == "pool" else dict.fromkeys(("elicit", "dedup"), f"question_source: {source}")
+    return found | ({"distil": f"student: {NO_STUDENT}"} if values.get("student") == NO_STUDENT else {})
 
 
 def begin(name: str, settings: Common) -> Stage:

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import yaml
 
-from crescent_utils import params, plan, reproduce
+from crescent_utils import params, plan, reproduce, runs
 from crescent_utils.store import GenerationStore
 
 
@@ -45,6 +45,16 @@ def test_a_plan_counts_each_number_of_shots_and_no_student_where_there_is_none(v
     rows = by_stage(plan.estimate({**values, "shots": [0, 2], "student": "none"}, params.STAGES))
     evaluated = {model: row.completions for (stage, model), row in rows.items() if stage == "evaluate"}
     assert evaluated == {"base": 24, "base, shots": 24, "tuned": 48}
+
+
+def test_a_plan_of_questions_from_elsewhere_stays_within_its_budget(values):
+    values |= {"question_source": "arithmetic", "question_items": 30, "student": "none"}
+    stages = [stage for stage in params.STAGES if stage not in runs.left_out(values)]
+    rows = by_stage(plan.estimate(values, stages))
+    assert set(rows) == {("vote", "base"), ("evaluate", "base"), ("evaluate", "tuned")}
+    assert rows["vote", "base"].completions == 30 * 3
+    short = by_stage(plan.estimate({**values, "token_budget": 100}, stages))["vote", "base"]
+    assert 100 <= short.completion_tokens < 100 + 4 * 40 and short.completions < 90
 
 
 def test_a_replay_has_nothing_to_plan(values):

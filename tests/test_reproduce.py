@@ -179,6 +179,12 @@ def test_without_a_student_nothing_is_distilled_and_the_evaluation_asks_for_none
     assert names(stages) == ["distil", "evaluate"], "with a student there is more to do"
 
 
+def test_questions_from_elsewhere_need_none_of_the_models_own(capsys, profile, stages):
+    status, out, _ = main(capsys, "run", profile(question_source="arithmetic"))
+    assert (status, names(stages)) == (0, ["vote", "finetune", "distil", "evaluate"])
+    assert out.count("left out (question_source: arithmetic)") == 2
+
+
 def test_a_cut_run_goes_on_where_it_was_cut(capsys, profile, stages, monkeypatch):
     import papermill
 
