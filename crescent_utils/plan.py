@@ -147,10 +147,10 @@ def _length(generator: generate.Generator, pairs: Pairs) -> float:
 
 
 def _probe(generator: generate.Generator, pairs: Pairs) -> tuple[_Speed, list[Completion]]:
-    """Sample the pairs in groups and fit the seconds of a step to the group's size; the first group only warms up."""
+    """Sample the pairs in groups: the first only warms up, the last gives the speed, and what it gains on the second the hope of more."""
     done: list[Completion] = []
     steps: list[tuple[int, float]] = []
-    start, at = 0.0, 0
+    start, each, at = 0.0, 0.0, 0
     for size in PROBE:
         group, at = pairs[at : at + size], at + size
         if not group:
@@ -161,16 +161,16 @@ def _probe(generator: generate.Generator, pairs: Pairs) -> tuple[_Speed, list[Co
         if not done:
             start = spent
         steps.append((len(group), spent / max(1, *(c.tokens for c in made))))
+        each = spent / max(1, sum(c.tokens for c in made))
         done += made
     name = generator.engine_name
     if len(steps) < len(PROBE):
-        each = steps[-1][1] / steps[-1][0] if steps else 0.0
         return _Speed(each, each, start, name), done
     (few, alone), (many, company) = steps[1], steps[2]
-    each = max(0.0, (company - alone) / (many - few))
+    one_more = max(0.0, (company - alone) / (many - few))
     together = max(many, SEQUENCES.get(name, 64))
-    fast = (company + each * (together - many)) / together
-    return _Speed(company / many, min(company / many, fast), start, name), done
+    gain = (company + one_more * (together - many)) / together / (company / many)
+    return _Speed(each, each * min(1.0, gain), start, name), done
 
 
 def _yield(

@@ -14,6 +14,7 @@ WATCHED = (
     ("entropy", "entropy of votes (bits)", False), ("diversity", "accepted as they came", True),
     ("words", "different words / words", True), ("length", "characters of a path", False), ("distance", "distance from the base", True),
 )  # fmt: skip
+INTERVALS = {"accuracy": ("low", "high", "n"), "right": ("right_low", "right_high", "labels")}  # and their n
 
 
 def rounds(table: pd.DataFrame) -> tuple[Figure, str]:
@@ -30,11 +31,14 @@ def rounds(table: pd.DataFrame) -> tuple[Figure, str]:
     ):
         part = table[table[column].notna()]
         axes.plot(part["round"], part[column], "o-", color=BLUE, lw=1.6, ms=4)
-        if column == "accuracy":
-            error = [part["accuracy"] - part["low"], part["high"] - part["accuracy"]]
-            axes.errorbar(part["round"], part["accuracy"], error, fmt="none", color=BLUE, capsize=3, lw=1)
+        top, counted = part[column], ""
+        if column in INTERVALS:
+            low, top, n = (part[other] for other in INTERVALS[column])
+            error = [part[column] - low, top - part[column]]
+            axes.errorbar(part["round"], part[column], error, fmt="none", color=BLUE, capsize=3, lw=1)
+            counted = f" (n = {', '.join(dict.fromkeys(f'{count:.0f}' for count in n))})"
         axes.set_title(name, fontsize=7.5, loc="left")
-        axes.set_ylim(0, 1.15 * max(1e-9, float(part["high" if column == "accuracy" else column].max())))
+        axes.set_ylim(0, 1.15 * max(1e-9, float(top.max())))
         axes.set_xlim(-0.3, float(table["round"].max()) + 0.3)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
@@ -43,7 +47,8 @@ def rounds(table: pd.DataFrame) -> tuple[Figure, str]:
         axes.grid(color="#e5e5e5", lw=0.8)
         if share:
             axes.yaxis.set_major_formatter(PER_CENT if float(part[column].max()) > 0.05 else "{x:.1%}")
-        words.append(f"{name} " + " -> ".join(f"{value:.1%}" if share else f"{value:.2f}" for value in part[column]))
+        values = " -> ".join(f"{value:.1%}" if share else f"{value:.2f}" for value in part[column])
+        words.append(f"{name} {values}{counted}")
     for axes in figure.axes[len(shown) :]:
         axes.set_axis_off()
     figure.supxlabel("round", fontsize=9)

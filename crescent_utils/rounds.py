@@ -56,8 +56,9 @@ def monitors(folders: Sequence[Path], base: Path) -> pd.DataFrame:
     `accuracy`, `low`, `high`: greedy answers of the model that the round tuned, symbolic scoring, Wilson's 95 % interval, `n` items.
     Of the data that the model before it made: `yield` (share of completions that became a question), `diversity` (share of these
     that were accepted as they came), `words` (different words a question holds, over all its words, by type-token ratio over the
-    pool), `agreement` and `entropy` (bits) of the votes, `length` (characters of a path), `right` (share of labels that are right,
-    where that can be computed). `distance`: of the tuned weights from the base's, as a share of the base's norm.
+    pool), `agreement` and `entropy` (bits) of the votes, `length` (characters of a path), `right` (share of the kept labels that are
+    right, where that can be computed: of `labels`, with Wilson's interval `right_low`, `right_high`). `distance`: of the
+    tuned weights from the base's, as a share of the base's norm.
     """
     import pandas as pd
 
@@ -68,7 +69,7 @@ def monitors(folders: Sequence[Path], base: Path) -> pd.DataFrame:
             {"round": number, **_data(folder), **_accuracy(folder, "tuned"), "distance": weight_distance(base, tuned)}
         )
     columns = ["round", "accuracy", "low", "high", "n", "yield", "diversity", "words", "agreement", "entropy", "length", "right",
-               "distance"]  # fmt: skip
+               "right_low", "right_high", "labels", "distance"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -89,7 +90,8 @@ def _data(folder: Path) -> dict[str, float]:
     votes = pd.concat([qa.drop_duplicates("id"), runs.read_table(folder, "vote", "rejected")])
     paths = runs.read_table(folder, "vote", "paths")
     words = [word for text in pool["question"] for word in text.lower().split()]
-    known = qa.dropna(subset=["correct"]).drop_duplicates("id")
+    known = qa.dropna(subset=["correct"]).drop_duplicates("id")["correct"].astype(bool)
+    sure = stats.wilson(int(known.sum()), len(known))
     return {
         "yield": _share(len(elicited), len(elicited) + len(sampled)),
         "diversity": _share(int(first["accepted"].sum()), len(first)),
@@ -97,7 +99,10 @@ def _data(folder: Path) -> dict[str, float]:
         "agreement": float(votes["agreement"].mean()),
         "entropy": float(votes["entropy"].mean()),
         "length": float(paths["path"].str.len().mean()),
-        "right": _share(int(known["correct"].astype(bool).sum()), len(known)),
+        "right": _share(int(known.sum()), len(known)),
+        "right_low": sure.low,
+        "right_high": sure.high,
+        "labels": len(known),
     }
 
 

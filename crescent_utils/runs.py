@@ -186,13 +186,8 @@ def run_folder(settings: Common, run: str | None = None) -> Path:
 
 
 def stages_before(name: str, settings: Common) -> tuple[str, ...]:
-    """Return the stages whose tables stage `name` reads: a vote on questions from elsewhere (LMSI) needs none, and without a
-    student nothing was distilled.
-    """
-    if getattr(settings, "question_source", "pool") != "pool":
-        return ()
-    left_out = ("distil",) if getattr(settings, "student", "") == NO_STUDENT else ()
-    return tuple(stage for stage in UPSTREAM[name] if stage not in left_out)
+    """Return the stages whose tables stage `name` reads: those above it that the run does not leave out."""
+    return tuple(stage for stage in UPSTREAM[name] if stage not in left_out(dict(settings)))
 
 
 def left_out(values: Mapping[str, Any]) -> dict[str, str]:
