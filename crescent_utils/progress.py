@@ -1,4 +1,4 @@
-"""Progress: one bar a stage, with tokens per second and, where it is known, the share that was accepted.
+"""Progress: one bar a stage, with tokens per second and, where it is known, the share that was accepted; in training, the loss.
 
 It is plain text on standard error, so that it reads the same in a terminal, in JupyterLab and, line by line, in a log.
 """
@@ -11,8 +11,10 @@ import shutil
 from typing import Any, TextIO
 
 SECONDS = "CRESCENT_PROGRESS_SECONDS"  # environment: seconds between two updates
-_FORMAT = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} completions{postfix} [{elapsed}<{remaining}]"
-LINE = re.compile(r"\S+ +\d+% \|.{16}\| \d+/\d+ completions[^\r\n]*\]")  # what a bar looks like, to find it in a stream
+_FORMAT = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} {unit}{postfix} [{elapsed}<{remaining}]"
+LINE = re.compile(
+    r"\S+ +\d+% \|.{16}\| \d+/\d+ (?:completions|steps)[^\r\n]*\]"
+)  # what a bar looks like, to find it in a stream
 
 
 class Echo:
@@ -45,11 +47,11 @@ class Echo:
 
 
 class Bar:
-    """A tqdm bar over the completions of one generator; its total grows with each request for more."""
+    """A tqdm bar over the completions of one generator, or the steps of a training; its total grows with each request for more."""
 
-    def __init__(self, label: str, *, shown: bool) -> None:
-        """`label` stands before the bar; a bar that is not shown costs nothing."""
-        self._label, self._shown = label, shown
+    def __init__(self, label: str, *, shown: bool, unit: str = "completions") -> None:
+        """`label` stands before the bar; a bar that is not shown costs nothing; `unit` is completions or steps."""
+        self._label, self._shown, self._unit = label, shown, unit
         self._bar: Any = None
         self._tokens = self._seen = self._accepted = 0
 
@@ -65,6 +67,7 @@ class Bar:
             self._bar = tqdm(
                 total=0,
                 desc=self._label,
+                unit=self._unit,
                 disable=False,
                 bar_format=_FORMAT,
                 mininterval=seconds,
@@ -85,6 +88,13 @@ class Bar:
         share = f", {100 * self._accepted / self._seen:.0f}% accepted" if self._seen else ""
         self._bar.postfix = f"{self._tokens / elapsed:,.0f} tokens/s{share}"
         self._bar.update(1)
+
+    def step(self, done: int, loss: float | None) -> None:
+        """Show that `done` steps are behind, with the last loss."""
+        if self._bar is None:
+            return
+        self._bar.postfix = "" if loss is None else f"loss {loss:.3f}"
+        self._bar.update(done - self._bar.n)
 
     def pause(self) -> None:
         """Show where it stands, before other work that this bar does not count."""

@@ -21,6 +21,7 @@ from typing import Any
 from . import costs, models, recipes, runs
 from .costs import Cost
 from .masks import TrainingError
+from .progress import Bar
 from .recipes import WINDOW, Recipe, Teacher
 
 FACTOR = 2.0  # ours: diverged is a mean loss over `WINDOW` steps of more than twice the lowest such mean, …
@@ -58,14 +59,14 @@ def prepare(
     runs.write_json(work / "job.json", {"hash": own, **how, **places})
 
 
-def launch(work: Path, recipe: Recipe) -> dict[str, Any]:
+def launch(work: Path, recipe: Recipe, *, progress: bool = False) -> dict[str, Any]:
     """Train the job in `work` here or, with more than one process, by `accelerate launch` (CPU: torchrun); return `result.json`.
 
-    Keys: `history` (the trainer's log), `steps`, `tokens`, `held_out`, `cost`. Raises TrainingError with the last lines of a
-    process that failed.
+    `progress` shows a bar where this process trains. Keys: `history` (the trainer's log), `steps`, `tokens`, `held_out`, `cost`.
+    Raises TrainingError with the last lines of a process that failed.
     """
     if recipe.processes == 1 and not recipe.accelerate_args:
-        run(work)
+        run(work, progress=progress)
     else:
         command = [sys.executable, "-m", *_launcher(recipe), "-m", "crescent_utils.sft", str(work.resolve())]
         path = os.pathsep.join([str(runs.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -106,8 +107,8 @@ def _blame(work: Path, status: int) -> None:
     )
 
 
-def run(work: Path) -> None:
-    """Train the job in `work` in this process, one of those that `accelerate launch` started or the only one."""
+def run(work: Path, *, progress: bool = False) -> None:
+    """Train the job in `work` in this process, one of those that `accelerate launch` started or the only one (with a bar, if asked)."""
     import torch
     from datasets import disable_progress_bars
     from transformers import PrinterCallback, set_seed
@@ -125,6 +126,7 @@ def run(work: Path) -> None:
                 f"processes: {recipe.processes} were asked for and {trainer.accelerator.num_processes} run; look at accelerate_args"
             )
         trainer.add_callback(guard)
+        trainer.add_callback(_steps(Bar("training", shown=progress, unit="steps")))
         trainer.remove_callback(
             PrinterCallback
         )  # the log becomes a table; line by line it would only fill the notebook
@@ -258,6 +260,27 @@ def diverged(history: list[dict[str, Any]], half: bool = False) -> int | None:
     if means and means[-1] > FACTOR * min(means) and means[-1] > min(means) + MARGIN:
         return int(logged[-WINDOW]["step"])
     return None
+
+
+def _steps(bar: Bar) -> Any:
+    """Return the callback that moves the bar."""
+    from transformers import TrainerCallback
+
+    class Steps(TrainerCallback):  # type: ignore[misc, unused-ignore]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            bar.start(state.max_steps)
+
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            bar.step(state.global_step, _last_loss(state.log_history))
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            bar.close()
+
+    return Steps()
+
+
+def _last_loss(history: list[dict[str, Any]]) -> float | None:
+    return next((float(entry["loss"]) for entry in reversed(history) if "loss" in entry), None)
 
 
 def _step(folder: Path) -> int:

@@ -123,6 +123,8 @@ def train(
     recipe: Recipe,
     label: str,
     teacher: Teacher | None = None,
+    *,
+    progress: bool = False,
 ) -> Trained:
     """Fine-tune `base` on `pairs` with TRL and leave the whole model in `target`/model (LoRA: also `target`/adapter).
 
@@ -144,7 +146,7 @@ def train(
     masks.check_pairs(tokenizer, pairs, recipe.max_length)
     work = target / "trainer"
     sft.prepare(work, base, pairs, recipe, teacher)
-    result = sft.launch(work, recipe)
+    result = sft.launch(work, recipe, progress=progress)
     with models.quiet():
         trained = _publish(work / "out", base, target, recipe, label)
     counts = {"pairs": len(pairs), "held_out": result["held_out"], "trained": len(pairs) - result["held_out"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import shared
 import tiny
 from shared import pairs
 
-from crescent_utils import masks, models, params, prompts, training
+from crescent_utils import masks, models, params, progress, prompts, training
 from crescent_utils.masks import TrainingError
 
 DOMAIN = prompts.get_domain("arithmetic")
@@ -315,6 +316,14 @@ def test_a_pair_longer_than_max_length_does_not_lose_its_end_in_silence(base, tm
 def test_nothing_is_printed_into_a_notebook(base, tmp_path, capfd):
     training.train(base, pairs(), tmp_path, recipe("full", held_out=0.25), "tuned")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_counts_the_steps_where_it_is_asked_for(base, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv(progress.SECONDS, "0.0001")
+    training.train(base, pairs(), tmp_path, recipe("full", held_out=0.25), "tuned", progress=True)
+    out, err = capfd.readouterr()
+    last = progress.LINE.findall(err)[-1]
+    assert out == "" and last.startswith("training 100% |") and re.search(r"\| 3/3 steps, loss \d\.\d{3} \[", last)
 
 
 def test_recipes_come_out_of_the_parameters():
