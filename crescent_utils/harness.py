@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 BATCH = 8  # ours: requests at once where a log-likelihood is computed
 CHUNK = 2048  # ours: log-likelihoods between two visits to the store; a kill loses so many
 # As in engines/vllm.py; the first two are read on CPU alone: GiB of cache, and both cores of a small machine.
+TOGETHER = 1024  # ours: log-likelihoods handed to vLLM at a time
 SCORED = Sampling(0.0, 1.0, 0)  # nothing is drawn
 # Of a task's metrics the first of these that it has is compared, else its first.
 METRICS = ("acc_norm", "acc", "mc2", "exact_match")
@@ -205,7 +206,8 @@ def _vllm(folder: Path, settings: Evaluate) -> Any:
     from lm_eval.models.vllm_causallms import VLLM
 
     arguments = {"max_model_len": settings.max_model_len, "gpu_memory_utilization": share, "enforce_eager": not cuda}
-    return VLLM(pretrained=str(folder), dtype=dtype, batch_size="auto", **(arguments | settings.engine_args))
+    # With "auto" lm-eval has vLLM show a bar, which divides by zero where bars are switched off.
+    return VLLM(pretrained=str(folder), dtype=dtype, batch_size=TOGETHER, **(arguments | settings.engine_args))
 
 
 def general(generator: generate.Generator, settings: Evaluate) -> pd.DataFrame:
