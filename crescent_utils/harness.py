@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 BATCH = 8  # ours: requests at once where a log-likelihood is computed
 CHUNK = 2048  # ours: log-likelihoods between two visits to the store; a kill loses so many
-# As in engines/vllm.py; the first two are read on CPU alone: GiB of cache, and both cores of a small machine.
 TOGETHER = 1024  # ours: log-likelihoods handed to vLLM at a time
 SCORED = Sampling(0.0, 1.0, 0)  # nothing is drawn
 # Of a task's metrics the first of these that it has is compared, else its first.

@@ -12,9 +12,8 @@ from typing import Any, TextIO
 
 SECONDS = "CRESCENT_PROGRESS_SECONDS"  # environment: seconds between two updates
 _FORMAT = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} {unit}{postfix} [{elapsed}<{remaining}]"
-LINE = re.compile(
-    r"\S+ +\d+% \|.{16}\| \d+/\d+ (?:completions|steps)[^\r\n]*\]"
-)  # what a bar looks like, to find it in a stream
+# What a bar looks like, to find it in a stream.
+LINE = re.compile(r"\S+ +\d+% \|.{16}\| \d+/\d+ (?:completions|steps)[^\r\n]*\]")
 
 
 class Echo:

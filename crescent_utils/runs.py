@@ -203,7 +203,7 @@ def begin(name: str, settings: Common) -> Stage:
     Raises RunError if a stage before it is not complete.
     """
     folder = run_folder(settings)
-    if name == "distil" and getattr(settings, "student", "") == NO_STUDENT:
+    if name in left_out(dict(settings)):
         raise RunError(
             "distil: student is 'none', which leaves 05_distil out; go on with notebooks/06_evaluate.ipynb, or name a "
             "student: 'half', a folder or a hub id"

@@ -14,10 +14,8 @@ from .params import Vote as VoteSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-BUDGET_CHUNKS = (
-    8,
-    64,
-)  # ours: questions asked before a token budget is looked at for the first time, and at most between two looks
+# Ours: questions asked before a token budget is looked at for the first time, and at most between two looks.
+BUDGET_CHUNKS = 8, 64
 QA_COLUMNS = [
     "id",
     "question",
