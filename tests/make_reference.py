@@ -16,7 +16,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from crescent_utils import runs
+from crescent_utils.runs import folders
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "outputs" / "reference"
@@ -85,7 +85,7 @@ def keep_replayed() -> None:
         own = {name: manifest["parameters"][name] for name in ("run", "replay_from", "engine")}
         manifest["parameters"] = replayed["parameters"] | own
         manifest |= {name: replayed[name] for name in ("counts", "tokens", "cost", "guarantee")}
-        runs.write_json(kept / "manifest.json", manifest)
+        folders.write_json(kept / "manifest.json", manifest)
 
 
 if __name__ == "__main__":

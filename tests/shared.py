@@ -1,14 +1,22 @@
-"""What several test files need: pairs and recipes to train the tiny model with, and the growth of a reader's time."""
+"""What several test files need: where things lie, pairs and recipes to train the tiny model with, the growth of a reader's time."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 
-from crescent_utils import prompts, training
-from crescent_utils.recipes import Recipe
+from crescent_utils.finetune import training
+from crescent_utils.finetune.recipes import Recipe
+from crescent_utils.runs import domains
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "outputs" / "reference"
+# Real benchmark files, where a machine has them; no test needs them, those that read them are left out elsewhere.
+BENCHMARKS = Path(os.environ.get("CRESCENT_BENCHMARK_DIR") or ROOT.parent / "shared" / "data")
 
 
 def pairs(count: int = 12) -> list:
@@ -16,7 +24,7 @@ def pairs(count: int = 12) -> list:
     questions = [f"What is {i} + 4?" for i in range(count)]
     paths = [f"{i} + 4 = {i + 4}" + "!" * (i % 5) for i in range(count)]
     return training.training_pairs(
-        pd.DataFrame({"question": questions, "path": paths}), prompts.get_domain("arithmetic")
+        pd.DataFrame({"question": questions, "path": paths}), domains.get_domain("arithmetic")
     )
 
 

@@ -229,7 +229,7 @@ def test_compare_one_seed_is_mcnemar():
     scores = pd.concat([
         scores_table("base", [1], lambda i, *_: i < 20), scores_table("tuned", [1], lambda i, *_: 5 <= i < 40),
     ])  # fmt: skip
-    row = stats.compare(scores.sample(frac=1, random_state=0), "base", "tuned").iloc[0]
+    row = stats.compare_models(scores.sample(frac=1, random_state=0), "base", "tuned").iloc[0]
     pair = stats.paired_difference([i < 20 for i in range(60)], [5 <= i < 40 for i in range(60)])
     assert (row["difference"], row["low"], row["high"], row["p_value"]) == (
         pair.difference,
@@ -240,14 +240,14 @@ def test_compare_one_seed_is_mcnemar():
     assert (row["n"], row["seeds"], row["gained"], row["lost"]) == (60, 1, 20, 5)
     first = stats.wilson(20, 60)
     assert (row["before_accuracy"], row["before_low"], row["before_high"]) == (first.estimate, first.low, first.high)
-    assert list(stats.compare(scores, "base", "tuned", "strict")["difference"]) == [0]
+    assert list(stats.compare_models(scores, "base", "tuned", "strict")["difference"]) == [0]
 
 
 def test_compare_reuses_a_single_base():
     scores = pd.concat([
         scores_table("base", [1], lambda i, *_: i < 20), scores_table("tuned", [1, 2, 3], lambda i, s, _: i < 20 + 5 * s),
     ])  # fmt: skip
-    row = stats.compare(scores, "base", "tuned", resamples=500).iloc[0]
+    row = stats.compare_models(scores, "base", "tuned", resamples=500).iloc[0]
     assert (row["seeds"], row["n"], row["gained"]) == (3, 60, 15)
     assert row["difference"] == pytest.approx(10 / 60) and "seeds" in row["how"]
 
@@ -256,17 +256,17 @@ def test_compare_pairs_seeds_items_and_samples():
     base = scores_table("base", [1, 2, 4], lambda i, s, k: (i + k) % 2 == 0, samples=4, decoding="sampled")
     tuned = scores_table("tuned", [2, 1, 3], lambda i, s, k: (i + k) % 4 != 0, samples=4, decoding="sampled")
     scores = pd.concat([base[base["item"] < 50], tuned[tuned["item"] > 9]])
-    row = stats.compare(scores, "base", "tuned", resamples=300).iloc[0]
+    row = stats.compare_models(scores, "base", "tuned", resamples=300).iloc[0]
     assert (row["seeds"], row["n"]) == (2, 40)
     assert (row["before_accuracy"], row["after_accuracy"]) == pytest.approx((0.5, 0.75))
 
 
 def test_compare_without_pairs():
     scores = scores_table("base", [1], lambda *_: True)
-    assert stats.compare(scores, "base", "tuned").empty
-    assert list(stats.compare(scores, "base", "tuned").columns) == stats.COMPARISON_COLUMNS
+    assert stats.compare_models(scores, "base", "tuned").empty
+    assert list(stats.compare_models(scores, "base", "tuned").columns) == stats.COMPARISON_COLUMNS
     with pytest.raises(ValueError, match="flexible"):
-        stats.compare(scores, "base", "tuned", "flexible")
+        stats.compare_models(scores, "base", "tuned", "flexible")
     other = scores_table("tuned", [1], lambda *_: True).assign(item=lambda rows: rows["item"] + 1000)
     with pytest.raises(ValueError, match="share no item"):
-        stats.compare(pd.concat([scores, other]), "base", "tuned")
+        stats.compare_models(pd.concat([scores, other]), "base", "tuned")

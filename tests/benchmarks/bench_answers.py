@@ -29,7 +29,9 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from crescent_utils import answers, normal_form, vote  # noqa: E402
+from crescent_utils.answers import reading  # noqa: E402
+from crescent_utils.answers.normal_form import _cached  # noqa: E402
+from crescent_utils.vote import majority  # noqa: E402
 
 VOTES = 8
 CHUNK = 250  # questions that go to a process at once
@@ -74,13 +76,13 @@ def ballots(texts: list[str], n: int) -> Iterator[list[str]]:
 
 def voted(rows: list[list[str]]) -> tuple[int, int, int, int]:
     """Read and vote; return questions, readable answers, and the hits and misses of the normal form's cache."""
-    before = normal_form._cached.cache_info()
+    before = _cached.cache_info()
     readable = 0
     for seed, row in enumerate(rows):
-        read = [answers.extract_answer(path) for path in row]
+        read = [reading.extract_answer(path) for path in row]
         readable += sum(answer is not None for answer in read)
-        vote.majority_vote(read, 0.5, seed=seed)
-    after = normal_form._cached.cache_info()
+        majority.majority_vote(read, 0.5, seed=seed)
+    after = _cached.cache_info()
     return len(rows), readable, after.hits - before.hits, after.misses - before.misses
 
 
@@ -132,11 +134,11 @@ def against_math_verify(texts: list[str], n: int) -> None:
     for text in sample:
         verify(gold, parse(text))
     theirs = time.process_time() - start
-    normal_form._cached.cache_clear()
+    _cached.cache_clear()
     start = time.process_time()
     for text in sample:
-        found = answers.extract_answer(text)
-        found is not None and answers.answers_equal(found, "42")
+        found = reading.extract_answer(text)
+        found is not None and reading.answers_equal(found, "42")
     ours = time.process_time() - start
     print(f"one process, {len(sample):,} verdicts: Math-Verify {1e6 * theirs / n:.0f} us a text, ours {1e6 * ours / n:.0f} us, "
           f"ratio {theirs / ours:.0f}")  # fmt: skip
@@ -168,8 +170,8 @@ def fuzz(n: int, seed: int = 0) -> tuple[int, float, str]:
         for _ in range(3):  # the best of three: other work on the machine disturbs a single timing
             start = time.process_time()
             try:
-                answers.extract_answer(text)
-                answers.extract_answer(text, "choice")
+                reading.extract_answer(text)
+                reading.extract_answer(text, "choice")
             except Exception as error:
                 errors += 1
                 print(f"{type(error).__name__} on seed {seed + i}: {text[:60]!r}")

@@ -29,7 +29,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from crescent_utils import benchmarks, dedup, similarity  # noqa: E402
+from crescent_utils.benchmarks import files, items  # noqa: E402
+from crescent_utils.dedup import loop, similarity  # noqa: E402
 
 SIZES = {"exact": 55_000, "semhash": 100_000, "million": 1_000_000, "embed": 10_000}
 THRESHOLD, DIMENSION = 0.85, 384
@@ -39,8 +40,8 @@ RANDOM = "--random" in sys.argv  # random centres: no model, no benchmark files
 def questions(count: int) -> list[str]:
     """Different questions of GSM8K and ASDiv, in a random order; none where the files are not there."""
     try:
-        held = [benchmarks.load(name, folder=str(ROOT / "../shared/data")) for name in ("gsm8k", "asdiv")]
-    except benchmarks.BenchmarkError:
+        held = [items.load_benchmark(name, folder=str(ROOT / "../shared/data")) for name in ("gsm8k", "asdiv")]
+    except files.BenchmarkError:
         return []
     every = sorted({item.question for bench in held for item in (*bench.items, *bench.train)})
     return [every[i] for i in np.random.default_rng(0).permutation(len(every))[:count]]
@@ -54,7 +55,7 @@ def centres() -> np.ndarray:
     texts = [] if RANDOM else questions(2_000)
     if not texts:
         return np.random.default_rng(0).normal(size=(2_000, DIMENSION)).astype(np.float32)
-    np.save(kept, dedup.SentenceEncoder().encode(texts))
+    np.save(kept, loop.SentenceEncoder().encode(texts))
     return np.load(kept)
 
 
@@ -160,7 +161,7 @@ def embed(count: int) -> dict[str, object]:
     texts = questions(count)
     if not texts:
         return {"skipped": "the benchmark files are not there"}
-    encoder = dedup.SentenceEncoder()
+    encoder = loop.SentenceEncoder()
 
     def theirs(batch: int, what: list[str]) -> float:
         return timed(lambda: encoder._model.encode(what, batch_size=batch, normalize_embeddings=True))[0]

@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from crescent_utils import scoring, verify
+from crescent_utils.benchmarks import scoring
+from crescent_utils.cli import verify
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 REFERENCE = ROOT / "outputs" / "reference"
@@ -81,7 +82,7 @@ def main() -> None:
     print(f"{'what':<36}{'n':>8}{'ours, 3 ways':>14}{'lm_eval, 2':>12}{'ratio':>8}")
     for name, pairs in sources.items():
         some = list(itertools.islice(itertools.cycle(pairs), options.answers))
-        ours = seconds(lambda some=some: [scoring.score(*pair) for pair in some])
+        ours = seconds(lambda some=some: [scoring.score_answer(*pair) for pair in some])
         theirs = seconds(lambda some=some: [judge(*pair) for pair in some])
         print(f"{name:<36}{len(some):>8,}{ours:>12.2f} s{theirs:>10.2f} s{theirs / ours:>8.1f}")
     if not options.no_verify:

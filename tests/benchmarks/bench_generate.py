@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from crescent_utils import costs, generate, models, prompts, tables
-from crescent_utils.engines.vllm import VllmEngine
-from crescent_utils.store import GenerationStore, Sampling, sample_seed
+from crescent_utils.generation import generator, models
+from crescent_utils.generation.engines.vllm import VllmEngine
+from crescent_utils.generation.store import GenerationStore, Sampling, sample_seed
+from crescent_utils.runs import costs, domains
+from crescent_utils.vote import tables
 
 
 def bare(engine: VllmEngine, pairs: list, seeded: bool) -> int:
@@ -41,7 +43,7 @@ def bare(engine: VllmEngine, pairs: list, seeded: bool) -> int:
 
 def kit(engine: VllmEngine, model: models.Model, pairs: list, gates: dict, folder: Path) -> int:
     """Sample through a generator with a fresh store; return the completion tokens."""
-    made = generate.Generator(GenerationStore(folder / "store.sqlite"), model, 1, lambda: engine, progress=True)
+    made = generator.Generator(GenerationStore(folder / "store.sqlite"), model, 1, lambda: engine, progress=True)
     done = made.complete(pairs, lambda text: tables.is_question(text, gates))
     made._engine = None  # the engine serves the next round, too
     made.close()
@@ -54,15 +56,15 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=900)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    domain, model = prompts.get_domain("arithmetic"), models.resolve("bundled")
+    domain, model = domains.get_domain("arithmetic"), models.resolve_model("bundled")
     tokenizer = models.load_tokenizer(model.locate())
-    engine = VllmEngine(model.locate(), lambda request: models.render(tokenizer, request, 1024))
-    baits = [prompts.bait_messages(domain, i) for i in range(prompts.bait_count(domain))]
+    engine = VllmEngine(model.locate(), lambda request: models.prompt_token_ids(tokenizer, request, 1024))
+    baits = [domains.bait_messages(domain, i) for i in range(domains.bait_count(domain))]
     sampling = Sampling(1.0, 1.0, 24, domain.bait_stop, 1)
     rows = []
     try:
         with tempfile.TemporaryDirectory() as work:
-            maker = generate.Generator(GenerationStore(Path(work) / "none.sqlite"), model, 1, None)
+            maker = generator.Generator(GenerationStore(Path(work) / "none.sqlite"), model, 1, None)
             requests = [maker.request(messages, sampling, prefix) for messages, prefix in baits]
             maker.close()
             pairs = [(requests[i % len(requests)], i // len(requests)) for i in range(options.samples)]
@@ -72,7 +74,7 @@ def main() -> None:
                 ways = {
                     "LLM.chat": lambda: bare(engine, pairs, True),
                     "LLM.chat, no seeds": lambda: bare(engine, pairs, False),
-                    "kit": lambda folder=folder: kit(engine, model, pairs, prompts.gates(domain), folder),
+                    "kit": lambda folder=folder: kit(engine, model, pairs, domains.validity_gates(domain), folder),
                 }
                 for way, sample in ways.items():
                     engine._llm.reset_prefix_cache()
@@ -84,7 +86,7 @@ def main() -> None:
     table = pd.DataFrame(rows).groupby("way").sum()
     table["tokens/s"] = table["tokens"] / table["seconds"]
     table["kit over it"] = table.loc["kit", "tokens/s"] / table["tokens/s"]
-    print(f"{options.rounds} rounds of {options.samples} completions; {costs.device()}")
+    print(f"{options.rounds} rounds of {options.samples} completions; {costs.device_name()}")
     print(table.round(3).to_string())
 
 

@@ -11,10 +11,12 @@ import argparse
 import json
 import random
 
-from crescent_utils import costs, models, params, prompts, runs, stats
-from crescent_utils.engines import Job
-from crescent_utils.generate import start_engine
-from crescent_utils.store import Request, Sampling, sample_seed
+from crescent_utils import stats
+from crescent_utils.generation import models
+from crescent_utils.generation.engines import Job
+from crescent_utils.generation.generator import start_engine
+from crescent_utils.generation.store import Request, Sampling, sample_seed
+from crescent_utils.runs import costs, domains, folders, params
 
 
 def main() -> None:
@@ -27,13 +29,15 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100)
     parser.add_argument("--votes", type=int, default=5)
     options = parser.parse_args()
-    settings = params.build("vote", {"engine": options.engine, "model": options.model, "dtype": options.dtype,
+    settings = params.build_settings("vote", {"engine": options.engine, "model": options.model, "dtype": options.dtype,
                                      "engine_args": options.engine_args})  # fmt: skip
-    model = models.resolve(options.model)
-    domain = prompts.get_domain("arithmetic")
-    pool = runs.read_table(runs.ROOT / "outputs" / "reference", "dedup", "questions")["question"][: options.questions]
+    model = models.resolve_model(options.model)
+    domain = domains.get_domain("arithmetic")
+    pool = folders.read_table(folders.ROOT / "outputs" / "reference", "dedup", "questions")["question"][
+        : options.questions
+    ]
     asked = [
-        Request.of(model.fingerprint, prompts.solve_messages(domain, text), Sampling(0.7, 1.0, 40, (), 1))
+        Request.of(model.fingerprint, domains.solve_messages(domain, text), Sampling(0.7, 1.0, 40, (), 1))
         for text in pool
     ]
     jobs = [Job(request, i, sample_seed(request.key(), i, 1)) for request in asked for i in range(options.votes)]
@@ -49,7 +53,8 @@ def main() -> None:
         engine.close()
     same = sum(first[i] == second[i] for i in range(len(jobs)))
     sure = stats.wilson(same, len(jobs))
-    print(f"{options.engine}, {options.dtype}, {options.engine_args or ''}, {costs.device()}: {same} of {len(jobs)} completions the same, "
+    print(f"{options.engine}, {options.dtype}, {options.engine_args or ''}, {costs.device_name()}: {same} of {len(jobs)} "
+          "completions the same, "
           f"{100 * same / len(jobs):.1f} % [{100 * sure.low:.1f}, {100 * sure.high:.1f}]; it says: {engine.guarantee}")  # fmt: skip
 
 

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import psutil
 
-from crescent_utils import costs, generate, models, runs
-from crescent_utils.store import Completion, GenerationStore, Request, Sampling
+from crescent_utils.generation import generator, models
+from crescent_utils.generation.store import Completion, GenerationStore, Request, Sampling
+from crescent_utils.runs import costs, folders
 
 TOKENS, VOTES = 200, 8
 
@@ -28,7 +29,7 @@ TOKENS, VOTES = 200, 8
 def completions(count: int) -> Iterator[tuple[Request, int, Completion]]:
     """Requests of a vote, eight samples each, with texts of about 200 tokens (800 characters) that differ."""
     chance = random.Random(1)
-    paths = list(runs.read_table(runs.ROOT / "outputs" / "reference", "vote", "paths")["path"])
+    paths = list(folders.read_table(folders.ROOT / "outputs" / "reference", "vote", "paths")["path"])
     for number in range(count // VOTES):
         request = Request.of(
             "bench",
@@ -40,7 +41,7 @@ def completions(count: int) -> Iterator[tuple[Request, int, Completion]]:
             yield request, sample, Completion(text[:800], "stop", 60, TOKENS)
 
 
-def chunks(rows: Iterator, size: int = generate.COMMIT_EVERY) -> Iterator[list]:
+def chunks(rows: Iterator, size: int = generator.COMMIT_EVERY) -> Iterator[list]:
     """Rows in lists of `size`."""
     chunk = []
     for row in rows:
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("--stage", type=int, default=50_000)
     options = parser.parse_args()
     count = options.completions // VOTES * VOTES
-    print(costs.device())
+    print(costs.device_name())
     with tempfile.TemporaryDirectory() as work:
         path = Path(work) / "store.sqlite"
         spent, early, late = write(path, count)
@@ -119,7 +120,9 @@ def main() -> None:
                 f"iteration: {seen:,} in {time.perf_counter() - began:.1f} s; resident {before:.0f} MB, at most {peak:.0f} MB"
             )
         stage = [(request, sample) for request, sample, _ in completions(min(options.stage, count))]
-        with generate.Generator(GenerationStore(path), models.Model("base", "bench", lambda: path), 1, None) as resumed:
+        with generator.Generator(
+            GenerationStore(path), models.Model("base", "bench", lambda: path), 1, None
+        ) as resumed:
             began = time.perf_counter()
             done = resumed.complete(stage)
             spent = time.perf_counter() - began

@@ -18,15 +18,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from crescent_utils import costs, masks, models, prompts, runs, training
-from crescent_utils.recipes import Recipe
+from crescent_utils.finetune import masks, training
+from crescent_utils.finetune.recipes import Recipe
+from crescent_utils.generation import models
+from crescent_utils.runs import costs, domains, folders
 
 
 def pairs(count: int) -> list:
     """Return pairs of the reference run, again from the start where there are too few."""
-    qa = runs.read_table(runs.ROOT / "outputs" / "reference", "vote", "qa")
+    qa = folders.read_table(folders.ROOT / "outputs" / "reference", "vote", "qa")
     qa = pd.concat([qa] * (1 + count // len(qa)), ignore_index=True).head(count)
-    return training.training_pairs(qa, prompts.get_domain("arithmetic"))
+    return training.training_pairs(qa, domains.get_domain("arithmetic"))
 
 
 def bare(base: models.Model, examples: list, work: Path, how: Recipe) -> float:
@@ -56,7 +58,7 @@ def bare(base: models.Model, examples: list, work: Path, how: Recipe) -> float:
 
 def measure(way: str, options: argparse.Namespace) -> dict:
     """Train once, in this process; return seconds, tokens a second and peak memory."""
-    base, examples = models.resolve(options.model), pairs(options.examples)
+    base, examples = models.resolve_model(options.model), pairs(options.examples)
     method = "lora" if way == "lora" else "full"
     how = Recipe(method, 2e-5, 1, 8, 8, 256, 0.0, 1)
     words = models.load_tokenizer(base.locate())
@@ -66,10 +68,10 @@ def measure(way: str, options: argparse.Namespace) -> dict:
             seconds = bare(base, examples, Path(work), how)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         else:
-            from crescent_utils import sft
+            from crescent_utils.finetune import sft
 
-            sft.prepare(Path(work) / "trainer", base, examples, how)
-            seconds = sft.launch(Path(work) / "trainer", how)["cost"]["seconds"]
+            sft.prepare_job(Path(work) / "trainer", base, examples, how)
+            seconds = sft.launch_job(Path(work) / "trainer", how)["cost"]["seconds"]
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"way": way, "seconds": seconds, "tokens": tokens, "peak GB": peak * 1024 / 1e9}
 
@@ -86,7 +88,7 @@ def main() -> None:
     if options.way:
         print(json.dumps(measure(options.way, options)))
         return
-    models.resolve(options.model).locate()  # made once, outside of what is measured
+    models.resolve_model(options.model).locate()  # made once, outside of what is measured
     ways = [
         *(["SFTTrainer", "kit"] if "speed" in options.what else []),
         *(["full", "lora"] if "memory" in options.what else []),
@@ -110,7 +112,7 @@ def main() -> None:
     table = pd.DataFrame(rows).groupby("way").agg({"seconds": "sum", "tokens": "sum", "peak GB": "max"})
     table["tokens/s"] = table["tokens"] / table["seconds"]
     print(
-        f"{options.rounds} rounds of {options.examples} examples, batch 8, one epoch; {options.model}; {costs.device()}"
+        f"{options.rounds} rounds of {options.examples} examples, batch 8, one epoch; {options.model}; {costs.device_name()}"
     )
     print(table.round(3).to_string())
     for one, two in (("kit", "SFTTrainer"), ("lora", "full")):

@@ -12,10 +12,11 @@ import time
 import pandas as pd
 import torch
 
-from crescent_utils import costs, models, prompts, runs
-from crescent_utils.engines import Job
-from crescent_utils.engines.transformers import TransformersEngine
-from crescent_utils.store import Request, Sampling, sample_seed
+from crescent_utils.generation import models
+from crescent_utils.generation.engines import Job
+from crescent_utils.generation.engines.transformers import TransformersEngine
+from crescent_utils.generation.store import Request, Sampling, sample_seed
+from crescent_utils.runs import costs, domains, folders
 
 
 def plain(model, tokenizer, asked: list[list[int]], sampling: Sampling, size: int) -> tuple[int, float]:
@@ -42,15 +43,15 @@ def main() -> None:
     parser.add_argument("--votes", type=int, default=8)
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64])
     options = parser.parse_args()
-    domain = prompts.get_domain("arithmetic")
+    domain = domains.get_domain("arithmetic")
     sampling = Sampling(0.7, 1.0, 40, (), 1)
-    questions = runs.read_table(runs.ROOT / "outputs" / "reference", "dedup", "questions")["question"][
+    questions = folders.read_table(folders.ROOT / "outputs" / "reference", "dedup", "questions")["question"][
         : options.questions
     ]
-    requests = [Request.of("bench", prompts.solve_messages(domain, text), sampling) for text in questions]
+    requests = [Request.of("bench", domains.solve_messages(domain, text), sampling) for text in questions]
     folder = models.bundled_folder()
     tokenizer = models.load_tokenizer(folder)
-    engine = TransformersEngine(folder, lambda request: models.render(tokenizer, request, 1024))
+    engine = TransformersEngine(folder, lambda request: models.prompt_token_ids(tokenizer, request, 1024))
     jobs = [Job(r, i, sample_seed(r.key(), i, 1)) for r in requests for i in range(options.votes)]
     list(engine.sample(jobs[:8]))  # to warm up
     began = time.perf_counter()
@@ -67,7 +68,9 @@ def main() -> None:
     table = pd.DataFrame(rows)
     table["tokens/s"] = table["tokens"] / table["seconds"]
     table["ours over it"] = table["tokens/s"][0] / table["tokens/s"]
-    print(f"{len(jobs)} completions of {len(requests)} prompts; {costs.device()}; torch {torch.__version__}, float32")
+    print(
+        f"{len(jobs)} completions of {len(requests)} prompts; {costs.device_name()}; torch {torch.__version__}, float32"
+    )
     print(table.round(2).to_string(index=False))
 
 

@@ -1,0 +1,41 @@
+"""Benchmarks: the questions that a claim is judged on, and how an answer to them is scored.
+
+`load_benchmark` gives a benchmark by name, from the hub, from files in `benchmark_dir`, or generated (`arithmetic`): its items
+(question, gold answer, form of the answer), worked examples, and where they come from. `load_evaluated` and `load_held_out`
+give those of a run: what it is judged on, and what its training questions must not repeat (`repeated_items`).
+`score_answer` scores one answer in three ways side by side, `SCORINGS`: strict, flexible and symbolic.
+"""
+
+from .files import Benchmark, BenchmarkError, Item
+from .items import (
+    arithmetic_gold,
+    arithmetic_problem,
+    benchmark_folder,
+    benchmark_names,
+    harness_task,
+    load_benchmark,
+    load_evaluated,
+    load_held_out,
+    overlap_key,
+    repeated_items,
+)
+from .scoring import SCORINGS, read_scored_answer, score_answer
+
+__all__ = [
+    "Benchmark",
+    "BenchmarkError",
+    "Item",
+    "SCORINGS",
+    "arithmetic_gold",
+    "arithmetic_problem",
+    "benchmark_folder",
+    "benchmark_names",
+    "harness_task",
+    "load_benchmark",
+    "load_evaluated",
+    "load_held_out",
+    "overlap_key",
+    "read_scored_answer",
+    "repeated_items",
+    "score_answer",
+]

@@ -1,0 +1,62 @@
+"""Diversity: how many kinds of questions a pool holds, what they begin with and whom they name. numpy alone."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+_FIRST = re.compile(r"\w+(?:['’]\w+)?")
+# A word in capitals that does not begin a sentence: what stands before it on its line ends in no full stop.
+_INSIDE = re.compile(r"(?<=[\w,;:\"”“'’] )[^\W\d_]{3,}")
+_NO_NAMES = frozenset(
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July August September October "
+    "November December English Spanish French Chinese American Find What How".split()
+)
+
+
+def vendi_score(vectors: np.ndarray) -> float:
+    """Return the effective number of different rows, from 1 (all alike) to n (all orthogonal): Friedman & Dieng 2023, equation 1.
+
+    The exponential of the entropy of the eigenvalues of K / n, K the cosines of the rows (n, d). With n > d the d x d matrix
+    of the same non-zero eigenvalues is taken. 0 for no row; a row of zeros counts as nothing.
+    """
+    vectors = np.asarray(vectors, np.float64)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors[norms[:, 0] > 0] / norms[norms[:, 0] > 0]
+    if not len(unit):
+        return 0.0
+    matrix = unit.T @ unit if len(unit) > unit.shape[1] else unit @ unit.T
+    share = np.linalg.eigvalsh(matrix / len(unit))
+    share = share[share > 1e-12]
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the rows (n, d) on their two principal axes as (n, 2), and the share of the variance that these show.
+
+    The sign of an axis is fixed by its largest coefficient, so that a picture is the same on any machine.
+    """
+    vectors = np.asarray(vectors, np.float64)
+    if not len(vectors):
+        return np.zeros((0, 2)), 0.0
+    centred = vectors - vectors.mean(axis=0)
+    variance, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, ::-1][:, :2]
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    places = np.zeros((len(vectors), 2))
+    places[:, : axes.shape[1]] = centred @ axes
+    total = float(variance.sum())
+    return places, float(variance[::-1][:2].sum() / total) if total > 0 else 1.0
+
+
+def count_openings(texts: Sequence[str], words: int = 3) -> Counter[str]:
+    """Count the first so many words of the texts."""
+    return Counter(" ".join(_FIRST.findall(text)[:words]) for text in texts)
+
+
+def count_names(texts: Sequence[str]) -> Counter[str]:
+    """Count in how many texts a word stands that looks like a name: in capitals and within a sentence. A rough measure, ours."""
+    return Counter(word for text in texts for word in sorted(set(_INSIDE.findall(text)) - _NO_NAMES) if word.istitle())

@@ -1,0 +1,26 @@
+"""Students: train a weaker model on what the teacher labelled, or take over the student of a recorded run.
+
+The loss and its masks are those of `finetune`; only who learns, and from what, is decided here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import finetune, generation, runs
+
+
+def train_student(stage: runs.Stage, settings: runs.Distil, pairs: list[dict[str, Any]]) -> finetune.Trained:
+    """Train the student of `05_distil` on `pairs` and return it; in a replay, return the one that the recorded run trained.
+
+    With student_data "on_policy" the student answers the pairs' prompts itself and follows the teacher's probabilities.
+    Raises TrainingError where the training cannot start or fails, ModelError where a model cannot be had.
+    """
+    if settings.engine == "replay":
+        return finetune.recorded_training(stage.replayed / "distil", pairs, "student_tuned")
+    teacher = generation.resolve_model(settings.model)
+    student = generation.resolve_student(settings.student, teacher)
+    on_policy = settings.student_data == "on_policy"
+    followed = finetune.on_policy_teacher(teacher, stage.upstream["vote"]) if on_policy else None
+    recipe = finetune.distil_recipe(settings)
+    return finetune.train(student, pairs, stage.folder, recipe, "student_tuned", followed, progress=True)

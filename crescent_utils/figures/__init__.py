@@ -1,0 +1,46 @@
+"""Figures: one function for each figure, one module for each notebook.
+
+In come tables of a run. Each function returns a matplotlib figure and a text that says the figure's numbers again, so that
+nothing has to be read off an axis, and a reader without the picture loses nothing. A notebook prints the text and shows the
+figure; the report uses the same functions. Figures that compare have intervals and n; where there is nothing to draw, they say so.
+"""
+
+from .dedup import (
+    acceptance_by_round,
+    frequent_bars,
+    kept_by_similarity,
+    nearest_similarity,
+    pool_growth,
+    pool_map,
+    protocol_bars,
+    vendi_bars,
+)
+from .elicit import funnel, rejection_reasons
+from .evaluate import accuracy_bars, accuracy_by_seed, failure_bars, gain_parts_bars, paired_effects
+from .finetune import loss_curve, rounds_panels
+from .vote import agreement_by_group, agreement_histogram, reliability, threshold_sweep, votes_needed
+
+__all__ = [
+    "acceptance_by_round",
+    "accuracy_bars",
+    "accuracy_by_seed",
+    "agreement_by_group",
+    "agreement_histogram",
+    "failure_bars",
+    "frequent_bars",
+    "funnel",
+    "gain_parts_bars",
+    "kept_by_similarity",
+    "loss_curve",
+    "nearest_similarity",
+    "paired_effects",
+    "pool_growth",
+    "pool_map",
+    "protocol_bars",
+    "rejection_reasons",
+    "reliability",
+    "rounds_panels",
+    "threshold_sweep",
+    "vendi_bars",
+    "votes_needed",
+]

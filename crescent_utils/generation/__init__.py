@@ -1,0 +1,67 @@
+"""Generation: sample completions from a model, store each of them, and never sample the same twice.
+
+In come requests (messages, start of the reply, sampling settings) and how many samples of each are wanted. A `Generator` looks
+them up in the `GenerationStore`, samples only what is missing through an engine (vLLM, transformers, a server), and stores
+every completion as it ends. With engine "replay" there is the store alone. So a run can be cut anywhere and continued, and
+checked again without a model. `resolve_model` says which weights a name means; a model is known by its fingerprint. The store
+is one SQLite file, `outputs/<run>/store.sqlite`.
+"""
+
+from .engines import Job
+from .engines.transformers import best_device
+from .engines.vllm import set_cpu_environment, shut_down
+from .generator import STORE_NAME, Generator, choose_engine, open_generator
+from .leftovers import end_processes, leftover_engines
+from .models import (
+    Model,
+    ModelError,
+    combined_fingerprint,
+    embedder_folder,
+    file_sha256,
+    folder_fingerprint,
+    load_tokenizer,
+    load_trained,
+    merge_adapter,
+    move_into_place,
+    prompt_token_ids,
+    quiet_transformers,
+    resolve_model,
+    resolve_student,
+)
+from .store import TOO_LONG, Completion, GenerationStore, Request, Sampling, StoreError
+from .upkeep import add_store_commands, merge_stores
+
+__all__ = [
+    "Completion",
+    "GenerationStore",
+    "Generator",
+    "Job",
+    "Model",
+    "ModelError",
+    "Request",
+    "STORE_NAME",
+    "Sampling",
+    "StoreError",
+    "TOO_LONG",
+    "add_store_commands",
+    "best_device",
+    "choose_engine",
+    "combined_fingerprint",
+    "embedder_folder",
+    "end_processes",
+    "file_sha256",
+    "folder_fingerprint",
+    "leftover_engines",
+    "load_tokenizer",
+    "load_trained",
+    "merge_adapter",
+    "merge_stores",
+    "move_into_place",
+    "open_generator",
+    "prompt_token_ids",
+    "quiet_transformers",
+    "resolve_model",
+    "resolve_student",
+    "set_cpu_environment",
+    "shut_down",
+]

@@ -1,0 +1,193 @@
+"""Costs: what sampling and training took, in tokens, seconds, device seconds, memory and, where the device reports it, energy.
+
+The cost of a completion is recorded in the store when it is sampled and added up whenever it is asked for, so that a stage costs the
+same on paper whether it ran in one go, was resumed after a kill, or is replayed elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RAPL = Path("/sys/class/powercap")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What some work took; costs add up.
+
+    `seconds` is wall time during which an engine sampled (or a trainer trained), `device_seconds` the same times the number of
+    devices (GPUs; the CPUs of one machine count as one), `energy_joules` None where no device reports it. `sampled` of the
+    `completions` were sampled by this very execution; `truncated` ones hit their token limit, `too_long` ones had a prompt that
+    did not fit; `unmetered` ones were stored without their seconds.
+    """
+
+    completions: int = 0
+    sampled: int = 0
+    truncated: int = 0
+    too_long: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    device_seconds: float = 0.0
+    energy_joules: float | None = None
+    unmetered: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        mine, theirs = asdict(self), asdict(other)
+        return Cost(**{name: _sum(mine[name], theirs[name]) for name in mine})
+
+    def per(self, things: int) -> dict[str, float | None]:
+        """Share of each amount per thing, for example per kept question-answer pair; empty where there is none."""
+        shares = ("prompt_tokens", "completion_tokens", "seconds", "device_seconds", "energy_joules")
+        mine = asdict(self)
+        return {n: None if mine[n] is None else round(mine[n] / things, 3) for n in shares} if things else {}
+
+    def rounded(self) -> dict[str, Any]:
+        """The amounts as plain numbers for a manifest."""
+        return {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(self).items()}
+
+
+def _sum(one: Any, other: Any) -> Any:
+    return other if one is None else one if other is None else one + other
+
+
+def total_cost(costs: Iterable[Cost]) -> Cost:
+    """Sum of costs."""
+    return sum(costs, Cost())
+
+
+class Meter:
+    """Measures wall seconds and energy from its making to each `lap`."""
+
+    def __init__(self, devices: int | None = None) -> None:
+        """`devices` is the number of devices in use; None asks torch where it is loaded."""
+        self._devices = devices
+        self._time, self._energy = time.monotonic(), energy_counter()
+
+    def lap(self) -> dict[str, Any]:
+        """Return seconds, device_seconds and energy_joules since the last lap."""
+        now, energy = time.monotonic(), energy_counter()
+        seconds = now - self._time
+        used = None if energy is None or self._energy is None else max(0.0, energy - self._energy)
+        self._time, self._energy = now, energy
+        count = device_count() if self._devices is None else self._devices
+        return {"seconds": seconds, "device_seconds": seconds * count, "energy_joules": used}
+
+
+def energy_counter() -> float | None:
+    """Joules that the devices have used since some fixed time; None where none reports it.
+
+    NVIDIA GPUs report it through NVML (Volta and later), Intel and some AMD CPUs through Linux's powercap. What is counted is
+    the whole device, also what others do on it.
+    """
+    nvml = _nvml()
+    if nvml is not None:
+        try:
+            handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+            return (
+                float(sum(nvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles)) / 1e3
+            )  # millijoules
+        except nvml.NVMLError:
+            pass
+    try:  # packages alone: their cores and memory controllers are counted in them
+        found = [int((zone / "energy_uj").read_text()) for zone in _RAPL.glob("*-rapl:?")]
+    except (OSError, ValueError):
+        return None
+    return sum(found) / 1e6 if found else None
+
+
+def _nvml() -> Any:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # not installed, or no driver: then energy is not known, which is no reason to stop
+        return None
+    return pynvml
+
+
+def device_count() -> int:
+    """Number of GPUs that torch sees, at least 1 (the CPU)."""
+    torch = sys.modules.get("torch")
+    return max(1, torch.cuda.device_count()) if torch is not None else 1
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident memory of this process and of its finished children, in bytes (the sum of the two peaks)."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit
+
+
+def peak_device_bytes() -> int | None:
+    """Largest GPU memory that torch has held in this process, in bytes; None without a GPU. An engine of its own process is not in it."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return int(sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())))
+
+
+def device_name() -> str:
+    """Name the device: the GPU if torch is loaded and sees one, else the CPU's model and cores."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name(0))
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    except OSError:
+        pass
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def cost_table(manifests: Mapping[str, dict[str, Any] | None]) -> pd.DataFrame:
+    """Return what each finished stage took (by its manifest), their sum, and the sum per kept question-answer pair, a row each.
+
+    Seconds are of sampling and training, as recorded when that was done, without loading, as text; empty where nobody recorded it.
+    """
+    import pandas as pd
+
+    rows, spent, pairs = {}, Cost(), 0
+    for stage, manifest in manifests.items():
+        if manifest is None or "cost" not in manifest:
+            continue
+        cost = Cost(**manifest["cost"])
+        pairs = manifest["counts"].get("pairs", pairs)
+        spent += cost
+        rows[stage] = {**cost.rounded(), "peak memory (GB)": round(manifest["peak_memory_bytes"] / 1e9, 2)}
+    rows["together"] = spent.rounded()
+    if pairs:
+        rows[f"per pair ({pairs:,})"] = spent.per(pairs)
+    for row in rows.values():
+        if not row.get("seconds"):  # stored without them: unknown, not nothing
+            row |= {"seconds": None, "device_seconds": None}
+    whole = {"completions": "completions", "prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens"}
+    real = {"seconds": "seconds", "device_seconds": "device seconds", "energy_joules": "energy (J)"}
+    table = pd.DataFrame.from_dict(rows, orient="index").rename(columns=whole | real)
+    table = table.reindex(columns=[*whole.values(), *real.values(), "peak memory (GB)"]).astype(float).round(1)
+    return table.map(_worded)
+
+
+def _worded(value: float) -> str:
+    """A number with thousands separators, without a fraction where it has none; "" for what is not known."""
+    return "" if math.isnan(value) else f"{value:,.1f}".removesuffix(".0")

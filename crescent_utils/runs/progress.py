@@ -1,0 +1,107 @@
+"""Progress: one bar a stage, with tokens per second and, where it is known, the share that was accepted; in training, the loss.
+
+It is plain text on standard error, so that it reads the same in a terminal, in JupyterLab and, line by line, in a log.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from typing import Any, TextIO
+
+PROGRESS_SECONDS = "CRESCENT_PROGRESS_SECONDS"  # environment: seconds between two updates
+_FORMAT = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} {unit}{postfix} [{elapsed}<{remaining}]"
+# What a bar looks like, to find it in a stream.
+LINE = re.compile(r"\S+ +\d+% \|.{16}\| \d+/\d+ (?:completions|steps)[^\r\n]*\]")
+
+
+class ProgressEcho:
+    """A file that a notebook's standard error is written to; of all that it lets only the bars through, each over the one before.
+
+    In a log, where nothing can be written over, every bar is a line.
+    """
+
+    def __init__(self, target: TextIO, label: str) -> None:
+        """`target` is the terminal or the log; `label` stands before each bar."""
+        self._target, self._label = target, label
+        self._last = ""
+
+    def write(self, text: str) -> int:
+        """Pass on the last bar in `text`, cut to the terminal's width."""
+        if found := LINE.findall(text):
+            line = f"{self._label} {found[-1]}"
+            if line == self._last:  # a bar says its last state twice, as it is paused and as it is closed
+                return len(text)
+            self._last = line
+            if self._target.isatty():
+                self._target.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
+            else:
+                self._target.write(line + "\n")
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the target."""
+        self._target.flush()
+
+
+class ProgressBar:
+    """A tqdm bar over the completions of one generator, or the steps of a training; its total grows with each request for more."""
+
+    def __init__(self, label: str, *, shown: bool, unit: str = "completions") -> None:
+        """`label` stands before the bar; a bar that is not shown costs nothing; `unit` is completions or steps."""
+        self._label, self._shown, self._unit = label, shown, unit
+        self._bar: Any = None
+        self._tokens = self._seen = self._accepted = 0
+
+    def start(self, more: int) -> None:
+        """Expect so many more completions."""
+        if not self._shown:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+
+            seconds = float(os.environ.get(PROGRESS_SECONDS) or 2)
+            # disable is said outright: an engine's environment may switch bars off by TQDM_DISABLE, its own are meant
+            self._bar = tqdm(
+                total=0,
+                desc=self._label,
+                unit=self._unit,
+                disable=False,
+                bar_format=_FORMAT,
+                mininterval=seconds,
+                maxinterval=seconds,
+                miniters=1,
+                ascii=" .",
+            )
+        self._bar.total += more
+
+    def update(self, tokens: int, accepted: bool | None) -> None:
+        """Count one completion of so many tokens; `accepted` None says that nobody judged it."""
+        if self._bar is None:
+            return
+        self._tokens += tokens
+        if accepted is not None:
+            self._seen, self._accepted = self._seen + 1, self._accepted + accepted
+        elapsed = self._bar.format_dict["elapsed"] or 1.0
+        share = f", {100 * self._accepted / self._seen:.0f}% accepted" if self._seen else ""
+        self._bar.postfix = f"{self._tokens / elapsed:,.0f} tokens/s{share}"
+        self._bar.update(1)
+
+    def step(self, done: int, loss: float | None) -> None:
+        """Show that `done` steps are behind, with the last loss."""
+        if self._bar is None:
+            return
+        self._bar.postfix = "" if loss is None else f"loss {loss:.3f}"
+        self._bar.update(done - self._bar.n)
+
+    def pause(self) -> None:
+        """Show where it stands, before other work that this bar does not count."""
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the last state on the screen."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

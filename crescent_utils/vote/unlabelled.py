@@ -1,0 +1,143 @@
+"""Questions without labels from elsewhere than the model: a benchmark's training split, a file, a dataset of the hub (LMSI).
+
+LMSI (Huang et al., 2022, section 3) takes the questions of training sets and leaves their answers aside. Where a source
+has answers they travel along as golds, which judge labels after the fact and never make one.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import answers, benchmarks, runs
+from ..runs import Vote
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SOURCES = ("pool", "arithmetic", "gsm8k")
+MOST_ARITHMETIC = 4_000  # ours: so many are generated where no number is given
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Questions to vote on (`id`, `question`, `gold`: None where unknown), those left out with their reason, and the source."""
+
+    questions: pd.DataFrame
+    rejected: pd.DataFrame
+    source: str
+
+
+def questions_of_stage(stage: runs.Stage, domain: runs.Domain) -> Unlabelled:
+    """Return the questions that the stage votes on: 02's pool, or those of `question_source` with benchmark items left out."""
+    settings: Any = stage.settings
+    if settings.question_source == "pool":
+        pool = stage.read_table("dedup", "questions")
+        return Unlabelled(pool, pool.head(0)[["id", "question"]].assign(reason=""), "02_dedup")
+    return load_unlabelled(settings, benchmarks.load_held_out(settings, domain))
+
+
+def load_unlabelled(settings: Vote, held: list[benchmarks.Benchmark]) -> Unlabelled:
+    """Load the questions that `question_source` names; those that repeat an item of `held` leave if `decontaminate` is set.
+
+    Raises BenchmarkError naming the source, what is allowed and the fix.
+    """
+    import pandas as pd
+
+    rows, source = _rows(settings)
+    seen: dict[str, tuple[str, str | None]] = {}
+    for question, gold in rows:
+        seen.setdefault(benchmarks.overlap_key(question), (question, gold))
+    picked = list(seen.values())
+    if settings.question_items and settings.question_items < len(picked):
+        picked = random.Random(settings.seed).sample(picked, settings.question_items)
+    table = pd.DataFrame(
+        [{"id": i, "question": question, "gold": gold} for i, (question, gold) in enumerate(picked)],
+        columns=["id", "question", "gold"],
+    )
+    repeats = pd.Series(benchmarks.repeated_items(list(table["question"]), held), index=table.index, dtype=object) != ""
+    if not settings.decontaminate:
+        repeats[:] = False
+    rejected = table[repeats].assign(reason="repeats a benchmark item")
+    return Unlabelled(table[~repeats].reset_index(drop=True), rejected.reset_index(drop=True), source)
+
+
+def _rows(settings: Vote) -> tuple[list[tuple[str, str | None]], str]:
+    name = settings.question_source
+    if name == "arithmetic":
+        return _arithmetic(settings.seed), f"generated with seed {settings.seed}"
+    if name == "gsm8k":
+        benchmark = benchmarks.load_benchmark("gsm8k", folder=settings.benchmark_dir)
+        return [(item.question, item.gold) for item in benchmark.train], "gsm8k, train split"
+    if Path(name).suffix in (".jsonl", ".json", ".parquet", ".csv"):
+        return _file(name, settings.benchmark_dir)
+    if "/" in name:
+        return _hub(name)
+    raise benchmarks.BenchmarkError(
+        f"question_source: {name!r} is unknown; allowed: {', '.join(SOURCES)}, a file (.jsonl, .json, .parquet, .csv) "
+        "with a column `question`, or a dataset's hub id such as openai/gsm8k"
+    )
+
+
+def _arithmetic(seed: int) -> list[tuple[str, str | None]]:
+    """Problems as the arithmetic benchmark words them, with operands up to 50 (ours); its own items are held out by `load`."""
+    draw = random.Random(f"unlabelled {seed}")
+    made = []
+    for _ in range(MOST_ARITHMETIC):
+        operation = draw.choice("+-*")
+        a, b = draw.randint(1, 20 if operation == "*" else 50), draw.randint(1, 12 if operation == "*" else 50)
+        if operation == "-" and b > a:
+            a, b = b, a
+        question = f"What is {a} {operation} {b}?"
+        made.append((question, benchmarks.arithmetic_gold(question)))
+    return made
+
+
+def _file(name: str, folder: str) -> tuple[list[tuple[str, str | None]], str]:
+    import pandas as pd
+
+    path = next((p for p in (Path(name).expanduser(), Path(folder).expanduser() / name) if p.is_file()), None)
+    if path is None:
+        where = f" nor in benchmark_dir {folder!r}" if folder else ""
+        raise benchmarks.BenchmarkError(f"question_source: {name!r} is no file here{where}; give its whole path")
+    readers: dict[str, Any] = {
+        ".jsonl": lambda p: pd.read_json(p, lines=True),
+        ".json": pd.read_json,
+        ".parquet": pd.read_parquet,
+        ".csv": pd.read_csv,
+    }
+    try:
+        table = readers[path.suffix](path)
+    except (ValueError, OSError) as error:
+        raise benchmarks.BenchmarkError(f"question_source: {path.name} cannot be read ({error})") from None
+    return _questions(table, path.name), path.name
+
+
+def _hub(name: str) -> tuple[list[tuple[str, str | None]], str]:
+    from datasets import get_dataset_config_names, load_dataset
+
+    try:
+        config = get_dataset_config_names(name)[0]
+        table = load_dataset(name, config, split="train").to_pandas()
+    except Exception as error:
+        raise benchmarks.BenchmarkError(
+            f"question_source: the hub did not give {name!r} ({type(error).__name__}). Check the name and the network, or "
+            "download it and name the file"
+        ) from error
+    return _questions(table, name), f"{name} ({config}, train)"
+
+
+def _questions(table: pd.DataFrame, where: str) -> list[tuple[str, str | None]]:
+    if "question" not in table.columns:
+        raise benchmarks.BenchmarkError(
+            f"question_source: {where} has no column `question`; its columns are {', '.join(map(str, table.columns))}"
+        )
+    golds = table["answer"] if "answer" in table.columns else [None] * len(table)
+    pairs = []
+    for question, gold in zip(table["question"], golds, strict=True):
+        text = str(question).strip() if isinstance(question, str) else ""
+        if text:
+            pairs.append((text, None if gold is None or gold != gold else answers.extract_answer(str(gold))))
+    return pairs

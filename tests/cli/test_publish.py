@@ -1,0 +1,241 @@
+"""What leaves the kit: folders that transformers loads, cards that say what the manifests say, and nothing pushed unasked."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+import yaml
+from shared import REFERENCE
+
+from crescent_utils.cli import main, publish
+from crescent_utils.finetune import recipes, training
+from crescent_utils.generation import models
+from crescent_utils.runs import domains
+from crescent_utils.runs.folders import RunError, read_manifest, write_json
+
+ORIGIN = ("owner/base", "apache-2.0")
+
+
+def manifests():
+    return {
+        name: read_manifest(REFERENCE, name) for name in ("elicit", "dedup", "vote", "finetune", "distil", "evaluate")
+    }
+
+
+def front(card):
+    assert card.startswith("---\n")
+    return yaml.safe_load(card.split("---\n")[1])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The reference run with a tiny model trained in the place of the real one."""
+    return trained_run(
+        tmp_path_factory.mktemp("outputs") / "mine", tiny.model_folder(tmp_path_factory.mktemp("base") / "model")
+    )
+
+
+def trained_run(folder, base):
+    """Copy the reference run's tables to `folder` and train the model in `base` on eight of its pairs."""
+    for stage in ("elicit", "dedup", "vote", "evaluate"):
+        shutil.copytree(REFERENCE / stage, folder / stage)
+    pairs = training.training_pairs(
+        pd.read_parquet(REFERENCE / "vote" / "qa.parquet").head(8), domains.get_domain("arithmetic")
+    )
+    how = recipes.Recipe("lora", 1e-3, 1, 4, 4, 256, 0.0, 1)
+    training.train(models.from_folder(base, "base"), pairs, folder / "finetune", how, "tuned")
+    manifest = read_manifest(REFERENCE, "finetune")
+    manifest["parameters"]["model"] = str(base)
+    write_json(folder / "finetune" / "manifest.json", manifest)
+    return folder
+
+
+def test_the_model_card_says_what_the_manifests_say():
+    card = publish.model_card(REFERENCE, manifests(), "finetune", ORIGIN)
+    assert front(card)["base_model"] == "owner/base" and front(card)["license"] == "apache-2.0"
+    for name, manifest in manifests().items():
+        for key, value in manifest["counts"].items():
+            assert f"{key} {value:,}" in card, (name, key)
+    written = json.loads(card.split("```json\n")[1].split("```")[0])
+    assert written == manifests()["finetune"]["parameters"]
+    row = pd.read_parquet(REFERENCE / "evaluate" / "comparisons.parquet").query(
+        "scoring == 'symbolic' and before == 'base' and after == 'tuned' and decoding == 'greedy'"
+    ).iloc[0]  # fmt: skip
+    assert (
+        f"{row.before_accuracy:.1%} | {row.after_accuracy:.1%} [" in card
+        and f"[{100 * row.low:+.1f}, {100 * row.high:+.1f}]" in card
+    )
+    assert "2502.13441" in card and "Intended use" in card and "its terms pass on" in card
+
+
+def test_a_student_is_compared_with_the_student_and_an_unknown_licence_is_said_to_be_unknown():
+    card = publish.model_card(REFERENCE, manifests(), "distil", ("", ""))
+    table = pd.read_parquet(REFERENCE / "evaluate" / "comparisons.parquet").query(
+        "scoring == 'symbolic' and before == 'student'"
+    )
+    assert card.count("seed") >= 1 and f"{table.iloc[0].after_accuracy:.1%}" in card
+    assert "not known to the kit: look it up" in card and front(card)["license"] == "other"
+
+
+def test_the_dataset_card_counts_the_pairs_and_the_right_labels():
+    qa = pd.read_parquet(REFERENCE / "vote" / "qa.parquet")
+    card = publish.dataset_card(qa, manifests(), ORIGIN)
+    assert f"{len(qa):,} pairs of {qa['id'].nunique():,} questions" in card
+    assert f"{qa['correct'].astype(bool).mean():.1%} of {len(qa):,}" in card
+    assert all(f"`{name}`" in card for name in qa.columns)
+    assert "not known." in publish.dataset_card(qa.drop(columns="correct"), manifests(), ORIGIN)
+
+
+def test_a_run_that_was_not_evaluated_has_no_scores(tmp_path):
+    assert "It has not been evaluated." in publish.model_card(tmp_path, manifests(), "finetune", ORIGIN)
+
+
+def test_what_is_exported_loads_and_stops_where_it_was_taught_to(run, tmp_path):
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+    target = publish.export_run(run, tmp_path / "out")
+    names = {path.name for path in (target / "model").iterdir()}
+    assert {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "chat_template.jinja",
+        "README.md",
+    } <= names
+    assert not any(name.endswith((".bin", ".pt", ".pkl")) for name in names), "safetensors alone"
+    words = AutoTokenizer.from_pretrained(target / "model")
+    assert words.chat_template == models.load_tokenizer(run / "finetune" / "model").chat_template
+    model = AutoModelForCausalLM.from_pretrained(target / "model")
+    ends = GenerationConfig.from_pretrained(target / "model").eos_token_id
+    assert words.eos_token_id in (ends if isinstance(ends, list) else [ends])
+    ids = words.apply_chat_template(
+        [{"role": "user", "content": "What is 3 + 4?"}], add_generation_prompt=True, return_tensors="pt"
+    )
+    assert model.generate(**ids, max_new_tokens=4, do_sample=False).shape[1] > ids["input_ids"].shape[1]
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(target / "dataset" / "qa.parquet"), pd.read_parquet(run / "vote" / "qa.parquet")
+    )
+    places = {str(path) for path in (run, Path.home(), tmp_path)}
+    for path in target.rglob("README.md"):
+        assert not any(place in path.read_text(encoding="utf-8") for place in places if len(place) > 6), path
+
+
+def test_a_stage_that_is_not_done_cannot_leave(run, tmp_path):
+    with pytest.raises(RunError, match="stage 'distil' is not complete"):
+        publish.export_run(run, tmp_path, "distil")
+
+
+class Hub:
+    """A server that notes what the hub's own client asks of it and refuses every upload."""
+
+    def __enter__(self):
+        asked = self.asked = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                asked.append((self.path, body))
+                made = self.path == "/api/repos/create"
+                self.answer(200 if made else 403, {"url": "https://huggingface.co/o/n"} if made else {"error": "no"})
+
+            def do_GET(self):
+                asked.append((self.path, b""))
+                self.answer(200, {"id": "o/n", "private": self.server.private, "siblings": [], "sha": "0" * 40})
+
+            def answer(self, status, value):
+                text = json.dumps(value).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, *_):
+                pass
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.server.private = True
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+
+
+def folders(place):
+    for kind in ("model", "dataset"):
+        (place / kind).mkdir()
+        (place / kind / "README.md").write_text("# a card")
+    return place
+
+
+@pytest.mark.parametrize("public", [False, True])
+def test_a_push_makes_private_repositories_unless_told_otherwise(tmp_path, public, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "none")
+    target = folders(tmp_path)
+    with Hub() as hub, pytest.raises(Exception, match="403|Forbidden|no"):
+        publish.push_to_hub(target, "o/n", public=public, endpoint=hub.endpoint)
+    path, body = hub.asked[0]
+    assert path == "/api/repos/create" and json.loads(body)["name"] == "n"
+    sent = json.loads(body)
+    assert sent.get("private", sent.get("visibility") == "private") is (not public)
+
+
+def test_a_repository_that_is_public_already_is_not_added_to_unasked(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_TOKEN", "none")
+    target = folders(tmp_path)
+    with Hub() as hub:
+        hub.server.private = False
+        with pytest.raises(RunError, match="exists and is public; pass --public"):
+            publish.push_to_hub(target, "o/n", endpoint=hub.endpoint)
+        assert not any("commit" in path or "preupload" in path for path, _ in hub.asked), "nothing was uploaded"
+
+
+def test_publish_pushes_nothing_unasked(run, tmp_path, monkeypatch, capsys):
+    import socket
+
+    def refuse(*_):
+        raise AssertionError("it reached for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    assert main.main(["publish", str(run), "-o", str(tmp_path / "out")]) == 0
+    assert "nothing has left this machine" in capsys.readouterr().out
+    assert (tmp_path / "out" / "model" / "README.md").exists()
+
+
+@pytest.mark.live
+@pytest.mark.slow
+def test_what_is_exported_says_the_same_in_vllm_as_in_transformers(tmp_path):
+    from crescent_utils.generation.engines import Job
+    from crescent_utils.generation.engines.transformers import TransformersEngine
+    from crescent_utils.generation.engines.vllm import VllmEngine, why_not
+    from crescent_utils.generation.store import Request, Sampling
+
+    if why_not():
+        pytest.skip(why_not())
+    # vLLM on CPU has no attention for the tiny model's heads of 16
+    run = trained_run(tmp_path / "mine", models.bundled_folder())
+    folder = publish.export_run(run, tmp_path / "out") / "model"
+    words = models.load_tokenizer(folder)
+    request = Request.of("m", [{"role": "user", "content": "What is 3 + 4?"}], Sampling(0.0, 1.0, 12))
+    said = []
+    for start in (partial(VllmEngine, max_model_len=256), TransformersEngine):
+        engine = start(folder, lambda request: models.prompt_token_ids(words, request, 256), dtype="float32")
+        try:
+            (done,) = [completion for _, completion in engine.sample([Job(request, 0, 1)])]
+        finally:
+            engine.close()
+        said.append((done.text, done.finish, done.tokens))
+    assert said[0] == said[1] and said[0][2] >= 1

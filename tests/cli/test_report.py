@@ -1,0 +1,252 @@
+"""The report: made of real-looking run folders, whole or broken; untrusted text; size; no network."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crescent_utils import stats
+from crescent_utils.cli import report
+from crescent_utils.evaluate import claims
+
+EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)> & \"what\" is 2 + 2?"
+
+
+def make_scores(items=120, seeds=(1, 2, 3), lift=0.15, rng_seed=0):
+    rng = np.random.default_rng(rng_seed)
+    hard = rng.random(items)
+    rows = []
+    for model, shift in (("base", 0.0), ("tuned", lift)):
+        for seed in seeds if model == "tuned" else seeds[:1]:
+            for item in range(items):
+                right = bool(hard[item] < 0.36 + shift + rng.normal(0, 0.1))
+                rows.append({
+                    "benchmark": "arithmetic", "model": model, "shots": 0, "decoding": "greedy", "item": item, "sample": 0,
+                    "seed": seed, "question": EVIL if item < 60 else f"What is {item} + 3?", "gold": str(item + 3),
+                    "completion": f"It is {item + (3 if right else 4)}.", "answer": str(item + (3 if right else 4)),
+                    "strict": right and item % 3 == 0, "flexible": right, "symbolic": right, "truncated": False,
+                })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def manifest(stage, run, counts, **parameters):
+    return {
+        "stage": stage, "run": run, "parameters": {"run": run, "domain": "arithmetic", "seed": 1, **parameters},
+        "fingerprint": "ab12", "upstream": {}, "versions": {"python": "3.11.7", "torch": "2.13.0+cpu"},
+        "models": {"base": "b179c952"}, "git_commit": "0123abc", "seed": 1, "counts": counts,
+        "tokens": {"prompt": 12_345, "completion": 67_890}, "seconds": 81.25, "peak_memory_bytes": 2_345_678_901,
+        "device": "Xeon, 2 cores", "engine": "vllm", "created": "2026-01-02T03:04:05+00:00", "note": "",
+    }  # fmt: skip
+
+
+def make_run(folder, name="cpu", lift=0.15, stages=report.STAGES):
+    rng = np.random.default_rng(3)
+    votes = rng.integers(1, 9, 300)
+    scores = make_scores(lift=lift)
+    comparisons = pd.concat(
+        [
+            stats.compare_models(scores, "base", "tuned", how, resamples=500)
+            for how in ("symbolic", "flexible", "strict")
+        ]
+    )
+    loss = 0.4 + np.exp(-np.arange(57) / 12) + rng.normal(0, 0.03, 57)
+    tables = {
+        "elicit": {
+            "rejected": pd.DataFrame({"id": range(90), "text": EVIL, "reason": ["no number"] * 60 + ["too long"] * 30}),
+        },
+        "dedup": {
+            "rejected": pd.DataFrame({"id": range(40), "reason": "too similar"}),
+            "attempts": pd.DataFrame({"round": rng.integers(1, 4, 200), "accepted": rng.random(200) < 0.4}),
+        },
+        "vote": {
+            "qa": pd.DataFrame({
+                "agreement": votes / 8, "votes": votes, "total": 8, "tied": votes < 3, "question": EVIL,
+                "correct": rng.random(300) < votes / 9,
+            }),
+            "rejected": pd.DataFrame({"id": range(5), "question": EVIL, "reason": "tie", "agreement": 0.25}),
+        },
+        "finetune": {"log": pd.DataFrame({
+            "step": range(1, 58), "loss": loss, "eval_loss": [x if i % 19 == 18 else None for i, x in enumerate(loss + 0.05)],
+            "learning_rate": 2e-5, "tokens": 900,
+        })},
+        "distil": {},
+        "evaluate": {"scores": scores, "comparisons": comparisons},
+    }  # fmt: skip
+    counts = {
+        "elicit": {"sampled": 1000, "kept": 910, "rejected": 90},
+        "dedup": {"sampled": 910, "kept": 518, "rejected": 392, "rewritten": 88},
+        "vote": {"questions": 518, "sampled": 4144, "kept": 450, "pairs": 300, "rejected": 68},
+        "finetune": {"pairs": 300, "trained": 270},
+    }
+    for stage in stages:
+        (folder / stage).mkdir(parents=True)
+        for table, frame in tables[stage].items():
+            frame.to_parquet(folder / stage / f"{table}.parquet")
+        if stage == "evaluate":
+            (folder / stage / "claims.json").write_text(claims.ledger_to_json(claims.claims_ledger(comparisons)))
+        epochs = {"epochs": 3.0} if stage == "finetune" else {}
+        text = json.dumps(manifest(stage, name, counts.get(stage, {}), **epochs))
+        (folder / stage / "manifest.json").write_text(text)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("outputs")
+    whole = make_run(folder / "cpu")
+    part = make_run(folder / "no_vote", name="no_vote", lift=0.0, stages=report.STAGES[:3])
+    return whole, part
+
+
+@pytest.fixture(scope="module")
+def page(runs, tmp_path_factory):
+    target = tmp_path_factory.mktemp("page") / "deep" / "report.html"
+    defaults = {"domain": "arithmetic", "seed": 1, "finetune": {"epochs": 2.0}}
+    assert report.write_report(runs, target, defaults=defaults) == target
+    assert [path.name for path in target.parent.iterdir()] == ["report.html"]
+    return target.read_text(encoding="utf-8")
+
+
+def words(html):
+    """The text that a reader sees, without mark-up."""
+    from html import unescape
+
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.S))))
+
+
+def test_page_says_the_verdict_first(page):
+    text = words(page)
+    assert text.index("the model improved itself") < text.index("Claims")
+    assert "no_vote. No verdict yet" in text
+    assert "no_vote has not finished finetune, distil, evaluate" in text
+
+
+def test_page_has_every_part(page):
+    text = words(page)
+    for part in (
+        "Claims",
+        "Scores",
+        "From sampled to trained",
+        "Figures",
+        "Answers that changed",
+        "Cost",
+        "Environment",
+    ):
+        assert part in text
+    assert "completions sampled 1,000 1,000" in text and "pairs trained 270" in text
+    assert "all stages 487.5 481,410 2.18" in text  # six stages of 81.25 s and 80,235 tokens; the largest memory
+    assert "torch 2.13.0+cpu" in text and "model base b179c952" in text
+    assert "crescent verify outputs/cpu" in text
+    assert "GSM8K 74.4 -> 82.1" in text and "crescent run params/lmsi_cpu.yaml --from vote" in text
+    assert text.count("without dedup it is worse") == 1  # a blank of both runs stands there once
+    assert "95 %" in text and "bootstrap of seeds and items" in text
+
+
+def test_parameters_are_a_difference(page):
+    table = words(page[page.index("Parameters that differ") : page.index("<h2>Environment")])
+    assert "epochs 2.0 3.0" in table and "run cpu no_vote" in table and "domain" not in table
+
+
+def test_untrusted_text_is_escaped(page):
+    assert "<script" not in page and "onerror=alert(1)>" not in page.replace("&gt;", "").replace("&#62;", "")
+    assert "&lt;script&gt;alert(" in page
+    assert re.findall(r"<(?:script|iframe|object|link)\b", page) == []
+
+
+def test_untrusted_names_are_escaped(tmp_path):
+    folder = make_run(tmp_path / "bad", name=EVIL, stages=("elicit", "dedup"))
+    pd.DataFrame({"reason": [EVIL, EVIL]}).to_parquet(folder / "dedup" / "rejected.parquet")
+    html = report.write_report([folder], tmp_path / "r.html").read_text()
+    assert "<script" not in html and "<img src=x" not in html
+
+
+def test_page_is_small_and_alone(page):
+    assert len(page.encode()) < 3_000_000
+    addresses = re.findall(r"""(?:src|href)=["']?([^"'>\s]{5})|url\(|@import""", page)
+    assert addresses and set(addresses) == {"data:"}
+    assert "http" not in re.sub(r"base64,[^\"]+", "", page).replace("http-equiv", "")
+
+
+def test_figures_give_way_to_size(runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "FIGURE_BYTES", 100_000)
+    html = report.write_report([runs[0]] * 3, tmp_path / "r.html").read_text()
+    assert len(html) < 300_000 and 1 <= html.count("<img") < html.count("<figure>")
+    assert words(html).count("mean agreement") == 3
+
+
+def test_broken_and_empty_runs(tmp_path):
+    empty, broken = tmp_path / "empty", make_run(tmp_path / "broken", name="broken")
+    empty.mkdir()
+    (broken / "evaluate" / "scores.parquet").write_bytes(b"not parquet")
+    (broken / "evaluate" / "claims.json").write_text("[{]")
+    (broken / "dedup" / "manifest.json").write_text("{")
+    text = words(report.write_report([empty, broken], tmp_path / "r.html").read_text())
+    assert "empty has not finished elicit, dedup, vote, finetune, distil, evaluate" in text
+    for name in ("evaluate/scores.parquet", "evaluate/claims.json", "dedup/manifest.json"):
+        assert f"broken: {name} cannot be read" in text
+    assert "the model improved itself" in text  # judged again from the comparisons
+    with pytest.raises(ValueError, match="outputs/reference"):
+        report.write_report([tmp_path / "absent"], tmp_path / "r.html")
+    with pytest.raises(ValueError, match="at least one run"):
+        report.write_report([], tmp_path / "r.html")
+
+
+def test_tables_of_an_unfinished_stage_are_not_shown(tmp_path):
+    folder = make_run(tmp_path / "cut")
+    (folder / "evaluate" / "manifest.json").unlink()
+    text = words(report.write_report([folder], tmp_path / "r.html").read_text())
+    assert "No verdict yet" in text and "No stage evaluate is finished" in text
+
+
+def test_flips_are_what_changed():
+    scores = make_scores(items=40, seeds=(1,)).assign(kind="addition")
+    found = report.flips(scores, 1000)
+    for way, shift in (("gained", 1), ("lost", -1)):
+        for how in ("strict", "flexible", "symbolic"):
+            right = scores.pivot_table(index="item", columns="model", values=how, aggfunc="first").astype(int)
+            shown = {row["item"] for row in found["rows"] if row["way"] == way and how in row["scorings"]}
+            assert shown == set(right.index[right["tuned"] - right["base"] == shift])
+    assert found["left_out"] == 0 and "kind" not in found["facets"]
+    few = report.flips(scores, 1)
+    ways = {row["way"] for row in found["rows"]}
+    assert len(few["rows"]) == len(ways) and few["left_out"] == len(found["rows"]) - len(ways)
+    assert report.flips(None, 9)["rows"] == report.flips(scores[scores["model"] == "base"], 9)["rows"] == []
+
+
+def test_every_filter_of_the_page_has_its_rows(page):
+    # A radio button, its label, its rule and its rows are tied by names alone: none may dangle.
+    buttons = set(re.findall(r'<input type="radio" name="\w+" id="(\w+)"', page))
+    labels = set(re.findall(r'<label for="(\w+)"', page))
+    assert buttons and buttons == labels
+    for button in buttons:
+        if button.endswith("v0"):
+            continue
+        run, name = re.fullmatch(r"(r\d+)(f\d+v\d+)", button).groups()
+        assert f"#{button}:checked ~ .scroll tr.flip:not(.{name})" in page
+        assert re.search(rf'class="flip[^"]* {name}[ "]', page), (run, name)
+
+
+def test_result_table_is_aligned():
+    comparisons = stats.compare_models(make_scores(), "base", "tuned", resamples=200)
+    lines = report.result_table(pd.concat([comparisons, comparisons.assign(benchmark="a longer name")])).splitlines()
+    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
+    assert lines[0].split()[:3] == ["benchmark", "decoding", "scoring"]
+    assert lines[2].split()[1] == "0-shot" and "base -> tuned" in lines[2] and "%" in lines[2]
+    assert "06_evaluate" in report.result_table(comparisons.iloc[:0])
+
+
+def test_costs_are_read_wherever_a_manifest_has_them():
+    old = {"seconds": 3.0, "tokens": {"prompt": 2, "completion": 5}, "peak_memory_bytes": 2**30}
+    assert report._cost(old) == {"seconds": 3.0, "tokens": 7, "memory": 1.0}
+    assert report._cost({**old, "cost": {"seconds": 9.5, "tokens": 70}}) == {
+        "seconds": 9.5,
+        "tokens": 70,
+        "memory": 1.0,
+    }
+    assert (
+        report._cost({})
+        == report._cost({"cost": "?", "tokens": {}})
+        == {"seconds": None, "tokens": None, "memory": None}
+    )

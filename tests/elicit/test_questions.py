@@ -1,0 +1,189 @@
+"""Questions from completions: benchmark problems in real chat, hand-worked cases, gates, and hostile texts."""
+
+import json
+import re
+import time
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shared import BENCHMARKS
+
+from crescent_utils.elicit.questions import REASONS, Question, Rejected, extract_question, released_clean
+
+
+def problems(name: str) -> list[str]:
+    path = BENCHMARKS / name
+    if not path.exists():
+        pytest.skip(f"{path} is missing: set CRESCENT_BENCHMARK_DIR to a folder with the benchmark's files")
+    if name.endswith(".jsonl"):
+        return [json.loads(line)["question"] for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = ET.parse(path).getroot().iter("Problem")
+    return [f"{row.findtext('Body')} {row.findtext('Question')}".strip() for row in rows]
+
+
+# How chat models wrap a problem they were asked for.
+WRAPPINGS = {
+    "bare": "{}",
+    "sure": "Sure! Here's a unique math word problem for you:\n\n{}\n\nLet me know if you'd like another one!",
+    "label_solution": "**Problem:** {}\n\n**Solution:** First, we find the total. 5 + 6 = 11.\n\nAnswer: 11",
+    "one_line": "Of course! Here is a high-school-level word problem: {} I hope this helps!",
+    "quoted": "Here's a creative and challenging problem:\n\n\"{}\"\n\nThis problem requires algebra. Can you solve it?",
+    "curly": "Here is one:\n\n“{}”\n\nGood luck solving it!",
+    "title": "# The Great Puzzle 🧩\n\n**Math Word Problem**\n\n{} 😊\n\n---\n\nGood luck!",
+    "list": "1. {}\n2. Tom has 5 apples and buys 7 more. How many apples does he have now?\n3. Sue runs 5 miles. How far?",
+    "two": "Problem 1: {}\n\nProblem 2: Tom has 5 apples and buys 7 more. How many?",
+    "thinking_aloud": "Okay, let me think of a problem.\n\nProblem:\n{}\n\nTo solve this problem, we need x.\nLet x = 5.",
+    "bold": "Certainly! **{}**\n\nThis problem involves fractions.",
+    "quote_block": "I'd be happy to help! Here's a math problem that I came up with:\n\n> {}\n\nWould you like the solution?",
+    "q_and_a": "Q: {}\nA: 42",
+    "solution_below": "{}\nSolution: 5+6=11",
+    "steps_inline": "{} Let's solve it step by step. 5+6=11.",
+    "heading": "### Problem\n\n{}\n\n### Solution\n\nStep 1: Add 5 and 6.",
+    "answer_hidden": "Here is the modified problem:\n\n{}\n\n(Answer: 11)\n\nFeel free to ask for more!",
+    "tokens": "{}<|eot_id|><|start_header_id|>user",
+    "thought": "<think>They want one problem. How about trains?</think>\n\nGreat question! Here's a new problem:\n\n{}",
+    "next_block": "{}\n\nA farmer has 12 cows and sells 3 of them. How many cows are left?",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("benchmark", ["gsm8k_test.jsonl", "ASDiv.xml"])
+def test_benchmark_problems_come_back_unchanged(benchmark: str, wrapping: str) -> None:
+    texts = problems(benchmark)
+    changed = [q for q in texts if extract_question(WRAPPINGS[wrapping].format(q)) != Question(q)]
+    assert len(changed) <= 0.01 * len(texts), changed[:5]
+
+
+@pytest.mark.parametrize(
+    ("completion", "question"),
+    [
+        ("What is 47 + 35?", "What is 47 + 35?"),
+        ("Question: What is \\frac{3}{4} of $5.50?", "What is \\frac{3}{4} of $5.50?"),
+        ("Compute $x^2 - 3x = 10$ for x > 0.", "Compute $x^2 - 3x = 10$ for x > 0."),
+        ("Sure, here it is:\n\nA café sells ½ kg for €3.20 – how much are 5 kg? ☕",
+         "A café sells ½ kg for €3.20 – how much are 5 kg?"),
+        ("A box holds:\n- 5 red balls\n- 6 blue balls\n\nHow many balls are there?",
+         "A box holds:\n- 5 red balls\n- 6 blue balls\n\nHow many balls are there?"),
+        ("How many does he eat? How many are left?", "How many does he eat? How many are left?"),
+        ("Tom has 5 apples. How many? He has 5 apples.", "Tom has 5 apples. How many?"),
+        ("What is 22 / 7? (Round to two places.) Good luck!", "What is 22 / 7? (Round to two places.)"),
+        ("Which is heavier?\nA) 5 kg\nB) 6 lb\n\nAnswer: A", "Which is heavier?\nA) 5 kg\nB) 6 lb"),
+        ("Great Grandma is 90. How old was she in 5 BC?", "Great Grandma is 90. How old was she in 5 BC?"),
+        ("Here are 5 apples and 3 pears. How many fruits are here?", "Here are 5 apples and 3 pears. How many fruits are here?"),
+        ("I have 3 tens and 5 ones. What number am I?", "I have 3 tens and 5 ones. What number am I?"),
+        ("**Tom** has **5** apples. How many?", "Tom has 5 apples. How many?"),
+        ("What is 2**3**2, and 5 __ 6?", "What is 2**3**2, and 5 __ 6?"),
+        ('She said "5 for $2". How much are 10?', 'She said "5 for $2". How much are 10?'),
+        ("Problem\r\n\r\nTom has\x00 5 apples. How many?", "Tom has 5 apples. How many?"),
+    ],
+)  # fmt: skip
+def test_worked_cases(completion: str, question: str) -> None:
+    assert extract_question(completion) == Question(question)
+
+
+@pytest.mark.parametrize(
+    ("completion", "gates", "reason"),
+    [
+        ("", {}, "empty"),
+        (" \n\x00 ", {}, "empty"),
+        ("I'm sorry, but I can't help with that.", {}, "refusal"),
+        ("如果小明有五个苹果，他又买了三个，他一共有多少个苹果？", {}, "not_english"),
+        ("María tiene 5 manzanas y le da 2 a Juan. ¿Cuántas manzanas tiene María?", {}, "not_english"),
+        ("The sum of two numbers is their total.", {}, "no_question"),
+        ("Solution: 5 + 6 = 11.", {}, "no_question"),
+        ("Tom has 5 apples and he gives 2 of them to", {}, "unfinished"),
+        ("Why?", {}, "too_short"),
+        ("How many? " * 200, {"max_words": 300}, "too_long"),
+        ("How many apples does he have?", {"min_quantities": 2}, "too_few_quantities"),
+        ("Can you create one unique math word problem, and only that?",
+         {"bait": "Please create one unique math word problem, and only that problem."}, "copies_bait"),
+        ("What is 5 in a bowl of 8 rounded to two digits?", {"pattern": r"What is \d+ [-+*/] \d+\?"}, "off_pattern"),
+    ],
+)  # fmt: skip
+def test_reasons(completion: str, gates: dict[str, object], reason: str) -> None:
+    found = extract_question(completion, **gates)  # type: ignore[arg-type]
+    assert isinstance(found, Rejected)
+    assert found.reason == reason
+    assert reason in REASONS
+
+
+def test_gates_let_good_questions_pass() -> None:
+    pattern = r"What is \d+ [-+*/] \d+\?"
+    assert extract_question("What is 47 + 35?", pattern=pattern) == Question("What is 47 + 35?")
+    # A sampler that stops at the question mark does not return it.
+    assert extract_question("What is 47 + 35", pattern=pattern) == Question("What is 47 + 35?")
+    assert extract_question("Two cats meet three dogs. How many pets?", min_quantities=2) == Question(
+        "Two cats meet three dogs. How many pets?"
+    )
+    bait = "Write one hard math word problem. Problem:"
+    assert isinstance(extract_question("Tom has 5 apples and eats 2. How many are left?", bait=bait), Question)
+
+
+def test_released_cleaner_does_the_described_damage() -> None:
+    assert released_clean("3/4 of $5.50?") == "34 of 5. 50?"
+    assert released_clean("No question here.") == ""
+    assert released_clean("Of course. Tom has 5 apples. How many? He has 5.") == "Tom has 5 apples. How many?"
+    assert released_clean("What is the answer to 5 + 5?") == ""
+    assert released_clean("Ann (6) pays 50% of £3: how much? Why?") == "Ann 6 pays 50 of 3: how much?"
+
+
+@settings(deadline=None)
+@given(st.text(max_size=200))
+def test_released_cleaner_keeps_only_its_signs(text: str) -> None:
+    cleaned = released_clean(text)
+    assert all(c.isalnum() or c.isspace() or c in ".,:;?!" for c in cleaned)
+    assert cleaned.count("?") <= 1
+    assert "?" in text or cleaned == ""
+
+
+PIECES = st.sampled_from(
+    ["Sure! ", "Here's a problem:", "Problem: ", "**", '"', "\n", "\n\n", "Tom has 5 apples. ", "How many? ", "Solution:", "1. ", "2. ",
+     "Let me know!", "A) 5", "🍎", "> ", "---\n", "(Round.)", "\\frac{1}{2}", "<|eot_id|>", "Find x.", "</think>", " ", "$5.50"]
+)  # fmt: skip
+
+
+@given(st.text(max_size=200) | st.lists(PIECES, max_size=14).map("".join))
+@settings(max_examples=600, deadline=None)
+def test_any_text_gives_a_question_or_a_reason(text: str) -> None:
+    found = extract_question(text)
+    if isinstance(found, Rejected):
+        assert found.reason in REASONS
+    else:
+        assert found.text == found.text.strip()
+        assert len(found.text.split()) >= 3
+        # Nothing is invented: every word of the question stands in the completion, in the same order.
+        words = iter(re.findall(r"\w+", text.replace("\x00", "")))
+        assert all(word in words for word in re.findall(r"\w+", found.text))
+
+
+@settings(deadline=None)
+@given(st.integers(2, 999), st.integers(2, 999), st.sampled_from("+-*/"), st.sampled_from(sorted(WRAPPINGS)))
+def test_arithmetic_questions_come_back_unchanged(a: int, b: int, sign: str, wrapping: str) -> None:
+    question = f"What is {a} {sign} {b}?"
+    pattern = r"What is \d+ [-+*/] \d+\?"
+    assert extract_question(WRAPPINGS[wrapping].format(question), pattern=pattern) == Question(question)
+
+
+HOSTILE = [
+    "\n", " ", "?", "a? ", "How many? ", "Sure! ", "Here is a ", "Problem ", "Problem: ", "math ", "**a", '"', "🍎", "> ", "1. ",
+    "\n1. ", "...", "Mr. ", "#", "-", "(", "</think>", "<|", "```", "a\n", "Let's ", "a problem ", "\0", "١", "A) 5\n", "_", "the ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+@pytest.mark.parametrize("frame", ["{}", "How many? {}", "Sure! {} What is 5 + 6?"])
+def test_a_megabyte_takes_linear_time(piece: str, frame: str) -> None:
+    def best(size: int) -> float:
+        text = frame.format(piece * (size // len(piece)))
+        spent = []
+        for _ in range(3):
+            start = time.process_time()
+            extract_question(text)
+            spent.append(time.process_time() - start)
+        return min(spent)
+
+    half, whole = best(500_000), best(1_000_000)
+    assert whole < max(3 * half, 0.03)
+    assert whole < 0.5

@@ -1,0 +1,175 @@
+"""Elicit: whose turn it is, when sampling stops, and what the tables count; on the reference run's real completions."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shared import REFERENCE
+
+from crescent_utils.elicit.sampling import (
+    Elicited,
+    bait_requests,
+    bait_turns,
+    read_questions,
+    sample_completions,
+    yield_table,
+)
+from crescent_utils.generation import generator, store
+from crescent_utils.runs import domains, params
+
+ARITHMETIC = domains.get_domain("arithmetic")
+GATES = domains.validity_gates(ARITHMETIC)
+WORDS = domains.validity_gates(domains.get_domain("math_word_problems"))
+PIECES = ["What is 3 + 4?", "Sure! ", "\n", "?", "½", "Tom has 5 apples. ", "How many? ", "Answer: 9", "x", "$5.50"]
+texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=12), max_size=3).map("".join)
+PROTOCOLS = ("paper", "released", "strict")
+
+
+def of(**values):
+    return params.build_settings("elicit", values)
+
+
+@pytest.fixture
+def reference():
+    with generator.open_generator(of()) as made:
+        yield made
+
+
+def test_the_defaults_ask_for_the_reference_runs_completions(reference):
+    asked = bait_requests(reference, ARITHMETIC, of(), 0, 2700)
+    assert len(set(asked)) == 2700 and {sample for _, sample in asked} == set(range(300))
+    found = sample_completions(reference, ARITHMETIC, of())
+    made = bait_turns(ARITHMETIC, of())
+    prefixes = [made[number].prefix for number in found.turns]
+    kept, rejected = read_questions(found.texts, found.turns, prefixes, domains.validity_gates(ARITHMETIC))
+    for name, table in (("questions", kept), ("rejected", rejected)):
+        pd.testing.assert_frame_equal(table, pd.read_parquet(REFERENCE / "elicit" / f"{name}.parquet"))
+    assert found.stopped == "2700 completions"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 60),
+    st.integers(0, 40),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.lists(st.sampled_from([0.5, 1.0, 1.5]), max_size=3, unique=True),
+)
+def test_parts_join_to_the_whole_and_no_completion_is_asked_for_twice(start, count, baits, prefixes, temperatures):
+    domain = domains.get_domain(
+        "arithmetic", bait=[f"b{i}" for i in range(baits)], bait_prefixes=[f"p{i}" for i in range(prefixes)]
+    )
+    own = of(elicit_temperatures=temperatures)
+
+    class Asking:
+        def request(self, messages, sampling, prefix=""):
+            return store.Request.of("m", messages, sampling, prefix)
+
+    whole = bait_requests(Asking(), domain, own, 0, start + count)
+    assert whole == bait_requests(Asking(), domain, own, 0, start) + bait_requests(Asking(), domain, own, start, count)
+    assert len(set(whole)) == start + count
+    turns = bait_turns(domain, own)
+    assert len(turns) == baits * prefixes * max(1, len(temperatures))
+    for number, (request, _) in enumerate(whole):
+        turn = turns[number % len(turns)]
+        assert (request.prefix, request.sampling.temperature) == (turn.prefix, turn.temperature)
+        assert request.messages[-1][1] == domain.bait[turn.bait]
+
+
+def test_it_stops_at_so_many_different_questions(reference):
+    own = of(elicit_until=200, elicit_chunk=90)
+    found = sample_completions(reference, ARITHMETIC, own)
+    gates = domains.validity_gates(ARITHMETIC)
+    different = read_questions(found.texts, found.turns, [""] * len(found.texts), gates)[0]["question"].nunique()
+    before = read_questions(found.texts[:-90], found.turns[:-90], [""] * (len(found.texts) - 90), gates)[0][
+        "question"
+    ].nunique()
+    assert before < 200 <= different and len(found.texts) % 90 == 0
+    assert found.stopped == f"{different} different questions"
+    # A shorter run is the beginning of the longer one.
+    assert sample_completions(reference, ARITHMETIC, of()).texts[: len(found.texts)] == found.texts
+
+
+def test_it_stops_when_the_model_runs_dry(reference):
+    found = sample_completions(reference, ARITHMETIC, of(elicit_min_yield=0.3, elicit_chunk=100))
+    assert 100 < len(found.texts) < 2700 and "new questions" in found.stopped
+    shares, seen = [], set()
+    for start in range(0, len(found.texts), 100):
+        part = found.texts[start : start + 100]
+        new = set(read_questions(part, [0] * 100, [""] * 100, domains.validity_gates(ARITHMETIC))[0]["question"]) - seen
+        seen |= new
+        shares.append(len(new) / 100)
+    assert all(share >= 0.3 for share in shares[:-1]) and shares[-1] < 0.3
+
+
+def test_the_samples_are_the_most_it_takes(reference):
+    found = sample_completions(reference, ARITHMETIC, of(elicit_samples=130, elicit_until=10_000, elicit_chunk=50))
+    assert len(found.texts) == 130 and found.stopped == "130 completions"
+
+
+def test_yields_count_each_completion_once(reference):
+    found = sample_completions(reference, ARITHMETIC, of())
+    made = bait_turns(ARITHMETIC, of())
+    kept, rejected = read_questions(
+        found.texts, found.turns, [made[n].prefix for n in found.turns], domains.validity_gates(ARITHMETIC)
+    )
+    by_prefix = yield_table(found, kept, made, ["prefix"])
+    assert by_prefix["prefix"].tolist() == list(ARITHMETIC.bait_prefixes)
+    assert (by_prefix["sampled"] == 300).all() and by_prefix["kept"].sum() == len(kept) == 2700 - len(rejected)
+    assert by_prefix["kept"].tolist() == kept.groupby("prefix").size().reindex(by_prefix["prefix"]).tolist()
+    whole = yield_table(found, kept, made, ["temperature"])
+    assert whole.to_dict("records") == [
+        {
+            "temperature": 1.0,
+            "sampled": 2700,
+            "kept": len(kept),
+            "different": kept["question"].nunique(),
+            "yield": round(len(kept) / 2700, 3),
+        }
+    ]
+    nothing = yield_table(Elicited([], [], [], ""), kept.head(0), made, ["bait", "prefix"])
+    assert len(nothing) == 0 and list(nothing.columns) == ["bait", "prefix", "sampled", "kept", "different", "yield"]
+
+
+# --- read ---
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(texts, max_size=8), st.sampled_from(PROTOCOLS), st.sampled_from([GATES, WORDS, {}]))
+def test_every_completion_is_kept_or_rejected_with_a_reason(completions, protocol, gates):
+    baits = [i % 3 for i in range(len(completions))]
+    prefixes = [f"p{i}" for i in range(len(completions))]
+    kept, rejected = read_questions(completions, baits, prefixes, gates, protocol)
+    assert sorted([*kept["id"], *rejected["id"]]) == list(range(len(completions)))
+    assert (rejected["reason"] != "").all() and (kept["question"] != "").all()
+    for row in pd.concat([kept, rejected]).itertuples():
+        assert (row.bait, row.prefix) == (baits[row.id], prefixes[row.id])
+    assert [completions[i] for i in rejected["id"]] == rejected["text"].tolist()
+
+
+def test_what_the_released_cleaner_costs():
+    whole = "Tom spends 3/4 of $5.50 on milk. How much is left?"
+    chatty = f"Of course! {whole} (Hint: subtract.)"
+    ours, _ = read_questions([whole, chatty], [0, 0], ["", ""], WORDS)
+    assert ours["question"].tolist()[0] == whole
+    theirs, none = read_questions([whole, chatty], [0, 0], ["", ""], WORDS, "released")
+    assert theirs["question"].tolist() == ["Tom spends 34 of 5. 50 on milk. How much is left?"] * 2
+    assert len(none) == 0
+
+
+def test_the_released_cleaner_rejects_what_asks_nothing_and_ignores_our_gates():
+    asks_not, short = "Find the sum of 3 and 4.", "Why?"
+    kept, rejected = read_questions([asks_not, short], [0, 1], ["", ""], WORDS, "released")
+    assert kept["question"].tolist() == [short] and rejected["reason"].tolist() == ["empty"]
+    kept, rejected = read_questions([asks_not, short], [0, 1], ["", ""], {**WORDS, "min_words": 3})
+    assert kept["question"].tolist() == [asks_not] and rejected["reason"].tolist() == ["too_short"]
+
+
+def test_the_arithmetic_gate_closes_a_question_that_the_stop_string_cut():
+    kept, rejected = read_questions(
+        ["What is 3 + 4?", "What is 3 + 4", "What is 3 + 4 + 5?", "What is it?"], [0] * 4, [""] * 4, GATES
+    )
+    assert kept["question"].tolist()[0] == "What is 3 + 4?"
+    assert {2, 3} <= set(rejected["id"])

@@ -1,0 +1,228 @@
+"""Breakdown: parts that sum to the gain, estimators against counting all cases, failure classes against what a reader would say."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import operator
+from fractions import Fraction
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from shared import REFERENCE, grows_in_proportion
+
+from crescent_utils.benchmarks.scoring import SCORINGS
+from crescent_utils.evaluate import breakdown
+
+
+def table(before, after, seeds=(1,)):
+    """Scores of two models from one (strict, flexible, symbolic) an item."""
+    rows = [
+        {"benchmark": "b", "kind": "", "shots": 0, "decoding": "greedy", "model": model, "item": i, "sample": 0, "seed": seed,
+         "question": "What is 3 + 4?", "completion": "", "answer": "7", "truncated": False, **dict(zip(SCORINGS, flags, strict=True))}
+        for model, side in (("base", before), ("tuned", after)) for seed in seeds for i, flags in enumerate(side)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+FLAGS = st.tuples(st.booleans(), st.booleans(), st.booleans())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(FLAGS, FLAGS), min_size=1, max_size=12))
+def test_the_parts_sum_to_the_gain_and_change_sign_with_the_sides(pairs):
+    before, after = zip(*pairs, strict=True)
+    found = breakdown.gain_parts(table(before, after), "base", "tuned", resamples=50).set_index("scoring")
+    back = breakdown.gain_parts(table(after, before), "base", "tuned", resamples=50).set_index("scoring")
+    holds = [np.mean([any(flags) for flags in side]) for side in (before, after)]
+    for place, name in enumerate(SCORINGS):
+        row = found.loc[name]
+        a = [np.mean([flags[place] for flags in side]) for side in (before, after)]
+        assert row["gain"] == pytest.approx(a[1] - a[0])
+        assert row["reasoning"] + row["format"] == pytest.approx(row["gain"])
+        assert (back.loc[name, "reasoning"], back.loc[name, "format"]) == pytest.approx(
+            (-row["reasoning"], -row["format"])
+        )
+        if all(holds):  # Kitagawa's two terms, in fractions
+            f = [share / v for share, v in zip(a, holds, strict=True)]
+            assert row["format"] == pytest.approx((f[1] - f[0]) * (holds[0] + holds[1]) / 2)
+        assert not row["reasoning_low"] > row["reasoning_high"] and row["n"] == len(pairs)
+
+
+def test_a_gain_of_form_alone_and_of_reasoning_alone():
+    knows, formatted, wrong = (False, False, True), (True, False, True), (False, False, False)
+    form = breakdown.gain_parts(table([knows] * 20, [formatted] * 10 + [knows] * 10), "base", "tuned", resamples=200)
+    form = form.set_index("scoring")
+    assert form.loc["strict", ["gain", "reasoning", "format"]].tolist() == [0.5, 0.0, 0.5]
+    assert form.loc["symbolic", ["gain", "reasoning", "format"]].tolist() == [0.0, 0.0, 0.0]
+    learned = breakdown.gain_parts(table([formatted, wrong] * 10, [formatted] * 20), "base", "tuned", resamples=200)
+    learned = learned.set_index("scoring")
+    assert learned.loc["strict", ["gain", "reasoning", "format"]].tolist() == [0.5, 0.5, 0.0]
+    low, high = learned.loc["strict", ["reasoning_low", "reasoning_high"]]
+    assert 0 < low < 0.5 < high < 1
+
+
+def test_seeds_pair_by_number_and_one_base_stands_against_all():
+    whole = table([(False,) * 3] * 4, [(True,) * 3] * 4, seeds=(1, 2))
+    alone = whole[(whole["model"] == "tuned") | (whole["seed"] == 1)]
+    for scores in (whole, alone):
+        found = breakdown.gain_parts(scores, "base", "tuned", resamples=50)
+        assert found["seeds"].tolist() == [2, 2, 2] and found["gain"].tolist() == [1.0] * 3
+    assert breakdown.gain_parts(whole, "base", "student", resamples=50).empty
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(right, data):
+    k = data.draw(st.integers(1, len(right)))
+    subsets = list(itertools.combinations(right, k))
+    assert breakdown.pass_at_k(len(right), sum(right), k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
+
+
+def test_pass_at_k_as_published():
+    # Chen et al. (2021), figure 3's code: 1 - prod(1 - k / arange(n - c + 1, n + 1)).
+    for n, c, k in ((200, 3, 1), (200, 3, 100), (200, 57, 10), (5, 0, 5), (5, 5, 1)):
+        published = 1.0 if n - c < k else 1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1))
+        assert breakdown.pass_at_k(n, c, k) == pytest.approx(published)
+    with pytest.raises(ValueError, match="k=6"):
+        breakdown.pass_at_k(5, 1, 6)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.sampled_from(["7", "7.0", "8", "9", None]), min_size=1, max_size=7), st.data())
+def test_majority_at_k_is_the_chance_over_all_ways_to_break_a_tie(names, data):
+    k = data.draw(st.integers(1, len(names)))
+    right = [name in ("7", "7.0") for name in names]
+    votes = [float(name) for name in names[:k] if name is not None]
+    most = max((votes.count(v) for v in votes), default=0)
+    leaders = {v for v in votes if votes.count(v) == most}
+    assert breakdown.majority_at_k(names, right, k) == pytest.approx(
+        (7.0 in leaders) / len(leaders) if leaders else 0.0
+    )
+
+
+def test_sampled_scores_say_what_the_table_holds():
+    one = table([(False,) * 3], [(False,) * 3]).iloc[[0]]
+    names, right = ["7", "8", "7", "8", "8"], [True, False, True, False, False]
+    rows = [
+        one.assign(decoding="sampled", sample=i, answer=a, symbolic=r)
+        for i, (a, r) in enumerate(zip(names, right, strict=True))
+    ]
+    found = breakdown.sampled_scores(pd.concat(rows)).set_index("k")
+    assert found.index.tolist() == [1, 2, 4, 5] and found["mean"].tolist() == pytest.approx([0.4] * 4)
+    assert found["pass@k"].tolist() == pytest.approx([0.4, 0.7, 1.0, 1.0])
+    assert found["majority@k"].tolist() == [1.0, 0.5, 0.5, 0.0]
+    assert breakdown.sampled_scores(one).empty
+
+
+OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(0, 99), min_size=2, max_size=6), st.data())
+def test_equations_are_worked_out_as_python_does(numbers, data):
+    signs = [data.draw(st.sampled_from("+-*/")) for _ in numbers[1:]]
+    left = str(numbers[0]) + "".join(f" {sign} {number}" for sign, number in zip(signs, numbers[1:], strict=True))
+
+    def value(node):
+        if isinstance(node, ast.Constant):
+            return Fraction(node.value)
+        return OPERATIONS[type(node.op)](value(node.left), value(node.right))
+
+    [(said, shown, found)] = breakdown.equations(f"So {left} = 1,234.5 in all.")
+    assert (said, shown) == (Fraction("1234.5"), left)
+    try:
+        assert found == value(ast.parse(left, mode="eval").body)
+    except ZeroDivisionError:
+        assert found is None
+
+
+@pytest.mark.parametrize(
+    "question, completion, answer, expected",
+    [
+        ("What is 17 * 5?", "17 * 5 = 90\n\nThe answer is 90.", "90", "arithmetic slip"),
+        ("What is 5 + 3?", "The answer is 15.", "15", "wrong operation"),
+        ("What is 5 - 3?", "3 - 5 = -2", "-2", "other"), ("What is 29 - 29?", "29 - 29 = 1", "1", "arithmetic slip"),
+        ("What is 28 - 2?", "4 - 3 = 1", "1", "other numbers"), ("What is 8 + 17?", "The answer is 19.", "19", "other"),
+        ("What is 8 + 17?", "Hm.", None, "no answer"), ("Ann has 3 cats and 4 dogs. How many?", "3 + 4 = 8", "8", "arithmetic slip"),
+        ("Ann has 3 cats and 4 dogs. How many?", "3 * 4 = 12", "12", "other"), ("What is 1 / 3?", "1 / 3 = 0.33 and so 5", "5", "other"),
+        ("What is 4 + 0?", "4 / 0 = 1", "1", "other"),
+    ],
+)  # fmt: skip
+def test_a_failure_has_the_class_that_its_rule_says(question, completion, answer, expected):
+    assert breakdown.failure_class(question, completion, answer, False, False) == expected
+    assert breakdown.failure_class(question, completion, answer, True, True) == ""
+    assert breakdown.failure_class(question, completion, answer, False, True) == "truncated"
+
+
+def test_failures_of_the_reference_add_up():
+    scores = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet")
+    counts = breakdown.failure_counts(scores)
+    assert (counts[["right", *breakdown.FAILURES]].sum(axis=1) == counts["n"]).all() and counts["n"].sum() == len(
+        scores
+    )
+    right = scores.groupby(["benchmark", "shots", "decoding", "model"])["symbolic"].sum()
+    assert (
+        counts.set_index(["benchmark", "shots", "decoding", "model"])["right"].sort_index().tolist()
+        == right.sort_index().tolist()
+    )
+    assert counts["arithmetic slip"].sum() > 0
+
+
+def test_flips_filter_and_show_both_answers():
+    scores = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet")
+    greedy = scores[scores["decoding"] == "greedy"].pivot_table(
+        index="item", columns="model", values="symbolic", aggfunc="first"
+    )
+    both = breakdown.flipped_items(scores)
+    gained = set(greedy.index[(greedy["base"] == 0) & (greedy["tuned"] == 1)])
+    assert set(both.loc[both["way"] == "gained", "item"]) == gained and gained
+    kinds = sorted(both["kind"].unique())
+    parts = [breakdown.flipped_items(scores, kind=kind, way=way) for kind in kinds for way in ("gained", "lost")]
+    assert sorted(pd.concat(parts)["item"]) == sorted(both["item"])
+    row = both.iloc[0]
+    shown = scores[(scores["item"] == row["item"]) & (scores["decoding"] == "greedy")].set_index("model")["completion"]
+    assert (row["before"], row["after"]) == (shown["base"], shown["tuned"]) and row["failure"] in breakdown.FAILURES
+    assert breakdown.flipped_items(scores, benchmark="gsm8k").empty
+    with pytest.raises(ValueError, match="scoring='loose'"):
+        breakdown.flipped_items(scores, scoring="loose")
+
+
+@given(st.text(max_size=300))
+@settings(max_examples=100, deadline=None)
+def test_any_completion_has_a_class(text):
+    assume(text)
+    assert breakdown.failure_class("What is 3 + 4?", text, "9", False, False) in breakdown.FAILURES
+
+
+def test_long_completions_take_time_in_proportion():
+    for text in ("1," * 50_000, "1+" * 50_000, "1 + 1 " * 20_000, "9" * 100_000, "1 + 1 = " * 10_000):
+        assert breakdown.failure_class("What is 3 + 4?", text, "9", False, False) in breakdown.FAILURES
+        assert grows_in_proportion(lambda t: breakdown.failure_class("What is 3 + 4?", t, "9", False, False), text)
+
+
+def test_prompting_baselines_are_one_chain_of_thought_and_the_majority():
+    rows = []
+    for item, (greedy, sampled) in enumerate(
+        [("1", ["1", "1", "2"]), ("2", ["1", "1", "1"]), (None, ["2", None, "1"])]
+    ):
+        base = {"benchmark": "b", "shots": 0, "model": "base", "seed": 1, "item": item, "gold": "1"}
+        rows.append({**base, "decoding": "greedy", "sample": 0, "answer": greedy})
+        rows += [{**base, "decoding": "sampled", "sample": i, "answer": a} for i, a in enumerate(sampled)]
+    found = breakdown.prompting_baselines(pd.DataFrame(rows).sample(frac=1, random_state=0)).set_index(["method", "m"])
+    assert found["right"].to_dict() == pytest.approx(
+        {
+            ("chain of thought, greedy", 1): 1 / 3,
+            ("one sample", 1): (2 / 3 + 1 + 1 / 3) / 3,
+            ("self-consistency", 3): (1 + 1 + 0.5) / 3,
+        }
+    )
+    assert (found["n"] == 3).all()
+
+
+def test_prompting_baselines_of_the_reference():
+    baselines = breakdown.prompting_baselines(pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet"))
+    assert {"base", "tuned"} <= set(baselines["model"])

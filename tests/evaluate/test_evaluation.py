@@ -1,0 +1,355 @@
+"""Evaluation: the harness on a real (tiny) model against our own scores, every item and every sample accounted for."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import tiny
+
+from crescent_utils.answers import reading
+from crescent_utils.benchmarks import files, scoring
+from crescent_utils.benchmarks.files import Benchmark, Item
+from crescent_utils.evaluate import claims, evaluation
+from crescent_utils.generation import models
+from crescent_utils.generation.engines.transformers import TransformersEngine
+from crescent_utils.generation.generator import Generator
+from crescent_utils.generation.store import GenerationStore, Sampling
+from crescent_utils.runs import domains, folders, params
+
+DOMAIN = domains.get_domain("arithmetic")
+EXAMPLES = (
+    Item("What is 1 + 1?", "2", "1 + 1 = 2"),
+    Item("What is 2 + 2?", "4", "2 + 2 = 4"),
+    Item("What is 9 + 9?", "18"),
+)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    folder = tiny.model_folder(tmp_path_factory.mktemp("tiny") / "model")
+    words = models.load_tokenizer(folder)
+    return TransformersEngine(folder, lambda request: models.prompt_token_ids(words, request, 512), batch_size=64)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    # One store for the module: what one test sampled is there for the next.
+    made = GenerationStore(tmp_path_factory.mktemp("store") / "s.sqlite")
+    yield made
+    made.close()
+
+
+class Watched(Generator):
+    """A real generator that remembers what it was asked for."""
+
+    def complete(self, pairs):
+        self.pairs = [*getattr(self, "pairs", []), *pairs]
+        return super().complete(pairs)
+
+
+@pytest.fixture
+def generator(engine, store):
+    return Watched(store, models.Model("base", "tiny", lambda: None), 1, lambda: engine)
+
+
+@pytest.fixture(scope="module")
+def benchmark(engine, store):
+    """Items whose golds the tiny model hits about half the time: its own greedy answers, and others."""
+    asked = [f"What is {i} + {i % 3}?" for i in range(10)]
+    made = Generator(store, models.Model("base", "tiny", lambda: None), 1, lambda: engine)
+    greedy = Sampling(0.0, 1.0, 40)
+    texts = [
+        row[0].text
+        for row in made.generate([made.request(domains.solve_messages(DOMAIN, text), greedy) for text in asked])
+    ]
+    own = [reading.extract_answer(text) for text in texts]
+    assert sum(answer is not None for answer in own[::2]) >= 2, "the tiny model writes some numbers"
+    golds = [answer if answer is not None and i % 2 == 0 else str(1000 + i) for i, answer in enumerate(own)]
+    return Benchmark("tiny", tuple(Item(text, gold) for text, gold in zip(asked, golds, strict=True)), EXAMPLES, "here")
+
+
+@pytest.fixture
+def harness(monkeypatch):
+    """Results that lm-evaluation-harness itself worked out."""
+    import lm_eval
+
+    results, real = [], lm_eval.simple_evaluate
+
+    def watched(**arguments):
+        results.append(real(**arguments))
+        return results[-1]
+
+    monkeypatch.setattr(lm_eval, "simple_evaluate", watched)
+    return results
+
+
+def settings_of(**values):
+    own = {
+        "engine": "transformers",
+        "eval_samples": 3,
+        "eval_max_tokens": 40,
+        "eval_temperature": 1.0,
+        "other_runs": [],
+    }
+    return params.build_settings("evaluate", {**own, **values})
+
+
+def means(result, name):
+    return {how: result["results"][name][f"{how},all"] for how in scoring.SCORINGS}
+
+
+def test_the_harness_and_our_rows_say_the_same(generator, benchmark, harness):
+    rows = evaluation.answer_benchmark(generator, benchmark, settings_of(), DOMAIN)
+    greedy, sampled = rows[rows["decoding"] == "greedy"], rows[rows["decoding"] == "sampled"]
+    for result, part in zip(harness, (greedy, sampled), strict=True):
+        assert means(result, "tiny") == pytest.approx({how: part[how].mean() for how in scoring.SCORINGS})
+    assert 0 < greedy["symbolic"].mean() < 1, "else this shows nothing"
+    for row in rows.itertuples():
+        assert scoring.score_answer(row.completion, row.gold) == {name: getattr(row, name) for name in scoring.SCORINGS}
+        read = reading.extract_answer(row.completion)
+        assert pd.isna(row.answer) if read is None else row.answer == read
+
+
+def test_no_item_and_no_sample_is_lost(generator, benchmark):
+    rows = evaluation.answer_benchmark(generator, benchmark, settings_of(seed=1), DOMAIN)
+    greedy, sampled = rows[rows["decoding"] == "greedy"], rows[rows["decoding"] == "sampled"]
+    assert greedy["item"].tolist() == list(range(10)) and set(greedy["sample"]) == {0}
+    assert list(zip(sampled["item"], sampled["sample"], strict=True)) == [(i, s) for i in range(10) for s in range(3)]
+    for part in (greedy, sampled.query("sample == 2")):
+        assert part["question"].tolist() == [item.question for item in benchmark.items]
+        assert part["gold"].tolist() == [item.gold for item in benchmark.items]
+    assert (rows["benchmark"] == "tiny").all() and (rows["model"] == "base").all() and (rows["seed"] == 1).all()
+    assert set(rows["truncated"]) <= {True, False} and rows["truncated"].any()
+
+
+def test_repeats_are_different_samples_and_the_greedy_answer_is_one(generator, benchmark):
+    rows = evaluation.answer_benchmark(generator, benchmark, settings_of(), DOMAIN)
+    sampled = rows[rows["decoding"] == "sampled"]
+    assert (sampled.groupby("item")["completion"].nunique() == 3).all()
+    pairs = [(request.key(), sample) for request, sample in generator.pairs]
+    assert len(pairs) == len(set(pairs)) == 10 + 30
+    temperatures = [request.sampling.temperature for request, _ in generator.pairs]
+    assert sorted(temperatures) == [0.0] * 10 + [1.0] * 30
+    alone = evaluation.answer_benchmark(generator, benchmark, settings_of(eval_samples=0), DOMAIN)
+    assert (
+        alone["completion"].tolist() == rows[rows["decoding"] == "greedy"]["completion"].tolist() and len(alone) == 10
+    )
+
+
+def test_an_item_is_asked_as_the_vote_asks_it(generator, benchmark):
+    # Same words, same system prompt, same tokens: what training taught is what is asked for.
+    domain = domains.get_domain("arithmetic", solve="  {question}\n\nThink step by step:\n")
+    for system in ("", "Be brief."):
+        generator.pairs = []
+        evaluation.answer_benchmark(
+            generator, benchmark, settings_of(eval_samples=0, system_prompt=system, eval_max_tokens=3), domain
+        )
+        expected = {
+            generator.request(domains.solve_messages(domain, item.question, system), Sampling(0.0, 1.0, 3)).key()
+            for item in benchmark.items
+        }
+        assert {request.key() for request, _ in generator.pairs} == expected
+
+
+def test_worked_examples_stand_in_the_chat_as_turns(generator, benchmark):
+    evaluation.answer_benchmark(generator, benchmark, settings_of(shots=[2], eval_samples=0, eval_max_tokens=3), DOMAIN)
+    assert len(generator.pairs) == 10
+    for (request, _), item in zip(generator.pairs, benchmark.items, strict=True):
+        expected = [
+            ("system", DOMAIN.solve_system),
+            ("user", DOMAIN.solve_prompt.format(question="What is 1 + 1?")), ("assistant", "1 + 1 = 2"),
+            ("user", DOMAIN.solve_prompt.format(question="What is 2 + 2?")), ("assistant", "2 + 2 = 4"),
+            ("user", DOMAIN.solve_prompt.format(question=item.question)),
+        ]  # fmt: skip
+        assert list(request.messages) == expected
+
+
+def test_the_chat_that_is_shown_is_the_chat_that_is_asked(generator, benchmark):
+    for shots in ([0], [0, 2]):
+        generator.pairs = []
+        settings = settings_of(shots=shots, eval_samples=0, eval_max_tokens=3)
+        rows = evaluation.answer_benchmark(generator, benchmark, settings, DOMAIN)
+        assert rows.groupby("shots").size().to_dict() == dict.fromkeys(shots, 10)
+        shown = evaluation.first_prompt(benchmark, settings, DOMAIN)
+        last = generator.pairs[-10][0].messages  # the first item, with the most examples
+        assert [(turn["role"], turn["content"]) for turn in shown] == list(last)
+    worded = Benchmark("worded", benchmark.items, benchmark.train, "here", solve="Now: {question}")
+    generator.pairs = []
+    evaluation.answer_benchmark(generator, worded, settings, DOMAIN)
+    assert generator.pairs[0][0].messages == (("user", f"Now: {benchmark.items[0].question}"),)
+    assert evaluation.first_prompt(worded, settings, DOMAIN)[0]["role"] == "user"
+
+
+def test_an_example_without_a_solution_shows_its_gold(generator, benchmark):
+    evaluation.answer_benchmark(generator, benchmark, settings_of(shots=[3], eval_samples=0, eval_max_tokens=3), DOMAIN)
+    assert generator.pairs[0][0].messages[6] == ("assistant", "18")
+
+
+@pytest.mark.parametrize("train", [(), EXAMPLES[:1]])
+def test_worked_examples_are_never_taken_from_the_tested_items(generator, benchmark, train):
+    # The harness would fall back to the test split: the model would be shown answers of the very items, or their siblings.
+    bare = Benchmark("bare", benchmark.items, train, "here")
+    with pytest.raises(files.BenchmarkError, match="shots: 2"):
+        evaluation.answer_benchmark(generator, bare, settings_of(shots=[2], eval_samples=0, eval_max_tokens=3), DOMAIN)
+    assert not getattr(generator, "pairs", [])
+
+
+def test_a_question_that_stands_twice_is_scored_as_the_harness_scores_it(generator, benchmark, harness):
+    # ASDiv has such a pair.
+    double = Benchmark("double", (*benchmark.items, benchmark.items[0], benchmark.items[2]), (), "here")
+    rows = evaluation.answer_benchmark(generator, double, settings_of(), DOMAIN)
+    assert len(rows) == 12 + 36 and rows["item"].nunique() == 12
+    sampled = rows[rows["decoding"] == "sampled"]
+    assert means(harness[1], "double") == pytest.approx({how: sampled[how].mean() for how in scoring.SCORINGS})
+    for name, sample in {
+        (request.key(), sample) for request, sample in generator.pairs if request.sampling.temperature == 0
+    }:
+        assert sample == 0, f"a greedy answer is sampled once ({name.hex()[:8]})"
+    logged = [text for doc in harness[1]["samples"]["double"] for text in doc["resps"][0]]
+    assert sorted(sampled["completion"]) == sorted(logged), "the rows hold what the harness scored"
+
+
+@pytest.mark.parametrize(
+    "completion, gold, strict, flexible, symbolic",
+    [
+        ("3 + 4 = 7\n#### 7", "7", True, True, True), ("The answer is 7.", "7", False, True, True),
+        ("The answer is 7. That took 2 steps.", "7", False, False, True), ("#### 8", "7", False, False, False),
+        ("No idea.", "7", False, False, False), ("", "", False, False, False), ("#### 1,234", "1234", True, True, True),
+        ("It is 3/4.", "0.75", False, False, True), ("", "none", False, False, False),
+    ],
+)  # fmt: skip
+def test_three_scorings_side_by_side(completion, gold, strict, flexible, symbolic):
+    assert scoring.score_answer(completion, gold) == {"strict": strict, "flexible": flexible, "symbolic": symbolic}
+
+
+# --- other runs -----------------------------------------------------------------------------------------------------------------
+
+
+def scores(seed, questions=("a", "b"), benchmark="x"):
+    return pd.DataFrame(
+        [
+            {"benchmark": benchmark, "model": "base", "question": text, "seed": seed, "symbolic": True}
+            for text in questions
+        ]
+    )
+
+
+def write(folder, run, frame):
+    (folder / run / "evaluate").mkdir(parents=True)
+    frame.to_parquet(folder / run / "evaluate" / "scores.parquet")
+
+
+def test_other_seeds_are_pooled(tmp_path):
+    write(tmp_path, "two", scores(2))
+    write(tmp_path, "three", scores(3, ("b", "a")))
+    both = settings_of(outputs=str(tmp_path), seed=1, other_runs=["two", "three"])
+    whole = evaluation.pooled_scores(scores(1), both)
+    assert sorted(zip(whole["seed"], whole["question"], strict=True)) == [(s, q) for s in (1, 2, 3) for q in "ab"]
+    assert evaluation.pooled_scores(scores(1), settings_of()).equals(scores(1))
+
+
+@pytest.mark.parametrize(
+    "others, own_seed, why",
+    [
+        ({"two": scores(2, ("a", "c"))}, 1, "'two' answered other items"), ({"two": scores(2, ("a",))}, 1, "'two' answered other items"),
+        ({"two": scores(2, benchmark="y")}, 1, "'two' answered other items"), ({"two": scores(1)}, 1, "'two' has seed 1 as well"),
+        ({"two": scores(2), "three": scores(2)}, 1, "'three' has seed 2 as well"), ({}, 1, "06_evaluate"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_pooled_is_refused(tmp_path, others, own_seed, why):
+    for run, frame in others.items():
+        write(tmp_path, run, frame)
+    own = settings_of(outputs=str(tmp_path), seed=own_seed, other_runs=list(others) or ["missing"])
+    with pytest.raises(folders.RunError, match=why):
+        evaluation.pooled_scores(scores(own_seed), own)
+
+
+@pytest.mark.parametrize(
+    "name, theirs", [("eval_max_tokens", 41), ("eval_temperature", 0.8), ("eval_samples", 1), ("model", "other/model"),
+     ("solve_prompt", "{question}!")],
+)  # fmt: skip
+def test_runs_that_were_evaluated_in_another_way_are_not_pooled(tmp_path, name, theirs):
+    own = settings_of(outputs=str(tmp_path), seed=1, other_runs=["two"])
+    write(tmp_path, "two", scores(2))
+    folders.write_json(tmp_path / "two" / "evaluate" / "manifest.json", {"parameters": own.model_dump()})
+    assert len(evaluation.pooled_scores(scores(1), own)) == 4
+    folders.write_json(
+        tmp_path / "two" / "evaluate" / "manifest.json", {"parameters": {**own.model_dump(), name: theirs}}
+    )
+    with pytest.raises(folders.RunError, match=f"other_runs: 'two' was evaluated with {name} = "):
+        evaluation.pooled_scores(scores(1), own)
+
+
+def test_runs_with_other_shots_or_decodings_are_not_pooled(tmp_path):
+    own = settings_of(outputs=str(tmp_path), other_runs=["two"])
+    for column, value in (("shots", 5), ("decoding", "sampled")):
+        usual = {"shots": 0, "decoding": "greedy"}
+        write(tmp_path / column, "two", scores(2).assign(**{**usual, column: value}))
+        with pytest.raises(folders.RunError, match="'two' answered other shots or decodings"):
+            evaluation.pooled_scores(
+                scores(1).assign(**usual), own.model_copy(update={"outputs": str(tmp_path / column)})
+            )
+
+
+def full(seed, tuned, items=60):
+    """A whole scores table: base wrong on every item, `tuned` right on that share of them."""
+    flags = {"base": 0.0, "tuned": tuned, "student": 0.0, "student_tuned": tuned / 2}
+    return pd.DataFrame([
+        {"benchmark": "arithmetic", "kind": "", "model": model, "shots": 0, "decoding": "greedy", "item": i, "sample": 0, "seed": seed,
+         "question": f"What is {i} + 1?", "gold": str(i + 1), "form": "number", "completion": "", "answer": None,
+         "strict": False, "flexible": i < share * items, "symbolic": i < share * items, "truncated": False}
+        for model, share in flags.items() for i in range(items)
+    ])  # fmt: skip
+
+
+def test_ablated_models_of_other_runs_fill_their_claims(tmp_path):
+    own = full(1, 0.9)
+    for run, seed, tuned in (("no_dedup", 1, 0.2), ("no_vote", 1, 0.9), ("seed_data", 1, 0.3)):
+        write(tmp_path, run, full(seed, tuned))
+    values = {"tuned_no_dedup": ["no_dedup"], "tuned_no_vote": ["no_vote"], "student_seed": ["seed_data"]}
+    settings = settings_of(outputs=str(tmp_path), compare_runs=values, resamples=200)
+    whole = evaluation.pooled_scores(own, settings)
+    assert set(whole["model"]) == {"base", "tuned", "student", "student_tuned", *values}
+    assert whole.loc[whole["model"] == "student_seed", "symbolic"].sum() == 9, (
+        "the student's answers, not the tuned model's"
+    )
+    found = evaluation.comparison_table(whole, pd.DataFrame(), settings)
+    ledger = {claim.id: claim for claim in claims.claims_ledger(found)}
+    assert ledger["C5"].verdict == "reproduced" and ledger["C5"].effect == pytest.approx(0.7)
+    assert ledger["C4"].verdict == "reproduced" and ledger["C4"].effect == pytest.approx(0.3)
+    assert ledger["C6"].effect == 0 and ledger["C6"].verdict != "reproduced"
+    twice = settings_of(outputs=str(tmp_path), compare_runs={"tuned_no_vote": ["no_vote", "no_dedup"]})
+    with pytest.raises(folders.RunError, match="tuned_no_vote: 'no_dedup' has seed 1 as well"):
+        evaluation.pooled_scores(own, twice)
+
+
+def test_without_a_student_the_base_and_the_tuned_model_are_all(tmp_path):
+    write(tmp_path, "other", full(2, 0.9))
+    settings = settings_of(outputs=str(tmp_path), run="r", student="none", other_runs=["other"], resamples=200)
+    own = full(1, 0.5).query("model in ('base', 'tuned')")
+    whole = evaluation.pooled_scores(own, settings)
+    assert set(whole["model"]) == {"base", "tuned"} and set(whole["seed"]) == {1, 2}
+    found = evaluation.comparison_table(whole, pd.DataFrame(), settings)
+    assert set(found["after"]) == {"tuned"} and evaluation.compared_pairs(settings) == [("base", "tuned")]
+    folders.write_json(tmp_path / "r" / "finetune" / "trained.json", {"fingerprint": "of-finetune"})
+    assert list(evaluation.models_to_evaluate(settings)) == ["base", "tuned"]
+
+
+@pytest.mark.parametrize("label", ["tuned", "base", "student_tuned", "no_dedup", "tuned_", "student"])
+def test_a_label_says_whose_model_it_is(label):
+    with pytest.raises(params.ParameterError, match="compare_runs.*is no label of an ablated model"):
+        settings_of(compare_runs={label: ["x"]})
+
+
+def test_who_is_compared(tmp_path, monkeypatch):
+    replayed = evaluation.models_to_evaluate(settings_of(engine="replay"))
+    assert list(replayed) == ["base", "tuned", "student", "student_tuned"] and set(replayed.values()) == {None}
+    monkeypatch.setenv("CRESCENT_CACHE", str(tmp_path / "cache"))
+    for stage in ("finetune", "distil"):
+        folders.write_json(tmp_path / "r" / stage / "trained.json", {"fingerprint": f"of-{stage}"})
+    live = evaluation.models_to_evaluate(settings_of(outputs=str(tmp_path), run="r"))
+    assert {label: model.fingerprint for label, model in live.items()} == {
+        "base": models.BUNDLED_FINGERPRINT, "tuned": "of-finetune", "student": f"{models.BUNDLED_FINGERPRINT}-every-second-layer",
+        "student_tuned": "of-distil",
+    }  # fmt: skip
+    assert all(model.label == label for label, model in live.items())

@@ -1,0 +1,52 @@
+"""Figures of diversity: each draws, says its numbers, does so again alike, and keeps its labels on the page."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crescent_utils.figures import dedup
+
+PLACES = np.random.default_rng(0).normal(size=(40, 2))
+TABLE = pd.DataFrame([
+    {"protocol": name, "kept": 100 * i, "near-duplicates left": i, "to rewrite": 7, "dropped": 3, "damaged": 12}
+    for i, name in enumerate(("paper", "released", "strict"), start=1)
+])  # fmt: skip
+DRAWN = {
+    "thresholds": (lambda: dedup.kept_by_similarity([0.5, 0.9], [10, 1200], 2000, 0.85), "kept of 2,000 at 0.50: 10, 0.90: 1,200"),
+    "map": (lambda: dedup.pool_map(PLACES, 0.25, [(30, 1), (31, 2)]), "36 kept as they came, 2 after rewriting; two axes show 25%"),
+    "map without rewrites": (lambda: dedup.pool_map(PLACES, 0.25, []), "40 kept as they came, 0 after rewriting"),
+    "vendi": (lambda: dedup.vendi_bars({"before": (12.345, 1300), "pool": (20.0, 600)}), "before: 12.3 of 1,300; pool: 20.0 of 600"),
+    "frequent": (lambda: dedup.frequent_bars("Openings", {f"o{i:02}": 30 - i for i in range(20)}, 100),
+                 "20 different in 100: o00 30 (30.0%)"),
+    "protocols": (lambda: dedup.protocol_bars(TABLE), "released: kept 200, near-duplicates left 2, to rewrite 7, dropped 3, damaged 12"),
+}  # fmt: skip
+EMPTY = {
+    "thresholds": lambda: dedup.kept_by_similarity([], [], 0, 0.85),
+    "map": lambda: dedup.pool_map(PLACES[:0], 0.0, []),
+    "vendi": lambda: dedup.vendi_bars({}),
+    "frequent": lambda: dedup.frequent_bars("Names", {}, 0),
+    "protocols": lambda: dedup.protocol_bars(TABLE.iloc[:0]),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_figure_says_its_numbers_and_nothing_is_cut_off(name):
+    draw, expected = DRAWN[name]
+    figure, text = draw()
+    assert expected in text and draw()[1] == text
+    axes = figure.axes[0]
+    assert axes.get_title(loc="left") and axes.get_xlabel()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    figure.draw_without_rendering()
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_nothing_to_draw(name):
+    figure, text = EMPTY[name]()
+    assert text.endswith("no data")
+    assert figure._repr_png_().startswith(b"\x89PNG")

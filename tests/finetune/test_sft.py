@@ -1,0 +1,344 @@
+"""Training that can be cut, resumed, spread over processes and stopped: on a tiny model, with TRL's own trainer."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import shared
+import tiny
+from shared import ROOT, pairs
+
+from crescent_utils.finetune import recipes, sft, training
+from crescent_utils.finetune.masks import TrainingError
+from crescent_utils.generation import models
+from crescent_utils.runs import domains, params
+
+DOMAIN = domains.get_domain("arithmetic")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return models.from_folder(tiny.model_folder(tmp_path_factory.mktemp("tiny") / "model"), "base")
+
+
+def recipe(method="full", **changes):
+    return shared.recipe(method, **{"learning_rate": 1e-3, **changes})
+
+
+# --- a kill and what comes after -----------------------------------------------------------------------------------------------
+
+
+def cut(work, base, examples, how, after):
+    """Train in another process and kill it with -9 as soon as checkpoint number `after` is whole."""
+    sft.prepare_job(work, base, examples, how)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "crescent_utils.finetune.sft", str(work)],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until = time.monotonic() + 120
+    while not (work / f"checkpoint-{after}" / sft.MARK).exists():
+        assert process.poll() is None and time.monotonic() < until, "it ended before it could be killed"
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (work / "result.json").exists(), "it was over before the kill"
+
+
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
+def test_a_training_killed_with_9_ends_like_an_uncut_one(base, tmp_path, method):
+    how = recipe(method, epochs=6, checkpoint_steps=3)
+    examples = pairs()
+    whole = training.train(base, examples, tmp_path / "whole", how, "tuned")
+    cut(tmp_path / "cut" / "trainer", base, examples, how, after=3)
+    half = tmp_path / "cut" / "trainer" / "checkpoint-999"  # and one that was cut while it was being written
+    shutil.copytree(sft.last_checkpoint(tmp_path / "cut" / "trainer"), half)
+    (half / sft.MARK).unlink()
+    began = sft.last_checkpoint(tmp_path / "cut" / "trainer")
+    assert began is not None and 3 <= int(began.name.split("-")[1]) < 18
+    again = training.train(base, examples, tmp_path / "cut", how, "tuned")
+    assert again.counts == whole.counts and again.counts["steps"] == 18
+    pd.testing.assert_frame_equal(again.log, whole.log, rtol=1e-6)
+    assert again.model.fingerprint == whole.model.fingerprint, "the very same weights"
+    assert again.cost.seconds > 0
+    assert not (tmp_path / "cut" / "trainer").exists(), "what is done needs no checkpoints"
+
+
+def test_other_parameters_or_pairs_do_not_go_on_from_old_checkpoints(base, tmp_path):
+    def left():
+        return [path.name for path in tmp_path.glob("checkpoint-*")]
+
+    def mark():
+        (tmp_path / "checkpoint-3").mkdir()
+        (tmp_path / "checkpoint-3" / sft.MARK).write_text("{}")
+
+    sft.prepare_job(tmp_path, base, pairs(), recipe())
+    mark()
+    sft.prepare_job(tmp_path, base, pairs(), recipe())
+    assert left() == ["checkpoint-3"]
+    for other in (
+        (base, pairs(), recipe(learning_rate=2e-3)),
+        (base, pairs(11), recipe()),
+        (models.Model("base", "other", base.locate), pairs(), recipe()),
+    ):
+        sft.prepare_job(tmp_path, *other)
+        assert left() == []
+        mark()
+
+
+# --- what stops a training -----------------------------------------------------------------------------------------------------
+
+
+def test_a_divergence_stops_and_the_last_good_checkpoint_stays(base, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    how = recipe(
+        epochs=10, learning_rate=30.0, checkpoint_steps=1, warmup_ratio=1.0
+    )  # the rate grows until it is too much
+    with pytest.raises(
+        TrainingError, match=r"has diverged .*last good checkpoint is trainer/checkpoint-\d+.*learning_rate"
+    ):
+        training.train(base, pairs(), tmp_path, how, "tuned")
+    assert not (tmp_path / "trained.json").exists() and not (tmp_path / "model").exists()
+    last = sft.last_checkpoint(tmp_path / "trainer")
+    assert last is not None
+    state = json.loads((last / "trainer_state.json").read_text())
+    assert all(math.isfinite(entry["loss"]) for entry in state["log_history"] if "loss" in entry)
+    kept = AutoModelForCausalLM.from_pretrained(last)
+    assert all(bool(value.isfinite().all()) for value in kept.state_dict().values())
+
+
+def history(losses, norms=None):
+    norms = norms or [1.0] * len(losses)
+    return [
+        {"step": i + 1, "loss": loss, "grad_norm": norm}
+        for i, (loss, norm) in enumerate(zip(losses, norms, strict=True))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([3.0, 2.0, 1.0, 0.5], None),
+        ([3.0, float("nan")], 2),
+        ([3.0, float("inf")], 2),
+        ([0.2] * 5 + [0.6] * 5, None),  # three times as much, but not 1 nat more
+        ([0.5] * 5 + [1.6] * 5, 6),
+        ([4.0] * 5 + [7.9] * 5, None),
+        ([4.0] * 5 + [8.1] * 5, 6),
+        ([0.5] * 9 + [3.0], None),  # one hard batch
+        ([], None),
+    ],
+)
+def test_what_counts_as_gone_wrong(losses, expected):
+    assert sft.diverged(history(losses)) == expected
+
+
+def test_a_norm_that_is_no_number_condemns_the_weights_after_it():
+    found = history([1.0, 1.0], [1.0, float("inf")])
+    assert sft.diverged(found) == 3, "the loss of step 2 was that of good weights, checkpoint-2 is not good"
+    assert sft.diverged(found, half=True) is None, "a scaler skips such a step"
+
+
+def test_a_disk_too_small_is_named_before_the_first_step(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 10**5, 10**5))
+    with pytest.raises(TrainingError, match=r"outputs: training needs about 0\.\d+ GB.*free some.*method: lora"):
+        training.train(base, pairs(), tmp_path, recipe(), "tuned")
+    assert not list(tmp_path.rglob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("interval", "rows", "expected"), [(1, 100, 7), (2, 100, 4), (6, 100, 2), (500, 100, 2), (0, 12, 3), (0, 400, 2)]
+)
+def test_enough_checkpoints_stay_to_go_back_before_a_divergence(interval, rows, expected):
+    assert recipes.checkpoints_kept(recipe(checkpoint_steps=interval), rows) == expected
+    every = interval or rows // 4
+    steps = range(every, 20 * every, every)
+    for first_bad in range(
+        2 * every + 3, 12 * every
+    ):  # seen 4 steps later; good is what was written before the bad step's weights
+        there = [step for step in steps if step < first_bad + recipes.WINDOW][-expected:]
+        assert any(step < first_bad - 1 for step in there)
+
+
+def test_the_need_for_disk_is_what_is_written(base, tmp_path):
+    how = recipe(epochs=4, checkpoint_steps=1)
+    sft.prepare_job(tmp_path / "trainer", base, pairs(), how)
+    sft.run_job(tmp_path / "trainer")
+    model = recipes.load_for_training(base.locate(), how)
+    one = sum(path.stat().st_size for path in sft.last_checkpoint(tmp_path / "trainer").rglob("*") if path.is_file())
+    counted = 12 * sum(p.numel() for p in model.parameters())
+    assert counted <= one < counted * 1.2, "12 bytes a trained parameter, and little more"
+    assert len(list((tmp_path / "trainer").glob("checkpoint-*"))) == recipes.checkpoints_kept(how, 12) == 7
+
+
+# --- what this machine cannot do ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "qlora"}, "method: 'qlora' needs"),
+        ({"dtype": "float16"}, "dtype: 'float16' trains on an NVIDIA GPU alone"),
+        ({"report_to": ("wandb",)}, "report_to: 'wandb' is not installed"),
+        ({"batch_size": 6}, "batch_size: 6 is no multiple of micro_batch_size 4"),
+        ({"batch_size": 4, "processes": 3, "micro_batch_size": 1}, "batch_size: 4 is no multiple .* 3 processes"),
+    ],
+)
+def test_what_cannot_be_trained_here_is_refused_by_name_before_a_model_loads(base, tmp_path, changes, message):
+    import importlib.util
+
+    import torch
+
+    if torch.cuda.is_available() or ("report_to" in changes and importlib.util.find_spec("wandb")):
+        pytest.skip("this machine can")
+
+    def nowhere():
+        raise AssertionError("a model was asked for")
+
+    with pytest.raises(TrainingError, match=message):
+        training.train(models.Model("base", "x", nowhere), pairs(), tmp_path, recipe(**changes), "tuned")
+
+
+@pytest.mark.parametrize("method", ["lora", "qlora", "full"])
+def test_weights_that_are_trained_in_full_are_float32(method):
+    import torch
+
+    weights, bf16, fp16 = recipes.precision("bfloat16", method)
+    assert (bf16, fp16) == (True, False)
+    assert weights == (torch.float32 if method == "full" else torch.bfloat16)
+    if not torch.cuda.is_available():
+        assert recipes.precision("auto", method) == (torch.float32, False, False)
+
+
+# --- the ways to train ----------------------------------------------------------------------------------------------------------
+
+
+def first_loss(base, folder, how, count=12):
+    return training.train(base, pairs(count), folder, how, "tuned").log["loss"].iloc[0]
+
+
+def test_gradient_checkpointing_changes_no_loss(base, tmp_path):
+    plain = training.train(base, pairs(), tmp_path / "plain", recipe(), "tuned").log["loss"]
+    thrifty = training.train(base, pairs(), tmp_path / "thrifty", recipe(gradient_checkpointing=True), "tuned").log[
+        "loss"
+    ]
+    assert thrifty.tolist() == pytest.approx(plain.tolist(), abs=1e-5)
+
+
+def test_packed_examples_do_not_see_each_other(base, tmp_path):
+    # All twelve in one step, packed into rows of 512: the same mean over the same tokens as one by one.
+    whole = first_loss(base, tmp_path / "plain", recipe(batch_size=12, micro_batch_size=12))
+    packed = training.train(
+        base, pairs(), tmp_path / "packed", recipe(packing=True, max_length=512, batch_size=12), "tuned"
+    )
+    assert packed.counts["steps"] == 1
+    assert packed.log["loss"].iloc[0] == pytest.approx(whole, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_mixed_bfloat16_follows_float32(base, tmp_path, method):
+    plain = training.train(base, pairs(), tmp_path / "plain", recipe(method), "tuned")
+    mixed = training.train(base, pairs(), tmp_path / "mixed", recipe(method, dtype="bfloat16"), "tuned")
+    assert mixed.log["loss"].tolist() == pytest.approx(plain.log["loss"].tolist(), rel=0.02)
+    assert mixed.model.fingerprint != plain.model.fingerprint
+
+
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
+def test_two_processes_train_as_one_does(base, tmp_path, method):
+    examples = pairs(16)  # whole batches: a last one that is not would be filled up with examples from the start
+    one = training.train(
+        base, examples, tmp_path / "one", recipe(method, epochs=2, batch_size=4, held_out=0.25), "tuned"
+    )
+    both = recipe(method, epochs=2, batch_size=4, micro_batch_size=2, held_out=0.25, processes=2)
+    two = training.train(base, examples, tmp_path / "two", both, "tuned")
+    assert two.counts["steps"] == one.counts["steps"] == 6
+    assert two.log["loss"].dropna().tolist() == pytest.approx(one.log["loss"].dropna().tolist(), abs=2e-5)
+    assert two.log["eval_loss"].dropna().tolist() == pytest.approx(one.log["eval_loss"].dropna().tolist(), abs=2e-5)
+    # Both processes' tokens are counted; smaller micro-batches are padded less.
+    assert 0.8 * one.counts["tokens"] < two.counts["tokens"] <= one.counts["tokens"]
+
+
+def test_a_process_that_fails_is_heard(base, tmp_path):
+    with pytest.raises(TrainingError, match=r"not a number.*learning_rate"):
+        training.train(base, pairs(), tmp_path, recipe(processes=2, learning_rate=1e38, warmup_ratio=0.0), "tuned")
+
+
+# --- which pairs ----------------------------------------------------------------------------------------------------------------
+
+
+def qa(count=20):
+    return pd.DataFrame({
+        "id": [i // 2 for i in range(count)], "question": [f"q{i // 2}" for i in range(count)],
+        "path": [f"path {i}" for i in range(count)], "agreement": [i / count for i in range(count)],
+    })  # fmt: skip
+
+
+def chosen(**values):
+    return training.chosen_rows(qa(), params.build_settings("finetune", values))
+
+
+def test_without_a_wish_every_pair_is_learned():
+    pd.testing.assert_frame_equal(chosen(), qa())
+
+
+def test_pairs_are_filtered_by_agreement_and_drawn_by_seed():
+    assert (chosen(train_min_agreement=0.5)["agreement"] >= 0.5).all() and len(chosen(train_min_agreement=0.5)) == 10
+    drawn = [chosen(max_pairs=6, seed=seed) for seed in (1, 1, 2)]
+    assert drawn[0].equals(drawn[1]) and not drawn[0].equals(drawn[2])
+    assert all(len(table) == 6 and table["id"].is_monotonic_increasing for table in drawn)
+    assert len(chosen(max_pairs=6, train_min_agreement=0.9)) == 2
+    assert len(chosen(max_pairs=100)) == 20
+
+
+def test_random_labels_belong_to_another_question():
+    mixed = chosen(label_source="random")
+    assert mixed["question"].tolist() == qa()["question"].tolist()
+    assert sorted(mixed["path"]) == sorted(qa()["path"]), "the same texts, each as often"
+    owner = dict(zip(qa()["path"], qa()["id"], strict=True))
+    assert all(owner[row.path] != row.id for row in mixed.itertuples())
+
+
+def test_other_prompts_than_the_votes_are_refused():
+    settings = params.build_settings("finetune", {"system_prompt": "s"})
+    voted = {"parameters": params.build_settings("vote", {"system_prompt": "s"}).model_dump()}
+    assert "same model, domain" in training.check_asked_alike(voted, settings)
+    for name, value in (
+        ("system_prompt", "t"),
+        ("solve_prompt", "{question}!"),
+        ("model", "other"),
+        ("domain", "math_word_problems"),
+    ):
+        with pytest.raises(TrainingError, match=f"{name}: .*but the vote sampled with"):
+            training.check_asked_alike({"parameters": voted["parameters"] | {name: value}}, settings)
+
+
+# --- on-policy distillation -----------------------------------------------------------------------------------------------------
+
+
+def test_a_student_follows_its_teacher_on_its_own_words(base, tmp_path):
+    student = models.Model("student", "half", lambda: models.halve_layers(base.locate(), tmp_path / "half"))
+    teacher = recipes.Teacher(base, 1.0, 1.0, 12)
+    how = recipe(epochs=4, batch_size=12, micro_batch_size=12, learning_rate=3e-3, held_out=0.25)
+    trained = training.train(student, pairs(), tmp_path / "distil", how, "student_tuned", teacher)
+    assert trained.counts["held_out"] == 0 and trained.counts["steps"] == 4
+    losses = trained.log["loss"].tolist()
+    assert losses[-1] < losses[0], "the divergence from the teacher falls"
+
+
+def test_a_student_of_another_family_is_refused(base, tmp_path):
+    other = models.from_folder(tiny.model_folder(tmp_path / "llama3", "llama3"), "student")
+    with pytest.raises(
+        TrainingError, match="student_data: 'on_policy' needs a student with its teacher's own tokenizer"
+    ):
+        training.train(other, pairs(), tmp_path, recipe(), "student_tuned", recipes.Teacher(base, 1.0, 1.0, 12))

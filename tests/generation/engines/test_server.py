@@ -1,0 +1,298 @@
+"""The server engine against a real HTTP server, which answers with a real (tiny) model and fails on command."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import tiny
+
+from crescent_utils.generation import generator, models
+from crescent_utils.generation.engines import EngineError, Job, server
+from crescent_utils.generation.engines.server import ServerEngine
+from crescent_utils.generation.engines.transformers import TransformersEngine
+from crescent_utils.generation.store import GenerationStore, Request, Sampling, sample_seed
+from crescent_utils.runs import params
+
+KEY = "sk-secret-4711"
+SAMPLING = Sampling(1.0, 0.9, 6, (), 1)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory):
+    folder = tiny.model_folder(tmp_path_factory.mktemp("tiny") / "model", layers=2)
+    words = models.load_tokenizer(folder)
+    engine = TransformersEngine(folder, lambda request: models.prompt_token_ids(words, request, 512), batch_size=1)
+    engine.folder = folder
+    return engine
+
+
+class Handler(BaseHTTPRequestHandler):
+    """POST /v1/chat/completions, as `vllm serve` answers it; what is in `server.troubles` is done first, one a request."""
+
+    def do_GET(self):
+        # Nothing but the list of models: an endpoint that is not vLLM's has no /version and no /tokenize.
+        there = self.path == "/v1/models"
+        answer = json.dumps({"data": [{"id": name} for name in self.server.serves]}).encode() if there else b"{}"
+        self.send_response(200 if there else 404)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with self.server.lock:
+            self.server.seen.append((self.path, self.headers.get("Authorization"), json.loads(body)))
+            trouble = self.server.troubles.pop(0) if self.server.troubles else None
+            if trouble == "drop":
+                self.connection.shutdown(socket.SHUT_RDWR)
+                self.close_connection = True
+                return
+            code, answer = trouble or (200, self.answer(json.loads(body)))
+        answer = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        answer = answer.replace(b"ECHO", (self.headers.get("Authorization") or "").encode())
+        self.send_response(code)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def answer(self, body):
+        messages, prefix = body["messages"], ""
+        if body.get("continue_final_message"):
+            assert body["add_generation_prompt"] is False
+            *messages, last = messages
+            assert last["role"] == "assistant"
+            prefix = last["content"]
+        sampling = Sampling(body["temperature"], body["top_p"], body["max_tokens"], tuple(body.get("stop", ())), 1)
+        request = Request.of("tiny", messages, sampling, prefix)
+        ((_, got),) = self.server.engine.sample([Job(request, 0, body["seed"])])
+        usage = {"prompt_tokens": got.prompt_tokens, "completion_tokens": got.tokens}
+        return {
+            "choices": [{"message": {"role": "assistant", "content": got.text}, "finish_reason": got.finish}],
+            "usage": usage,
+        }
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def serving(engine, troubles=()):
+    made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    made.daemon_threads = True
+    made.engine, made.troubles, made.seen, made.lock = engine, list(troubles), [], threading.Lock()
+    made.serves = ["m", "served-name"]
+    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        made.url = f"http://127.0.0.1:{made.server_port}/v1"
+        yield made
+    finally:
+        made.shutdown()
+        made.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Waiting takes no time here; the seconds that would have passed are returned."""
+    passed: list[float] = []
+    monkeypatch.setattr(server.time, "sleep", passed.append)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("CRESCENT_API_KEY", raising=False)
+    return passed
+
+
+def dead_url():
+    """Address of a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}/v1"
+
+
+def jobs(count, sampling=SAMPLING, prefix="", samples=1):
+    asked = [Request.of("tiny", [{"role": "system", "content": "s"}, {"role": "user", "content": f"What is {i}?"}], sampling, prefix)
+             for i in range(count)]  # fmt: skip
+    return [Job(request, i, sample_seed(request.key(), i, 1)) for request in asked for i in range(samples)]
+
+
+def sampled(urls, wanted, **options):
+    made = ServerEngine(urls, "served-name", concurrency=4, timeout=20, **options)
+    try:
+        return dict(made.sample(wanted))
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize(
+    "sampling, prefix",
+    [(SAMPLING, ""), (SAMPLING, "It is "), (Sampling(0.0, 1.0, 5), ""), (Sampling(1.0, 1.0, 30, ("a", "e"), 1), "")],
+)
+def test_completions_through_http_are_those_of_the_engine_behind_it(engine, waits, sampling, prefix):
+    wanted = jobs(5, sampling, prefix, samples=2)
+    with serving(engine) as http:
+        got = sampled([http.url], wanted)
+    assert got == dict(engine.sample(wanted))
+    assert not waits
+
+
+def test_what_is_sent_is_the_whole_request(engine, waits):
+    (job,) = jobs(1, Sampling(0.7, 0.9, 6, ("?",), 1), "It is ")
+    with serving(engine) as http:
+        sampled([http.url + "/"], [job])
+        ((path, authorization, body),) = http.seen
+    assert path == "/v1/chat/completions" and authorization is None
+    assert body == {
+        "model": "served-name", "temperature": 0.7, "top_p": 0.9, "max_tokens": 6, "seed": job.seed, "stop": ["?"],
+        "include_stop_str_in_output": True, "continue_final_message": True, "add_generation_prompt": False,
+        "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "What is 0?"},
+                     {"role": "assistant", "content": "It is "}],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("trouble", [(429, {"error": "slow down"}), (503, b"loading"), (500, b""), (408, b""), "drop"])
+def test_what_passes_is_waited_for(engine, waits, trouble):
+    wanted = jobs(6)
+    with serving(engine, [trouble] * 4) as http:
+        got = sampled([http.url], wanted)
+        assert len(http.seen) == 10
+    assert got == dict(engine.sample(wanted))
+    assert len(waits) == 4 and all(0 < seconds < 40 for seconds in waits)
+
+
+def test_each_wait_is_longer_until_it_gives_up(engine, waits):
+    with serving(engine, [(503, b"loading")] * 99) as http, pytest.raises(EngineError) as caught:
+        sampled([http.url], jobs(1), retries=5)
+    assert len(http.seen) == 5
+    assert "HTTP 503" in str(caught.value) and "loading" in str(caught.value) and "base_urls" in str(caught.value)
+    assert len(waits) == 4, "nobody waits for a try that does not come"
+    # Half to one and a half times 0.5, 1, 2, 4 … seconds: every second one is surely longer.
+    assert all(later > earlier for earlier, later in zip(waits, waits[2:], strict=False))
+
+
+def test_one_of_two_servers_is_dead(engine, waits):
+    wanted = jobs(12)
+    with serving(engine) as http:
+        got = sampled([dead_url(), http.url], wanted)
+        assert len(http.seen) == 12
+    assert got == dict(engine.sample(wanted))
+    assert not waits, "the other server is asked at once"
+
+
+def test_two_servers_share_the_work(engine, waits):
+    wanted = jobs(12)
+    with serving(engine) as one, serving(engine) as two:
+        got = sampled([one.url, two.url], wanted)
+        assert len(one.seen) == len(two.seen) == 6
+    assert got == dict(engine.sample(wanted))
+
+
+def test_no_server_at_all_is_said(waits):
+    url = dead_url()
+    with pytest.raises(EngineError, match=f"{url}: ConnectError.*base_urls"):
+        sampled([url], jobs(3), retries=2)
+    with pytest.raises(EngineError, match="base_urls: "):
+        ServerEngine([], "m")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+def test_a_request_that_is_refused_is_not_sent_again(engine, waits, status):
+    with serving(engine, [(status, {"error": "the model `served-name` does not exist"})] * 9) as http:
+        with pytest.raises(EngineError, match=f"HTTP {status}.*does not exist"):
+            sampled([http.url], jobs(1))
+        assert len(http.seen) == 1
+    assert not waits
+
+
+@pytest.mark.parametrize("answer", [b"<html>a proxy's page</html>", {"object": "list"}, {"choices": []}])
+def test_an_answer_that_is_none_is_an_engine_error(engine, waits, answer):
+    with serving(engine, [(200, answer)] * 9) as http, pytest.raises(EngineError, match=http.url):
+        sampled([http.url], jobs(1))
+
+
+def test_an_empty_completion_without_usage_is_a_completion(engine, waits):
+    answer = {"choices": [{"message": {"role": "assistant", "content": None}, "finish_reason": "length"}]}
+    with serving(engine, [(200, answer)]) as http:
+        (got,) = sampled([http.url], jobs(1)).values()
+    assert (got.text, got.truncated, got.tokens) == ("", True, 0)
+
+
+def test_the_key_comes_from_the_environment_and_goes_nowhere_else(engine, waits, monkeypatch, tmp_path, capfd):
+    monkeypatch.setenv("CRESCENT_API_KEY", KEY)
+    model = models.Model("base", "tiny", lambda: engine.folder)
+    with serving(engine) as http:
+        settings = params.build_settings(
+            "elicit", {"engine": "server", "base_urls": [http.url], "model": "m", "outputs": str(tmp_path)}
+        )
+        with generator.open_generator(settings, model) as made:
+            made.generate([made.request([{"role": "user", "content": "x"}], SAMPLING)], 3)
+            shown = f"{made._engine!r} {vars(made._engine)} {settings!r} {settings.model_dump()}"
+        assert [authorization for _, authorization, _ in http.seen] == [f"Bearer {KEY}"] * 3
+    shown += "".join(capfd.readouterr())
+    assert KEY not in shown
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written and not any(KEY.encode() in path.read_bytes() for path in written)
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_message(engine, waits, monkeypatch, status):
+    monkeypatch.setenv("CRESCENT_API_KEY", KEY)
+    with serving(engine, [(status, b"not a valid key: ECHO")] * 9) as http, pytest.raises(EngineError) as caught:
+        sampled([http.url], jobs(1), retries=2)
+    assert http.seen[0][1] == f"Bearer {KEY}"
+    assert "not a valid key" in str(caught.value) and KEY not in str(caught.value)
+
+
+def test_what_was_done_before_the_servers_end_is_stored(engine, waits, tmp_path):
+    model = models.Model("base", "tiny", lambda: tmp_path)
+    requests = [job.request for job in jobs(8)]
+    with serving(engine, [None] * 5 + [(400, b"gone")] * 99) as http:
+        made = generator.Generator(
+            GenerationStore(tmp_path / "s.sqlite"), model, 1, lambda: ServerEngine([http.url], "m", concurrency=1)
+        )
+        with made, pytest.raises(EngineError, match="what was sampled is stored"):
+            made.generate(requests)
+    with serving(engine) as http:
+        again = generator.Generator(
+            GenerationStore(tmp_path / "s.sqlite"), model, 1, lambda: ServerEngine([http.url], "m", concurrency=1)
+        )
+        with again:
+            again.generate(requests)
+        assert 3 <= len(http.seen) < 8, "what the first server gave is not asked for again"
+
+
+def test_a_server_that_serves_something_else_is_named_before_anything_is_sampled(engine, waits, tmp_path):
+    model = models.Model("tuned", "tiny", lambda: engine.folder)
+    with serving(engine) as http:
+        settings = params.build_settings(
+            "elicit", {"engine": "server", "base_urls": [http.url], "model": "m", "outputs": str(tmp_path)}
+        )
+        with generator.open_generator(settings, model, label="tuned") as made:
+            with pytest.raises(EngineError, match="serves 'm', 'served-name', not 'tuned'.*served_names"):
+                made.generate([made.request([{"role": "user", "content": "x"}], SAMPLING)])
+        assert not http.seen
+        named = settings.model_copy(update={"served_names": {"tuned": "served-name"}})
+        with generator.open_generator(named, model, label="tuned") as made:
+            made.generate([made.request([{"role": "user", "content": "x"}], SAMPLING)])
+        assert [body["model"] for _, _, body in http.seen] == ["served-name"]
+
+
+def test_an_overlong_prompt_is_not_sent(engine, waits):
+    wanted = jobs(1) + [Job(Request.of("tiny", [{"role": "user", "content": "x" * 600}], SAMPLING), 0, 1)]
+    with serving(engine) as http:
+        words = models.load_tokenizer(engine.folder)
+        got = sampled([http.url], wanted, render=lambda request: models.prompt_token_ids(words, request, 512))
+        assert len(http.seen) == 1
+    assert (got[1].finish, got[1].text) == ("prompt too long", "") and got[1].prompt_tokens > 600
+    assert got[0].tokens > 0
+
+
+def test_no_password_of_an_address_is_shown(waits):
+    url = dead_url().replace("http://", "http://user:hunter2@")
+    with pytest.raises(EngineError) as caught:
+        ServerEngine([url], "m").meet()
+    assert "no server answers" in str(caught.value) and "hunter2" not in str(caught.value)

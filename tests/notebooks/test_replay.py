@@ -1,0 +1,124 @@
+"""The reference replay: the notebooks' own defaults, through papermill, without a model, a network or a trace in the git tree."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import papermill
+import pytest
+from shared import ROOT
+
+from crescent_utils.runs import folders, params
+
+REFERENCE = ROOT / "outputs" / "reference"
+
+
+@pytest.fixture(scope="module")
+def replayed(tmp_path_factory):
+    outputs = tmp_path_factory.mktemp("outputs")
+    (outputs / "reference").symlink_to(REFERENCE)
+    for stage in params.STAGES:
+        name = f"{folders.NOTEBOOKS[stage]}.ipynb"
+        papermill.execute_notebook(
+            ROOT / "notebooks" / name, outputs / name, parameters={"outputs": str(outputs)}, progress_bar=False, kernel_name="python3",
+        )  # fmt: skip
+    return outputs / "replay"
+
+
+def table(folder, stage, name):
+    return pd.read_parquet(folder / stage / f"{name}.parquet")
+
+
+@pytest.mark.parametrize(
+    "stage, name",
+    [("elicit", "questions"), ("elicit", "rejected"), ("dedup", "questions"), ("dedup", "rejected"), ("dedup", "attempts"),
+     ("vote", "qa"), ("vote", "paths"), ("vote", "rejected"), ("finetune", "log"), ("distil", "log"), ("evaluate", "scores"),
+     ("evaluate", "comparisons"), ("evaluate", "parts")],
+)  # fmt: skip
+def test_the_replay_gives_the_tables_of_the_live_run(replayed, stage, name):
+    # A cosine is stored with four digits, and another processor may round its last one the other way.
+    pd.testing.assert_frame_equal(table(replayed, stage, name), table(REFERENCE, stage, name), rtol=0, atol=2e-4)
+
+
+def test_without_a_student_the_evaluation_is_that_of_the_model_alone(replayed):
+    alone = replayed.parent / "alone"
+    alone.mkdir()
+    for stage in ("vote", "finetune"):  # and no distil
+        (alone / stage).symlink_to(replayed / stage)
+    papermill.execute_notebook(
+        ROOT / "notebooks" / "06_evaluate.ipynb", alone / "06.ipynb", progress_bar=False, kernel_name="python3",
+        parameters={"outputs": str(replayed.parent), "student": "none", "run": "alone", "resamples": 200, "other_runs": []},
+    )  # fmt: skip
+    own = table(alone, "evaluate", "scores")
+    whole = table(replayed, "evaluate", "scores")
+    expected = whole[whole["model"].isin(["base", "tuned"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, expected)
+
+
+def test_nothing_is_lost_from_sampled_to_kept(replayed):
+    for stage in ("elicit", "dedup", "vote"):
+        counts = json.loads((replayed / stage / "manifest.json").read_text())["counts"]
+        assert counts["kept"] + counts["rejected"] == counts["sampled"]
+    elicited = len(table(replayed, "elicit", "questions"))
+    assert len(table(replayed, "dedup", "questions")) + len(table(replayed, "dedup", "rejected")) == elicited
+
+
+def test_no_training_question_repeats_a_benchmark_item(replayed):
+    from crescent_utils.benchmarks import items
+
+    held = [items.load_benchmark("arithmetic", split=split) for split in ("dev", "test")]
+    assert not any(items.repeated_items(list(table(replayed, "vote", "qa")["question"]), held))
+
+
+def test_the_reference_is_what_the_readme_says(replayed):
+    comparisons = table(replayed, "evaluate", "comparisons").query("scoring == 'symbolic' and after == 'tuned'")
+    assert len(comparisons) == 2 and (comparisons["n"] >= 300).all() and (comparisons["seeds"] >= 3).all()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for row in comparisons.itertuples():
+        for value in (row.before_accuracy, row.after_accuracy):
+            assert f"{100 * value:.1f} %" in readme
+        assert f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]".replace("-", "−") in readme
+
+
+def test_the_reference_is_small_and_names_no_machine():
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "outputs"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    paths = [ROOT / name for name in listed.split("\0") if name]
+    assert paths and sum(path.stat().st_size for path in paths) <= 5_000_000
+    for path in paths:
+        content = path.read_bytes()
+        assert str(ROOT).encode() not in content and str(Path.home()).encode() + b"/" not in content, path.name
+
+
+def test_replay_leaves_the_git_tree_as_it_was(replayed):
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "outputs/reference"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert changed == ""
+
+
+def test_a_tampered_number_in_a_committed_notebook_is_found(tmp_path):
+    import nbformat
+
+    source = ROOT / "notebooks" / "01_elicit.ipynb"
+    command = [sys.executable, "-m", "pytest", "-q", "--nbval-lax"]
+    results = []
+    for tampered in (False, True):
+        notebook = nbformat.read(source, as_version=4)
+        checked = [
+            c for c in notebook.cells if "nbval-check-output" in c.metadata.get("tags", []) and c.cell_type == "code"
+        ]
+        last = checked[-1].outputs[0]
+        assert any(character.isdigit() for character in last["text"])
+        if tampered:
+            last["text"] = re.sub(r"\d", lambda found: str((int(found[0]) + 1) % 10), last["text"], count=1)
+        path = tmp_path / f"tampered_{tampered}.ipynb"
+        nbformat.write(notebook, path)
+        results.append(subprocess.run([*command, str(path)], cwd=ROOT, capture_output=True, text=True).returncode)
+    assert results == [0, 1]

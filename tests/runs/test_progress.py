@@ -1,0 +1,66 @@
+"""Progress: what a bar says, and that a log gets bars and nothing else."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+
+from crescent_utils.runs import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def shown(monkeypatch, capsys):
+    monkeypatch.setenv(progress.PROGRESS_SECONDS, "0.0001")
+    monkeypatch.setenv("TQDM_DISABLE", "1")  # an engine's environment may say so; its bars are meant
+    bar = progress.ProgressBar("base", shown=True)
+    bar.start(4)
+    for accepted in (True, False, True):
+        bar.update(25, accepted)
+    bar.start(1)
+    bar.update(25, None)
+    bar.close()
+    return capsys.readouterr().err
+
+
+def test_a_bar_counts_completions_tokens_and_what_was_accepted(shown):
+    last = progress.LINE.findall(shown)[-1]
+    assert last.startswith("base  80% |") and "4/5 completions, " in last
+    assert re.search(r"[\d,]+ tokens/s, 67% accepted", last)
+
+
+def test_a_bar_that_nobody_wants_or_that_has_nothing_to_do_prints_nothing(capsys):
+    for bar in (progress.ProgressBar("base", shown=False), progress.ProgressBar("base", shown=True)):
+        if not bar._shown:
+            bar.start(3)
+            bar.update(5, True)
+        bar.pause()
+        bar.close()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_log_gets_a_line_a_bar_and_no_noise(shown):
+    log = io.StringIO()
+    echo = progress.ProgressEcho(log, "01_elicit")
+    echo.write("UserWarning: this is no bar 3/4\n")
+    echo.write(shown)
+    echo.write(shown)
+    echo.write("\r")
+    assert re.fullmatch(r"01_elicit base  80% \|.*\]\n", log.getvalue())
+
+
+def test_a_terminal_gets_one_line_over_and_over(shown, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    screen = Terminal()
+    echo = progress.ProgressEcho(screen, "01_elicit")
+    echo.write(shown)
+    echo.write(shown.replace("5 completions", "6 completions"))
+    parts = screen.getvalue().split("\r\x1b[K")
+    assert len(parts) == 3 and "\n" not in screen.getvalue()
+    assert all(len(part) <= 59 for part in parts)

@@ -1,0 +1,177 @@
+"""How good the labels are: against brute force over all subsets, scipy's Wilson, and cases worked by hand."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+from itertools import combinations
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+from shared import REFERENCE
+
+from crescent_utils.figures import vote
+from crescent_utils.runs import params
+from crescent_utils.vote import labels, tables
+
+LABELS = pd.DataFrame(
+    [
+        {"id": 1, "agreement": 0.25, "correct": False, "question": "a"},
+        {"id": 2, "agreement": 0.25, "correct": True, "question": "bb"},
+        {"id": 3, "agreement": 0.5, "correct": None, "question": "ccc"},
+        {"id": 4, "agreement": 1.0, "correct": True, "question": "dddd"},
+        {
+            "id": 4,
+            "agreement": 1.0,
+            "correct": True,
+            "question": "dddd",
+        },  # all winning paths kept: a question counts once
+    ]
+)
+
+
+def test_a_threshold_keeps_each_question_once():
+    sweep = labels.kept_by_threshold(LABELS)
+    assert sweep["min_agreement"].tolist() == [0.25, 0.5, 1.0]
+    assert sweep["kept"].tolist() == [4, 2, 1] and sweep["known"].tolist() == [3, 1, 1]
+    assert sweep["right"].tolist() == pytest.approx([2 / 3, 1, 1])
+    interval = binomtest(2, 3).proportion_ci(method="wilson")
+    assert (sweep["low"][0], sweep["high"][0]) == pytest.approx((interval.low, interval.high), abs=1e-6)
+    without = labels.kept_by_threshold(LABELS.assign(correct=None))
+    assert without["kept"].tolist() == [4, 2, 1] and without["right"].isna().all()
+
+
+def test_the_reliability_curve_is_by_agreement():
+    curve = labels.by_agreement(LABELS)
+    assert curve["known"].tolist() == [2, 0, 1] and curve["right"].tolist()[::2] == [0.5, 1.0]
+
+
+def test_groups_of_length_are_of_about_one_size_and_named_by_their_ends():
+    groups = labels.length_groups(["x" * n for n in (3, 3, 5, 8, 13, 21, 34, 55)], most=4)
+    assert Counter(groups) == {" 3": 2, " 5- 8": 2, "13-21": 2, "34-55": 2}
+    assert labels.length_groups(["same", "long"]) == ["4", "4"]
+    assert labels.length_groups([]) == []
+    with pytest.raises(ValueError, match="groups: 1 for 5 labels"):
+        labels.agreement_by(LABELS, ["a"])
+    found = labels.agreement_by(LABELS, ["b", "a", "b", "b", "b"])
+    assert found["group"].tolist() == ["a", "b"] and found["n"].tolist() == [1, 4]
+    assert found["agreement"].tolist() == pytest.approx([0.25, 0.6875])
+
+
+BALLOTS = st.lists(st.lists(st.sampled_from(["1", "2", "3", None]), min_size=3, max_size=3), min_size=1, max_size=6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(BALLOTS)
+def test_one_and_all_paths_are_exact(ballots):
+    """By all subsets of one, and of three: a tie counts by the chance of its draw."""
+    curve = labels.votes_needed(ballots, ["1"] * len(ballots), votes=(1, 3))
+    for m, found in zip((1, 3), curve["right"], strict=True):
+        shares = []
+        for ballot in ballots:
+            for part in combinations(ballot, m):
+                counts = Counter(x for x in part if x is not None)
+                best = max(counts.values(), default=0)
+                leaders = [x for x, n in counts.items() if n == best]
+                shares.append(Fraction("1" in leaders, max(1, len(leaders))))
+        assert found == pytest.approx(float(sum(shares) / len(shares)))
+
+
+def test_random_subsets_are_near_all_subsets():
+    ballots = [["1", "2", "1", None, "3", "1", "2", "2"], ["2", "2", "1", "1", "1", "3", "3", None]] * 40
+    curve = labels.votes_needed(ballots, ["1"] * 80, seed=4, votes=(3, 5, 16))
+    assert curve["m"].tolist() == [3, 5], "sixteen are not stored"
+    for m, found in zip((3, 5), curve["right"], strict=True):
+        exact = []
+        for ballot in ballots[:2]:
+            for part in combinations(ballot, m):
+                counts = Counter(x for x in part if x is not None)
+                leaders = [x for x, n in counts.items() if n == max(counts.values())]
+                exact.append(("1" in leaders) / len(leaders))
+        assert found == pytest.approx(sum(exact) / len(exact), abs=0.04)
+    assert labels.votes_needed(ballots, ["1"] * 80, seed=4).equals(labels.votes_needed(ballots, ["1"] * 80, seed=4))
+
+
+def test_unknown_golds_and_gaps_of_a_table_are_not_judged():
+    assert labels.votes_needed([["1"], ["2"]], [None, None]).empty
+    curve = labels.votes_needed([["1", float("nan")], ["9", "9"]], ["1.0", None])
+    assert curve["n"].tolist() == [1] and curve["right"].tolist() == [0.5]
+
+
+def test_what_the_released_reading_costs():
+    paths = [
+        ["It costs $1,234.", "So $1,234 in all.", "1234"],
+        ["The answer is 3/4.", "0.75", "It is 0.75"],
+        ["no idea"] * 3,
+    ]
+    cost = labels.cost_of_released([1, 2, 3], paths, ["1234", "3/4", "5"]).set_index("rule")
+    assert cost["right"].tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3])  # 234 wins over 1234; 4, 0.75, 0.75
+    assert cost["labelled"].tolist() == [2, 2, 2]
+    assert cost["difference"].tolist() == pytest.approx([0, -1 / 3, -1 / 3])
+    assert labels.cost_of_released([], [], []).empty is False, "three rules, nothing judged"
+
+
+def test_the_reference_run_by_its_tables_alone():
+    paths = pd.read_parquet(REFERENCE / "vote" / "paths.parquet")
+    pool = pd.read_parquet(REFERENCE / "dedup" / "questions.parquet")
+    texts = [list(part) for _, part in paths.groupby("question_id", sort=False)["path"]]
+    everything, sampled, _ = tables.vote_tables(
+        list(pool["id"]),
+        list(pool["question"]),
+        texts,
+        params.build_settings("vote", {"min_agreement": 0.0}),
+        "arithmetic",
+    )
+    read = [list(part) for _, part in sampled.groupby("question_id", sort=False)["answer"]]
+    curve = labels.votes_needed(read, list(everything["gold"]))
+    cost = labels.cost_of_released(list(pool["id"]), texts, list(everything["gold"]), 1)
+    assert curve["m"].tolist() == [1, 3, 5, 8] and curve["right"].is_monotonic_increasing
+    assert cost["right"][0] == pytest.approx(everything["correct"].astype(bool).mean()), "drawn as the vote draws"
+    assert labels.kept_by_threshold(everything)["right"].is_monotonic_increasing
+
+
+FIGURES = {
+    "sweep": (
+        lambda: vote.threshold_sweep(labels.kept_by_threshold(LABELS)),
+        "0.25: 4, 67% right; 0.50: 2, 100% right",
+    ),
+    "sweep without golds": (
+        lambda: vote.threshold_sweep(labels.kept_by_threshold(LABELS.assign(correct=None))),
+        "0.25: 4; 0.50: 2; 1.00: 1",
+    ),
+    "groups": (
+        lambda: vote.agreement_by_group({"length": labels.agreement_by(LABELS, list("abbbb"))}),
+        "length a: 0.25 [",
+    ),
+    "votes": (
+        lambda: vote.votes_needed(labels.votes_needed([["1", "1", "2"]] * 9, ["1"] * 9)),
+        "1: 66.7% [66.7%, 66.7%], 3: 100.0% [",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_figure_says_its_numbers_and_cuts_nothing_off(name):
+    draw, expected = FIGURES[name]
+    figure, text = draw()
+    assert expected in text and draw()[1] == text
+    figure.draw_without_rendering()
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: vote.threshold_sweep(labels.kept_by_threshold(LABELS.head(0))),
+        lambda: vote.agreement_by_group({"length": labels.agreement_by(LABELS.head(0), [])}),
+        lambda: vote.votes_needed(labels.votes_needed([], [])),
+    ],
+)
+def test_nothing_to_draw(draw):
+    figure, text = draw()
+    assert text.endswith("no data") and figure._repr_png_().startswith(b"\x89PNG")

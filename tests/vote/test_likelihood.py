@@ -1,0 +1,73 @@
+"""Likelihoods of paths: against one path at a time by hand, on a tiny real model; what a replay and a server can and cannot give."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForCausalLM
+
+from crescent_utils.generation import models
+from crescent_utils.generation.store import Request, Sampling
+from crescent_utils.runs import folders, params
+from crescent_utils.vote import likelihood, tables
+
+PATHS = [["3 + 4 = 7", "The answer is 7.", ""], ["9", "I do not know, maybe 12 or so"]]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return models.from_folder(tiny.model_folder(tmp_path_factory.mktemp("tiny")), "base")
+
+
+def requests(base):
+    return [
+        Request.of(base.fingerprint, [{"role": "user", "content": text}], Sampling())
+        for text in ("What is 3 + 4?", "Why?")
+    ]
+
+
+def by_hand(base, request, path):
+    tokenizer = models.load_tokenizer(base.locate())
+    model = AutoModelForCausalLM.from_pretrained(base.locate(), dtype=torch.float32).eval()
+    ids = models.prompt_token_ids(tokenizer, request, 1024)
+    total, written = 0.0, tokenizer(path, add_special_tokens=False)["input_ids"]
+    for token in written:
+        with torch.inference_mode():
+            total += float(model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[token])
+        ids = [*ids, token]
+    return total / len(written)
+
+
+def test_likelihoods_are_those_of_one_path_at_a_time(base):
+    found = likelihood.path_likelihoods(
+        params.build_settings("vote", {"engine": "auto", "dtype": "float32"}), base, requests(base), PATHS
+    )
+    assert [len(row) for row in found] == [3, 2]
+    assert found[0][2] == float("-inf")
+    for request, row, values in zip(requests(base), PATHS, found, strict=True):
+        for path, value in zip(row, values, strict=True):
+            if path:
+                assert value == pytest.approx(by_hand(base, request, path), abs=1e-4)
+
+
+def test_a_server_is_refused_by_name(base):
+    with pytest.raises(folders.RunError, match="most_likely.*server.*shortest"):
+        likelihood.path_likelihoods(params.build_settings("vote", {"engine": "server"}), base, [], [])
+
+
+def test_a_replay_reads_what_was_recorded_and_nothing_else(base, tmp_path):
+    own = {"outputs": str(tmp_path), "replay_from": "old", "path_choice": "most_likely", "min_agreement": 0.0}
+    settings = params.build_settings("vote", own)
+    values = [[-0.5, -0.1, -9.0], [-2.0, -1.0]]
+    paths = [["It is 7.", "7.", "8"], ["1", "The answer is 1."]]
+    qa, table, _ = tables.vote_tables([1, 2], ["a", "b"], paths, settings, "math_word_problems", likelihoods=values)
+    assert qa["path"].tolist() == ["7.", "The answer is 1."]
+    (tmp_path / "old" / "vote").mkdir(parents=True)
+    table.to_parquet(tmp_path / "old" / "vote" / "paths.parquet")
+    assert likelihood.path_likelihoods(settings, base, [], paths) == values
+    for changed in (table.drop(columns="likelihood"), pd.concat([table, table])):
+        changed.to_parquet(tmp_path / "old" / "vote" / "paths.parquet")
+        with pytest.raises(folders.RunError, match="most_likely.*'old'.*engine: auto"):
+            likelihood.path_likelihoods(settings, base, [], paths)

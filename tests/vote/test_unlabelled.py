@@ -1,0 +1,162 @@
+"""LMSI's questions and formats: where they come from, what is held out, what is learned, and that a budget is kept."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import pytest
+
+from crescent_utils import runs
+from crescent_utils.benchmarks import files, items
+from crescent_utils.finetune import training
+from crescent_utils.generation import models
+from crescent_utils.generation.generator import Generator
+from crescent_utils.generation.store import Completion, GenerationStore, Sampling
+from crescent_utils.runs import domains, folders, params
+from crescent_utils.vote import formats, tables, unlabelled
+
+FORMATS = ["few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct"]
+
+
+def of_vote(**values):
+    return params.build_settings("vote", {"min_agreement": 0.0, **values})
+
+
+def test_generated_questions_repeat_no_benchmark_item_and_differ():
+    held = [items.load_benchmark("arithmetic", split=split) for split in ("dev", "test")]
+    found = unlabelled.load_unlabelled(of_vote(question_source="arithmetic", question_items=500), held)
+    assert len(found.questions) + len(found.rejected) == 500 and len(found.rejected) > 0
+    assert not any(items.repeated_items(list(found.questions["question"]), held))
+    assert all(items.repeated_items(list(found.rejected["question"]), held))
+    keys = [items.overlap_key(text) for text in [*found.questions["question"], *found.rejected["question"]]]
+    assert len(set(keys)) == 500
+    assert found.questions["gold"].tolist() == [items.arithmetic_gold(q) for q in found.questions["question"]]
+    again = unlabelled.load_unlabelled(of_vote(question_source="arithmetic", question_items=500), held)
+    assert again.questions.equals(found.questions)
+    other = unlabelled.load_unlabelled(of_vote(question_source="arithmetic", question_items=500, seed=2), held)
+    assert not other.questions.equals(found.questions)
+    kept = unlabelled.load_unlabelled(
+        of_vote(question_source="arithmetic", question_items=500, decontaminate=False), held
+    )
+    assert len(kept.questions) == 500
+
+
+ROWS = [
+    {"question": "Tom has 3 apples and eats 1. How many?", "answer": "3 - 1 = 2\n#### 2"},
+    {"question": "Why?", "answer": "no idea"},
+    {"question": "  ", "answer": "4"},
+    {"question": "Why?", "answer": "7"},
+]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_a_file_of_questions(tmp_path, suffix):
+    path = tmp_path / f"mine{suffix}"
+    table = pd.DataFrame(ROWS)
+    {".jsonl": lambda: table.to_json(path, orient="records", lines=True), ".json": lambda: table.to_json(path, orient="records"),
+     ".csv": lambda: table.to_csv(path, index=False), ".parquet": lambda: table.to_parquet(path)}[suffix]()  # fmt: skip
+    for own in ({"question_source": str(path)}, {"question_source": path.name, "benchmark_dir": str(tmp_path)}):
+        found = unlabelled.load_unlabelled(of_vote(**own), [])
+        assert found.questions["question"].tolist() == [ROWS[0]["question"], "Why?"]
+        assert found.questions["gold"].tolist()[0] == "2" and pd.isna(found.questions["gold"].iloc[1])
+
+
+def test_what_cannot_be_had_is_named(tmp_path):
+    (tmp_path / "x.jsonl").write_text(json.dumps({"text": "Why?"}) + "\n")
+    (tmp_path / "y.json").write_text("{")
+    for source, message in {
+        "gsm": "question_source: 'gsm' is unknown.*gsm8k", "none.jsonl": "'none.jsonl' is no file", "x.jsonl": "no column `question`.*text",
+        "y.json": "y.json cannot be read",
+    }.items():  # fmt: skip
+        with pytest.raises(files.BenchmarkError, match=message):
+            unlabelled.load_unlabelled(of_vote(question_source=source, benchmark_dir=str(tmp_path)), [])
+
+
+def test_a_vote_on_other_questions_needs_no_pool(tmp_path):
+    own = of_vote(question_source="arithmetic", question_items=20, outputs=str(tmp_path))
+    stage = folders.begin_stage("vote", own)
+    found = unlabelled.questions_of_stage(stage, domains.get_domain("arithmetic"))
+    assert len(found.questions) + len(found.rejected) == 20
+    stage.finish({"sampled": 20})
+    assert folders.is_current("vote", own)
+    with pytest.raises(folders.RunError, match="'dedup'"):
+        folders.begin_stage("vote", of_vote(outputs=str(tmp_path)))
+
+
+def test_the_four_formats_are_learned_as_they_are_written():
+    settings = of_vote(path_choice="all", path_formats=FORMATS)
+    paths = [["3 + 4 = 7", "It is 8.", "The answer is 7."]]
+    qa, sampled, _ = tables.vote_tables([5], ["What is 3 + 4?"], paths, settings, "arithmetic")
+    assert len(qa) == 8 and qa["format"].tolist() == FORMATS * 2 and sampled["won"].tolist() == [True, False, True]
+    pairs = training.training_pairs(qa, domains.get_domain("arithmetic"), "Be brief.")
+    assert [m["role"] for m in pairs[0]["prompt"]] == ["system", "user"]
+    texts = formats.lmsi_formats("What is 3 + 4?", "3 + 4 = 7", "7", domains.get_domain("arithmetic").exemplars)
+    assert [p["prompt"][-1]["content"] for p in pairs[:4]] == [text.prompt for text in texts]
+    assert [p["completion"][0]["content"] for p in pairs[:4]] == ["3 + 4 = 7", "The answer is 7."] * 2
+    assert "22" in pairs[0]["prompt"][-1]["content"], "the exemplars stand before the question"
+    some, _, _ = tables.vote_tables(
+        [5], ["What is 3 + 4?"], paths, of_vote(path_formats=["zero_shot_cot"]), "math_word_problems"
+    )
+    assert some["format"].tolist() == ["zero_shot_cot"]
+
+
+def test_the_exemplars_are_right():
+    for name in ("arithmetic", "math_word_problems"):
+        for example in domains.get_domain(name).exemplars:
+            assert tables.answers.extract_answer(example.path) == example.answer
+    for example in domains.get_domain("arithmetic").exemplars:
+        assert items.arithmetic_gold(example.question) == example.answer
+
+
+def test_a_token_budget_asks_whole_questions_until_it_is_spent(tmp_path):
+    store = GenerationStore(tmp_path / "store.sqlite")
+    generator = Generator(store, models.Model("base", "f", lambda: tmp_path), 1, None)
+    requests = [generator.request([{"role": "user", "content": f"{i}?"}], Sampling()) for i in range(200)]
+    made = {"engine": "test"}
+    store.put([(r, s, Completion("7", "stop", 5, 10)) for r in requests for s in range(3)], made)
+    assert len(tables.sampled_paths(generator, requests, 3)) == 200
+    for budget, questions in {1: 8, 64 * 30: 64, 64 * 30 + 1: 65, 150 * 30 - 1: 150, 10**6: 200}.items():
+        fresh = Generator(store, models.Model("base", "f", lambda: tmp_path), 1, None)
+        found = tables.sampled_paths(fresh, requests, 3, budget)
+        assert len(found) == questions and all(len(row) == 3 for row in found)
+        assert fresh.cost.completion_tokens == questions * 30
+
+
+def test_the_budget_can_be_that_of_another_run(tmp_path):
+    settings = params.build_settings("vote", {"outputs": str(tmp_path), "budget_of": "whole"})
+    for stage, tokens in (("elicit", 100), ("dedup", 20), ("vote", 3)):
+        with pytest.raises(folders.RunError, match=f"budget_of: run 'whole' has no finished {stage}"):
+            tables.token_budget(settings)
+        folders.write_json(
+            tmp_path / "whole" / stage / "manifest.json", {"tokens": {"prompt": 7, "completion": tokens}}
+        )
+    assert tables.token_budget(settings) == 123
+    with pytest.raises(params.ParameterError, match="token_budget: 5 and budget_of: 'whole' contradict"):
+        tables.token_budget(settings.model_copy(update={"token_budget": 5}))
+    assert tables.token_budget(params.build_settings("vote", {"token_budget": 9})) == 9
+    shipped = params.load_profile([params.ROOT / "params" / "lmsi_cpu.yaml"], [])
+    assert (
+        tables.token_budget(params.build_settings("vote", params.parameters_of("vote", shipped))) == 142231
+    )  # as the reference's manifests say
+
+
+def test_a_margin_is_asked_for():
+    paths = [["7", "7", "8"]]
+    for margin, kept in ((0.33, 1), (0.34, 0)):
+        qa, _, rejected = tables.vote_tables([1], ["?"], paths, of_vote(min_margin=margin), "arithmetic")
+        assert len(qa) == kept and rejected["reason"].tolist() == ["min_margin"] * (1 - kept)
+
+
+def test_join_adds_no_column_for_nothing():
+    one = pd.DataFrame({"id": [1], "tied": [True]})
+    assert tables.join_tables([one, pd.DataFrame({"x": []})]).equals(one)
+    assert tables.join_tables([one.head(0), pd.DataFrame({"x": []})]).equals(one.head(0))
+
+
+def test_a_model_folder_of_a_run_is_found_from_any_folder(tmp_path, monkeypatch):
+    folder = tmp_path / "outputs" / "first" / "finetune" / "model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    monkeypatch.setattr(runs, "ROOT", tmp_path)
+    assert models.resolve_model("outputs/first/finetune/model").locate() == folder
