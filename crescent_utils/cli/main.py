@@ -51,62 +51,15 @@ def add_commands(commands: Any, run_one: RunOne, find_run: Callable[[str], Path]
 
 
 def _sweep(arguments: argparse.Namespace, run_one: RunOne) -> int:
-    from .. import evaluate
     from . import sweep
 
-    jobs = sweep.sweep_jobs(arguments.profiles, arguments.overlays, arguments.seeds, arguments.overrides)
-    if arguments.list:
-        print("\n".join(job.values["run"] for job in jobs))
-        return 0
-    status = sweep.run_sweep(jobs, run_one)
-    if status:
-        return status
-    folder = jobs[0].folder.parent
-    scores = sweep.sweep_scores(jobs)
-    table = sweep.sweep_comparisons(scores)
-    scores.to_parquet(folder / "scores.parquet", index=False)
-    table.to_parquet(folder / "comparisons.parquet", index=False)
-    ledger = evaluate.claims_ledger(table)
-    (folder / "claims.json").write_text(evaluate.ledger_to_json(ledger), encoding="utf-8")
-    shown = table[table["decoding"] == "greedy"]
-    names = [
-        "benchmark",
-        "before",
-        "after",
-        "n",
-        "seeds",
-        "before_accuracy",
-        "after_accuracy",
-        "difference",
-        "low",
-        "high",
-        "p_value",
-    ]
-    print(
-        "\n" + shown[names].round(3).to_string(index=False) + f"\n\n{evaluate.verdict_line(ledger)}\ntables: {folder}"
-    )
-    return 0
+    return sweep.sweep_command(arguments, run_one)
 
 
 def _rounds(arguments: argparse.Namespace, run_one: RunOne) -> int:
-    from .. import figures, generation
     from . import rounds
 
-    chain = rounds.round_parameters(arguments.profiles, arguments.overrides, arguments.rounds)
-    if arguments.list:
-        print("\n".join(values["run"] for values in chain))
-        return 0
-    status = rounds.run_rounds(chain, run_one)
-    if status:
-        return status
-    folders = [runs.run_folder(runs.build_settings("elicit", runs.parameters_of("elicit", values))) for values in chain]
-    table = rounds.round_monitors(folders, generation.resolve_model(chain[0].get("model", "bundled")).locate())
-    folder = folders[0].parent
-    table.to_parquet(folder / "rounds.parquet", index=False)
-    figure, text = figures.rounds_panels(table)
-    figure.savefig(folder / "rounds.png", dpi=100)
-    print("\n" + table.round(3).to_string(index=False) + f"\n\n{text}\ntable and figure: {folder}")
-    return 0
+    return rounds.rounds_command(arguments, run_one)
 
 
 def _publish(arguments: argparse.Namespace, find_run: Callable[[str], Path]) -> int:

@@ -1,23 +1,48 @@
-"""Rounds: a chain of runs in which each tuned model makes the next run's data, and what is watched for a collapse.
+"""Rounds: runs in a row, in which each tuned model makes the next run's data, and what is watched for a collapse.
 
-Whether a further round helps or narrows the model is asked here. Round n is the run
-`outputs/<run>/round<n>`; its `model` is the folder that round n-1 has tuned.
+Does a further round help, or does it narrow the model? Round n is the run `outputs/<run>/round<n>`; its `model` is the
+folder that round n-1 has tuned.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import generation, runs, stats
+from .. import figures, generation, runs, stats
 
 if TYPE_CHECKING:
     import pandas as pd
 
+COLUMNS = ("round", "accuracy", "low", "high", "n", "yield", "diversity", "words", "agreement", "entropy", "length",
+           "right", "right_low", "right_high", "labels", "distance")  # fmt: skip
 
-def round_parameters(profiles: list[Path], overrides: list[str], count: int) -> list[dict[str, Any]]:
+
+def rounds_command(arguments: argparse.Namespace, run_profile: Callable[[dict[str, Any]], int]) -> int:
+    """Run the rounds, write and print what was watched; the first round that fails ends it. Returns the exit status."""
+    rounds = plan_rounds(arguments.profiles, arguments.overrides, arguments.rounds)
+    if arguments.list:
+        print("\n".join(parameters["run"] for parameters in rounds))
+        return 0
+    for parameters in rounds:
+        status = run_profile(parameters)
+        if status:
+            return status
+    folders = [_folder(parameters) for parameters in rounds]
+    base = generation.resolve_model(rounds[0].get("model", "bundled"))
+    table = round_monitors(folders, base.locate())
+    place = folders[0].parent
+    table.to_parquet(place / "rounds.parquet", index=False)
+    figure, text = figures.rounds_panels(table)
+    figure.savefig(place / "rounds.png", dpi=100)
+    print(f"\n{table.round(3).to_string(index=False)}\n\n{text}\ntable and figure: {place}")
+    return 0
+
+
+def plan_rounds(profiles: list[Path], overrides: list[str], count: int) -> list[dict[str, Any]]:
     """Return the parameters of each round; those of a later one name the folder that the round before it will fill.
 
     Raises ParameterError for a bad parameter, and for a replay, which has no weights to go on from.
@@ -28,81 +53,79 @@ def round_parameters(profiles: list[Path], overrides: list[str], count: int) -> 
     if values.get("engine", "replay") == "replay":
         raise runs.ParameterError("engine: 'replay' has no weights to go on from; choose auto, vllm or transformers")
     name = values.get("run", profiles[0].stem)
-    made: list[dict[str, Any]] = []
+    rounds: list[dict[str, Any]] = []
     for number in range(1, count + 1):
-        own = values | {"run": f"{name}/round{number}", "other_runs": []}
-        if made:
-            own["model"] = str((_folder(made[-1]) / "finetune" / "model").resolve())
-        made.append(own)
-    return made
+        parameters = values | {"run": f"{name}/round{number}", "other_runs": []}
+        if rounds:
+            parameters["model"] = str((_folder(rounds[-1]) / "finetune" / "model").resolve())
+        rounds.append(parameters)
+    return rounds
 
 
-def run_rounds(chain: Sequence[dict[str, Any]], run_one: Callable[[dict[str, Any]], int]) -> int:
-    """Run the rounds in order by `run_one`, which returns an exit status; the first that fails ends the chain."""
-    for values in chain:
-        status = run_one(values)
-        if status:
-            return status
-    return 0
-
-
-def _folder(values: dict[str, Any]) -> Path:
-    return runs.run_folder(runs.build_settings("elicit", runs.parameters_of("elicit", values)))
+def _folder(parameters: dict[str, Any]) -> Path:
+    return runs.run_folder(runs.build_settings("elicit", runs.parameters_of("elicit", parameters)))
 
 
 def round_monitors(folders: Sequence[Path], base: Path) -> pd.DataFrame:
-    """Return what is watched over the rounds, a row a round, row 0 the untrained model; nan where nothing was measured.
+    """Return what is watched, one row per round, row 0 the untrained model; nan where nothing was measured.
 
-    `accuracy`, `low`, `high`: greedy answers of the model that the round tuned, symbolic scoring, Wilson's 95 % interval, `n` items.
-    Of the data that the model before it made: `yield` (share of completions that became a question), `diversity` (share of these
-    that were accepted as they came), `words` (different words a question holds, over all its words, by type-token ratio over the
-    pool), `agreement` and `entropy` (bits) of the votes, `length` (characters of a path), `right` (share of the kept labels that are
-    right, where that can be computed: of `labels`, with Wilson's interval `right_low`, `right_high`). `distance`: of the
-    tuned weights from the base's, as a share of the base's norm.
+    - `accuracy`, `low`, `high`: of greedy answers to `n` items, symbolic scoring, Wilson's 95 % interval
+    - `yield`: share of completions that became a question; `diversity`: share of these that were accepted as they came;
+      `words`: different words of the pool over all its words; all three nan where no question was made up (LMSI)
+    - `agreement`, `entropy` (bits): means over the votes; `length`: mean characters of a reasoning path
+    - `right`, `right_low`, `right_high`: share of right labels among the `labels` known to be right or wrong, likewise
+    - `distance`: of the tuned weights from the base's, as a share of the base's norm
     """
     import pandas as pd
 
     rows = [{"round": 0, **_accuracy(folders[0], "base"), "distance": 0.0}]
     for number, folder in enumerate(folders, start=1):
-        tuned = folder / "finetune" / "model"
-        rows.append(
-            {"round": number, **_data(folder), **_accuracy(folder, "tuned"), "distance": weight_distance(base, tuned)}
-        )
-    columns = ["round", "accuracy", "low", "high", "n", "yield", "diversity", "words", "agreement", "entropy", "length", "right",
-               "right_low", "right_high", "labels", "distance"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+        distance = weight_distance(base, folder / "finetune" / "model")
+        measures = _accuracy(folder, "tuned") | _questions(folder) | _votes(folder)
+        rows.append({"round": number, **measures, "distance": distance})
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _accuracy(folder: Path, label: str) -> dict[str, float]:
-    table = runs.read_table(folder, "evaluate", "scores").query("decoding == 'greedy' and model == @label")
-    right, n = int(table["symbolic"].sum()), len(table)
-    found = stats.wilson(right, n)
-    return {"accuracy": right / n if n else math.nan, "low": found.low, "high": found.high, "n": n}
+    scores = runs.read_table(folder, "evaluate", "scores").query("decoding == 'greedy' and model == @label")
+    right, n = int(scores["symbolic"].sum()), len(scores)
+    interval = stats.wilson(right, n)
+    return {"accuracy": _share(right, n), "low": interval.low, "high": interval.high, "n": n}
 
 
-def _data(folder: Path) -> dict[str, float]:
+def _questions(folder: Path) -> dict[str, float]:
+    """Measure the questions that the model made; nothing where the vote took them from elsewhere, as LMSI does."""
+    vote = runs.read_manifest(folder, "vote")
+    if vote is None or "dedup" not in vote["upstream"]:
+        return {}
+    kept, rejected = (runs.read_table(folder, "elicit", table) for table in ("questions", "rejected"))
+    first_checks = runs.read_table(folder, "dedup", "attempts").query("round == 0")
+    pool = runs.read_table(folder, "dedup", "questions")
+    words = [word for text in pool["question"] for word in text.lower().split()]
+    return {
+        "yield": _share(len(kept), len(kept) + len(rejected)),
+        "diversity": _share(int(first_checks["accepted"].sum()), len(first_checks)),
+        "words": _share(len(set(words)), len(words)),
+    }
+
+
+def _votes(folder: Path) -> dict[str, float]:
+    """Measure the votes, abstentions included, their paths and the labels that are known to be right or wrong."""
     import pandas as pd
 
-    elicited, sampled = runs.read_table(folder, "elicit", "questions"), runs.read_table(folder, "elicit", "rejected")
-    first = runs.read_table(folder, "dedup", "attempts").query("round == 0")
-    pool = runs.read_table(folder, "dedup", "questions")
-    qa = runs.read_table(folder, "vote", "qa")
-    votes = pd.concat([qa.drop_duplicates("id"), runs.read_table(folder, "vote", "rejected")])
+    labels = runs.read_table(folder, "vote", "qa").drop_duplicates("id")
+    votes = pd.concat([labels, runs.read_table(folder, "vote", "rejected")])
     paths = runs.read_table(folder, "vote", "paths")
-    words = [word for text in pool["question"] for word in text.lower().split()]
-    known = qa.dropna(subset=["correct"]).drop_duplicates("id")["correct"].astype(bool)
-    sure = stats.wilson(int(known.sum()), len(known))
+    verdicts = labels["correct"].dropna().astype(bool)
+    right = stats.wilson(int(verdicts.sum()), len(verdicts))
     return {
-        "yield": _share(len(elicited), len(elicited) + len(sampled)),
-        "diversity": _share(int(first["accepted"].sum()), len(first)),
-        "words": _share(len(set(words)), len(words)),
         "agreement": float(votes["agreement"].mean()),
         "entropy": float(votes["entropy"].mean()),
         "length": float(paths["path"].str.len().mean()),
-        "right": _share(int(known.sum()), len(known)),
-        "right_low": sure.low,
-        "right_high": sure.high,
-        "labels": len(known),
+        "right": _share(int(verdicts.sum()), len(verdicts)),
+        "right_low": right.low,
+        "right_high": right.high,
+        "labels": len(verdicts),
     }
 
 
@@ -111,32 +134,34 @@ def _share(part: int, whole: int) -> float:
 
 
 def weight_distance(base: Path, tuned: Path) -> float:
-    """Euclidean distance between two models' weights as a share of the base's norm, tensor by tensor; nan where one is gone.
+    """Return the distance (L2) of two models' weights as a share of the base's norm; nan where one has no weights.
 
     Raises ModelError where they are not of one architecture.
     """
     from safetensors import safe_open
 
-    files = [
-        {key: path for path in sorted(folder.glob("*.safetensors")) for key in _keys(path)} for folder in (base, tuned)
-    ]
-    if not all(files):
+    base_files, tuned_files = _tensor_files(base), _tensor_files(tuned)
+    if not base_files or not tuned_files:
         return math.nan
-    shared = files[0].keys() & files[1].keys()
-    if files[0].keys() - shared or files[1].keys() - shared:
+    if base_files.keys() != tuned_files.keys():
         raise generation.ModelError(
             f"{tuned.name}: its weights are not those of {base.name}; compare models of one architecture"
         )
-    apart = norm = 0.0
-    for key in sorted(shared):
-        with safe_open(files[0][key], "pt") as one, safe_open(files[1][key], "pt") as two:
-            old, new = one.get_tensor(key).double(), two.get_tensor(key).double()
-        apart, norm = apart + float(((new - old) ** 2).sum()), norm + float((old**2).sum())
-    return math.sqrt(apart / norm) if norm else math.nan
+    squared_change = squared_norm = 0.0
+    for name in base_files:  # tensor by tensor: two models may not fit into memory
+        with safe_open(base_files[name], "pt") as before_file, safe_open(tuned_files[name], "pt") as after_file:
+            before, after = before_file.get_tensor(name).double(), after_file.get_tensor(name).double()
+        squared_change += float(((after - before) ** 2).sum())
+        squared_norm += float((before**2).sum())
+    return math.sqrt(squared_change / squared_norm) if squared_norm else math.nan
 
 
-def _keys(path: Path) -> list[str]:
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    """Return the file in which each tensor of a model folder lies, by the tensor's name."""
     from safetensors import safe_open
 
-    with safe_open(path, "pt") as handle:
-        return list(handle.keys())
+    files: dict[str, Path] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as handle:
+            files |= dict.fromkeys(handle.keys(), path)
+    return files

@@ -1,11 +1,14 @@
-"""Sweeps: a list of overlays and seeds over one profile, and what each overlay changed, paired with the method as it is.
+"""Sweeps: one profile with each of several overlays and seeds, and what each overlay changed.
 
-Each run has its own folder and store, so that it can be replayed alone. Before a run starts it is given what earlier runs of the
-sweep with its seed have sampled, and the stages that they finished just as it would: what two runs have in common is done once.
+Each run has its own folder and store, so that it can be replayed alone. Before a run starts, it is given what earlier
+runs of the sweep have sampled with its seed, and the stages that they finished just as it would: what two runs have in
+common is done once.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -13,148 +16,193 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import generation, runs, stats
+from .. import evaluate, generation, runs, stats
 from ..generation import STORE_NAME
+from . import report
 
 if TYPE_CHECKING:
     import pandas as pd
 
 WHOLE = "whole"  # the profile without an overlay: what the others are compared with
-_LEDGER = {("seed_augmentation", "student_tuned"): "student_seed"}  # labels that the claims know under another name
+CLAIM_LABELS = {("seed_augmentation", "student_tuned"): "student_seed"}  # the claims have their own name for this model
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepRun:
     """One run of a sweep: the overlay's name (`whole`: none), its seed, and all its parameters."""
 
     overlay: str
     seed: int
-    values: dict[str, Any]
+    parameters: dict[str, Any]
+
+    def settings(self, stage: str) -> Any:
+        """Return the settings of one of its stages."""
+        return runs.build_settings(stage, runs.parameters_of(stage, self.parameters))
 
     @property
     def folder(self) -> Path:
-        """Folder of the run."""
-        return runs.run_folder(runs.build_settings("elicit", runs.parameters_of("elicit", self.values)))
+        """Return the folder of the run."""
+        return runs.run_folder(self.settings("elicit"))
 
 
-def sweep_jobs(profiles: list[Path], overlays: Sequence[Path], seeds: Sequence[int], overrides: list[str]) -> list[Job]:
-    """Return the runs of a sweep, `outputs/<run>/<overlay>-seed<n>`: seed by seed, the profile as it is first.
-
-    Raises ParameterError for a bad parameter, a seed or an overlay that stands twice, before anything runs.
-    """
-    base = runs.load_profile(profiles, overrides)
-    name = base.get("run", profiles[0].stem)
-    stems = [WHOLE, *(path.stem for path in overlays)]
-    for what, given in (("--overlays", stems), ("--seeds", list(seeds))):
-        twice = [item for i, item in enumerate(given) if item in given[:i]]
-        if twice:
-            raise runs.ParameterError(
-                f"{what}: {twice[0]} stands twice; a run of a sweep is named by its overlay and seed"
-            )
-    jobs = []
-    for seed in seeds:
-        for stem, paths in zip(stems, [[], *([path] for path in overlays)], strict=True):
-            own = [f"seed={seed}", f"run={name}/{stem}-seed{seed}", "other_runs=[]"]
-            jobs.append(Job(stem, seed, runs.load_profile([*profiles, *paths], [*overrides, *own])))
-    return jobs
-
-
-def run_sweep(jobs: Sequence[Job], run_one: Callable[[dict[str, Any]], int]) -> int:
-    """Run the jobs in order by `run_one`, which returns an exit status; the first that fails ends the sweep. Returns the status."""
-    for number, job in enumerate(jobs):
-        share_samples(job, jobs[:number])
-        share_stages(job, jobs[:number])
-        status = run_one(job.values)
+def sweep_command(arguments: argparse.Namespace, run_profile: Callable[[dict[str, Any]], int]) -> int:
+    """Run the sweep and print what each overlay changed; the first run that fails ends it. Returns the exit status."""
+    sweep_runs = plan_sweep(arguments.profiles, arguments.overlays, arguments.seeds, arguments.overrides)
+    if arguments.list:
+        print("\n".join(run.parameters["run"] for run in sweep_runs))
+        return 0
+    for number, run in enumerate(sweep_runs):
+        share_samples(run, sweep_runs[:number])
+        share_stages(run, sweep_runs[:number])
+        status = run_profile(run.parameters)
         if status:
             return status
+    print("\n" + write_results(sweep_runs, " ".join(map(str, arguments.profiles))))
     return 0
 
 
-def share_samples(job: Job, before: Sequence[Job]) -> int:
-    """Add to the job's store what the jobs `before` it with its seed have sampled; return the number of completions added."""
-    known = [other.folder / STORE_NAME for other in before if other.seed == job.seed]
-    sources = [path for path in known if path.exists()]
-    if not sources:
-        return 0
-    job.folder.mkdir(parents=True, exist_ok=True)
-    return generation.merge_stores(job.folder / STORE_NAME, sources).added
+def plan_sweep(
+    profiles: list[Path], overlays: Sequence[Path], seeds: Sequence[int], overrides: list[str]
+) -> list[SweepRun]:
+    """Return the runs of a sweep, `outputs/<run>/<overlay>-seed<n>`: seed by seed, the profile as it is first.
 
-
-def share_stages(job: Job, before: Sequence[Job]) -> list[str]:
-    """Copy to the job's run the stages that the jobs `before` it finished with just its parameters; return their names.
-
-    A stage with the same fingerprint has the same parameters and rests on the same stages. Weights are linked, not copied.
+    Raises ParameterError for a bad parameter, or a seed or overlay that is given twice, before anything runs.
     """
-    taken = []
+    names = [WHOLE, *(path.stem for path in overlays)]
+    _refuse_repeated("--overlays", names)
+    _refuse_repeated("--seeds", seeds)
+    sweep_name = runs.load_profile(profiles, overrides).get("run", profiles[0].stem)
+    sweep_runs = []
+    for seed in seeds:
+        for name, overlay in zip(names, [[], *([path] for path in overlays)], strict=True):
+            identity = [f"seed={seed}", f"run={sweep_name}/{name}-seed{seed}", "other_runs=[]"]
+            parameters = runs.load_profile([*profiles, *overlay], [*overrides, *identity])
+            sweep_runs.append(SweepRun(name, seed, parameters))
+    return sweep_runs
+
+
+def _refuse_repeated(option: str, values: Sequence[Any]) -> None:
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise runs.ParameterError(
+                f"{option}: {value} is given twice; a run of a sweep is named by its overlay and seed"
+            )
+
+
+def share_samples(run: SweepRun, earlier: Sequence[SweepRun]) -> int:
+    """Add what the `earlier` runs with its seed have sampled to the run's store; return how many completions."""
+    stores = [other.folder / STORE_NAME for other in earlier if other.seed == run.seed]
+    stores = [path for path in stores if path.exists()]
+    if not stores:
+        return 0
+    run.folder.mkdir(parents=True, exist_ok=True)
+    return generation.merge_stores(run.folder / STORE_NAME, stores).added
+
+
+def share_stages(run: SweepRun, earlier: Sequence[SweepRun]) -> list[str]:
+    """Copy to the run the stages that an `earlier` run finished just as it would; return their names.
+
+    A stage with the same fingerprint has the same parameters and rests on the same stages.
+    """
+    shared = []
     for stage in runs.STAGES:
-        settings = runs.build_settings(stage, runs.parameters_of(stage, job.values))
-        if runs.is_current(stage, settings):
-            continue
-        above = {name: runs.read_manifest(job.folder, name) for name in runs.stages_before(stage, settings)}
-        if any(manifest is None for manifest in above.values()):
-            continue
-        wanted = runs.stage_fingerprint(
-            stage, settings, {name: manifest for name, manifest in above.items() if manifest}
-        )
-        for other in before:
-            manifest = runs.read_manifest(other.folder, stage)
-            if manifest is None or manifest["fingerprint"] != wanted:
-                continue
-            shutil.rmtree(job.folder / stage, ignore_errors=True)
-            shutil.copytree(other.folder / stage, job.folder / stage, copy_function=_link_weights)
-            notebook = f"{runs.NOTEBOOKS[stage]}.ipynb"
-            if (other.folder / notebook).exists():
-                shutil.copy2(other.folder / notebook, job.folder / notebook)
-            note = "; ".join(filter(None, [manifest["note"], f"taken from {manifest['run']}"]))
-            runs.write_json(job.folder / stage / "manifest.json", manifest | {"run": job.values["run"], "note": note})
-            taken.append(stage)
-            break
-    return taken
+        source = _finished_alike(stage, run, earlier)
+        if source is not None:
+            _copy_stage(stage, source, run)
+            shared.append(stage)
+    return shared
+
+
+def _finished_alike(stage: str, run: SweepRun, earlier: Sequence[SweepRun]) -> SweepRun | None:
+    """Return the earlier run whose stage has the fingerprint that this run's would have; None where the run has its own."""
+    settings = run.settings(stage)
+    if runs.is_current(stage, settings):
+        return None
+    upstream = {}
+    for name in runs.stages_before(stage, settings):
+        manifest = runs.read_manifest(run.folder, name)
+        if manifest is None:
+            return None
+        upstream[name] = manifest
+    fingerprint = runs.stage_fingerprint(stage, settings, upstream)
+    for other in earlier:
+        manifest = runs.read_manifest(other.folder, stage)
+        if manifest is not None and manifest["fingerprint"] == fingerprint:
+            return other
+    return None
+
+
+def _copy_stage(stage: str, source: SweepRun, target: SweepRun) -> None:
+    """Copy the stage's folder and executed notebook; the manifest names the run that it was taken from."""
+    shutil.rmtree(target.folder / stage, ignore_errors=True)
+    shutil.copytree(source.folder / stage, target.folder / stage, copy_function=_link_weights)
+    notebook = f"{runs.NOTEBOOKS[stage]}.ipynb"
+    if (source.folder / notebook).exists():
+        shutil.copy2(source.folder / notebook, target.folder / notebook)
+    manifest = runs.read_manifest(source.folder, stage) or {}
+    notes = [manifest["note"], f"taken from {manifest['run']}"]
+    manifest |= {"run": target.parameters["run"], "note": "; ".join(filter(None, notes))}
+    runs.write_json(target.folder / stage / "manifest.json", manifest)
 
 
 def _link_weights(source: str, target: str) -> None:
-    """Weights are written once and never changed in place; a link to them costs no room."""
+    """Copy a file, or link it if it holds weights: those are never changed in place, and a link needs no disk space."""
     if source.endswith(".safetensors"):
-        try:
+        with contextlib.suppress(OSError):  # a file system without links
             os.link(source, target)
-        except OSError:  # a file system without links
-            pass
-        else:
             return
     shutil.copy2(source, target)
 
 
-def sweep_scores(jobs: Sequence[Job]) -> pd.DataFrame:
-    """Return the scores of all finished jobs in one table, an overlay's models under names of their own (`tuned_no_vote` …).
+def write_results(sweep_runs: Sequence[SweepRun], profile: str) -> str:
+    """Write the sweep's scores, comparisons and claims beside its runs; return the table and the verdict as text.
 
-    Base and untrained student are the same in each job and are taken from the profile's own run alone.
+    `profile` is what the claims' commands name.
+    """
+    settings = sweep_runs[0].settings("evaluate")
+    folder = sweep_runs[0].folder.parent
+    scores = sweep_scores(sweep_runs)
+    comparisons = sweep_comparisons(scores, settings.resamples)
+    ledger = evaluate.claims_ledger(comparisons, method=settings.claims_of, profile=profile)
+    scores.to_parquet(folder / "scores.parquet", index=False)
+    comparisons.to_parquet(folder / "comparisons.parquet", index=False)
+    (folder / "claims.json").write_text(evaluate.ledger_to_json(ledger), encoding="utf-8")
+    table = report.result_table(comparisons[comparisons["decoding"] == "greedy"])
+    return f"{table}\n\n{evaluate.verdict_line(ledger)}\ntables: {folder}"
+
+
+def sweep_scores(sweep_runs: Sequence[SweepRun]) -> pd.DataFrame:
+    """Return the scores of all runs in one table, an overlay's models under names of their own (`tuned_no_vote` …).
+
+    Base and untrained student are the same in each run and are taken from the profile's own run alone.
     """
     import pandas as pd
 
-    frames = []
-    for job in jobs:
-        table = runs.read_table(job.folder, "evaluate", "scores")
-        if job.overlay != WHOLE:
-            table = table[table["model"].isin(["tuned", "student_tuned"])]
-            names = {m: _LEDGER.get((job.overlay, m), f"{m}_{job.overlay}") for m in ("tuned", "student_tuned")}
-            table = table.assign(model=table["model"].map(names))
-        frames.append(table)
-    return pd.concat(frames, ignore_index=True)
+    tables = []
+    for run in sweep_runs:
+        scores = runs.read_table(run.folder, "evaluate", "scores")
+        if run.overlay != WHOLE:
+            trained = ("tuned", "student_tuned")
+            labels = {name: CLAIM_LABELS.get((run.overlay, name), f"{name}_{run.overlay}") for name in trained}
+            scores = scores[scores["model"].isin(trained)]
+            scores = scores.assign(model=scores["model"].map(labels))
+        tables.append(scores)
+    return pd.concat(tables, ignore_index=True)
 
 
-def sweep_comparisons(table: pd.DataFrame, resamples: int = 10_000) -> pd.DataFrame:
-    """Compare each model of a sweep's `scores`: before and after training, and each overlay's against the profile's own.
+def sweep_comparisons(scores: pd.DataFrame, resamples: int) -> pd.DataFrame:
+    """Compare before with after training, and each overlay's model with the profile's own, under symbolic scoring.
 
-    As in the claims, `after` is the profile's own model and `before` the one that lacks something: a positive difference says that
-    what was left out matters.
+    As in the claims, `after` is the profile's own model and `before` the one that lacks something: a positive
+    difference says that what was left out matters.
     """
     import pandas as pd
 
-    names = list(dict.fromkeys(table["model"]))
-    pairs = [pair for pair in (("base", "tuned"), ("student", "student_tuned")) if set(pair) <= set(names)]
-    for name in names:
-        whole = "student_tuned" if name.startswith("student") else "tuned"
-        if name not in ("base", "tuned", "student", "student_tuned"):
-            pairs.append((name, whole))
-    rows = [stats.compare_models(table, before, after, resamples=resamples) for before, after in pairs]
+    labels = list(dict.fromkeys(scores["model"]))
+    pairs = [pair for pair in evaluate.PAIRS if set(pair) <= set(labels)]
+    of_the_method = {label for pair in evaluate.PAIRS for label in pair}
+    for label in labels:
+        if label not in of_the_method:
+            pairs.append((label, "student_tuned" if label.startswith("student") else "tuned"))
+    rows = [stats.compare_models(scores, before, after, resamples=resamples) for before, after in pairs]
     return pd.concat(rows, ignore_index=True)

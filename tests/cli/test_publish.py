@@ -215,6 +215,11 @@ def test_publish_pushes_nothing_unasked(run, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "out" / "model" / "README.md").exists()
 
 
+def test_public_without_a_push_is_refused(capsys):
+    assert main.main(["publish", "reference", "--public"]) == 2
+    assert "--push OWNER/NAME" in capsys.readouterr().err
+
+
 @pytest.mark.live
 @pytest.mark.slow
 def test_what_is_exported_says_the_same_in_vllm_as_in_transformers(tmp_path):

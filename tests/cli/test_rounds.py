@@ -1,0 +1,125 @@
+"""Rounds: each goes on from the model before it, and what is watched; on the reference run's own tables."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import tiny
+from shared import REFERENCE, ROOT
+
+from crescent_utils.cli import main, rounds
+from crescent_utils.figures import finetune
+from crescent_utils.generation import models
+from crescent_utils.runs import folders, params
+
+CPU = ROOT / "params" / "cpu.yaml"
+
+
+def test_each_round_goes_on_from_the_model_that_the_one_before_tuned(tmp_path):
+    planned = rounds.plan_rounds([CPU], [f"outputs={tmp_path}", "model=bundled"], 3)
+    assert [parameters["run"] for parameters in planned] == ["cpu/round1", "cpu/round2", "cpu/round3"]
+    assert planned[0]["model"] == "bundled"
+    tuned = [tmp_path / f"cpu/round{number}/finetune/model" for number in (1, 2)]
+    assert [Path(parameters["model"]) for parameters in planned[1:]] == tuned
+    for count in (0, -1):
+        with pytest.raises(params.ParameterError, match="--rounds"):
+            rounds.plan_rounds([CPU], [], count)
+
+
+def test_the_first_round_that_fails_ends_it(tmp_path, monkeypatch):
+    started = []
+
+    def run_profile(parameters):
+        started.append(parameters["run"])
+        return 1 if len(started) == 2 else 0
+
+    monkeypatch.setattr(main, "_run_profile", run_profile)
+    assert main.main(["rounds", str(CPU), "--rounds", "3", "-p", f"outputs={tmp_path}"]) == 1
+    assert started == ["cpu/round1", "cpu/round2"]
+
+
+def test_the_command_checks_before_anything_runs(capsys):
+    assert main.main(["rounds", str(CPU), "--rounds", "2", "--list"]) == 0
+    assert capsys.readouterr().out.split() == ["cpu/round1", "cpu/round2"]
+    assert main.main(["rounds", str(CPU), "--rounds", "2", "-p", "engine=replay"]) == 2
+    assert "has no weights to go on from" in capsys.readouterr().err
+
+
+def test_the_command_writes_and_prints_what_was_watched(tmp_path, monkeypatch, capsys):
+    def leave_tables(parameters):
+        for stage in ("elicit", "dedup", "vote", "evaluate"):
+            shutil.copytree(REFERENCE / stage, tmp_path / parameters["run"] / stage)
+        return 0
+
+    monkeypatch.setattr(main, "_run_profile", leave_tables)
+    model = tiny.model_folder(tmp_path / "base", layers=1)
+    changes = ["-p", f"outputs={tmp_path}", "-p", f"model={model}"]
+    assert main.main(["rounds", str(CPU), "--rounds", "2", *changes]) == 0
+    assert "greedy accuracy 38.9% -> 41.1% -> 41.1% (n = 350)" in capsys.readouterr().out
+    assert len(pd.read_parquet(tmp_path / "cpu" / "rounds.parquet")) == 3
+    assert (tmp_path / "cpu" / "rounds.png").stat().st_size > 5000
+
+
+def test_the_monitors_of_the_reference_run(tmp_path):
+    table = rounds.round_monitors([REFERENCE, REFERENCE], tmp_path).set_index("round")
+    scores = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet").query("decoding == 'greedy'")
+    assert table.loc[0, "accuracy"] == pytest.approx(scores.query("model == 'base'")["symbolic"].mean())
+    assert table.loc[1, "accuracy"] == pytest.approx(scores.query("model == 'tuned'")["symbolic"].mean())
+    assert table["accuracy"].between(table["low"], table["high"], inclusive="neither").all()
+    assert (table["n"] == 350).all()
+    counts = {stage: folders.read_manifest(REFERENCE, stage)["counts"] for stage in ("elicit", "dedup", "vote")}
+    assert table.loc[1, "yield"] == pytest.approx(counts["elicit"]["kept"] / counts["elicit"]["sampled"])
+    votes = pd.concat(
+        [pd.read_parquet(REFERENCE / "vote" / f"{name}.parquet").drop_duplicates("id") for name in ("qa", "rejected")]
+    )
+    assert len(votes) == counts["vote"]["sampled"], "abstentions count"
+    assert table.loc[1, "agreement"] == pytest.approx(votes["agreement"].mean())
+    assert table.loc[1, "length"] == pytest.approx(
+        pd.read_parquet(REFERENCE / "vote" / "paths.parquet")["path"].map(len).mean()
+    )
+    assert 0.5 < table.loc[1, "right_low"] < table.loc[1, "right"] < table.loc[1, "right_high"] < 0.7, (
+        "some four in ten are wrong"
+    )
+    assert table.loc[1, "labels"] == counts["vote"]["kept"]
+    assert math.isnan(table.loc[1, "distance"]) and math.isnan(table.loc[0, "yield"])
+    pd.testing.assert_series_equal(table.loc[1], table.loc[2], check_names=False)
+
+
+def test_the_monitors_of_lmsi_leave_out_what_no_model_made(tmp_path):
+    for stage in ("vote", "evaluate"):  # 01 and 02 are left out: its questions are given, unlabelled
+        shutil.copytree(REFERENCE / stage, tmp_path / stage)
+    manifest = folders.read_manifest(REFERENCE, "vote")
+    folders.write_json(tmp_path / "vote" / "manifest.json", manifest | {"upstream": {}})
+    (lmsi, crescent) = (rounds.round_monitors([folder], tmp_path).loc[1] for folder in (tmp_path, REFERENCE))
+    made_up = ["yield", "diversity", "words"]
+    assert lmsi[made_up].isna().all() and crescent[made_up].notna().all()
+    pd.testing.assert_series_equal(lmsi.drop(made_up), crescent.drop(made_up))
+
+
+def test_the_distance_of_two_models_is_that_of_their_weights(tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    one = tiny.model_folder(tmp_path / "one")
+    two = Path(shutil.copytree(one, tmp_path / "two"))
+    weights = load_file(two / "model.safetensors")
+    changed = {name: value + 0.01 * torch.ones_like(value) for name, value in weights.items()}
+    save_file(changed, two / "model.safetensors", metadata={"format": "pt"})
+    flat = torch.cat([value.double().flatten() for value in weights.values()])
+    after = torch.cat([value.double().flatten() for value in load_file(two / "model.safetensors").values()])
+    assert rounds.weight_distance(one, two) == pytest.approx(float((after - flat).norm() / flat.norm()), rel=1e-9)
+    assert rounds.weight_distance(one, one) == 0
+    with pytest.raises(models.ModelError, match="one architecture"):
+        rounds.weight_distance(one, tiny.model_folder(tmp_path / "more", layers=5))
+
+
+def test_the_figure_says_its_numbers(tmp_path):
+    figure, text = finetune.rounds_panels(rounds.round_monitors([REFERENCE], tmp_path))
+    assert text.startswith("greedy accuracy 38.9% -> 41.1% (n = 350); labels that are right 58.4% (n = 209); ")
+    assert text.endswith("distance from the base 0.0%"), "the reference holds no weights of round 1"
+    assert len(figure._repr_png_()) > 5000
+    assert finetune.rounds_panels(pd.DataFrame({"round": []}))[1] == "rounds: no data"
