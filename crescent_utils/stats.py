@@ -1,8 +1,13 @@
-"""Statistics: intervals, paired tests and corrections, for answers that are right or wrong and for scores over seeds.
+"""Statistics: how sure one can be of a share, of a difference, and of several tests taken together.
 
-In come arrays of scores, of items or of seeds and items, before and after a change; out come a difference with its interval
-and p-value (`Paired`), a share with Wilson's interval, Holm's correction of a family of tests, and how many items would be
-needed to tell. Resampling takes a seed. Everything is checked against an independent computation in the tests.
+In come scores between 0 and 1: a sequence with one score per item, or a table of shape (seeds, items). Out come
+- a share or a mean with its confidence interval (`Interval`: `wilson`, `mean_interval`);
+- a difference between before and after on the same items, with interval and p-value (`Paired`: `paired_difference` for
+  right-or-wrong answers, `paired_over_seeds` for tables), and a table of them (`compare_models`);
+- p-values corrected for the number of tests (`holm`);
+- how often the majority of m answers is right (`accuracy_by_votes`).
+Whatever resamples takes a seed. Wilson's interval, McNemar's test and Holm's correction are statsmodels', which loads
+pandas and is therefore imported where it is called.
 """
 
 from __future__ import annotations
@@ -13,149 +18,44 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, stdtr
+from scipy.special import stdtr
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
+    "Interval",
     "Paired",
     "VOTES",
     "accuracy_by_votes",
     "compare_models",
     "holm",
     "mean_interval",
-    "n_needed",
-    "non_inferior",
     "paired_difference",
     "paired_over_seeds",
     "percentiles",
-    "smallest_detectable",
     "wilson",
 ]
+
 Floats = NDArray[np.float64]
-NORMAL = NormalDist()
 VOTES = (1, 3, 5, 8, 16, 32)  # ours: numbers of votes that are compared; LMSI samples 32
-VOTE_DRAWS = 20  # ours: random subsets of so many votes a question; of one or of all there is no need to draw
+VOTE_DRAWS = 20  # ours: random subsets of m answers drawn for each question
 CELLS_AT_ONCE = 2_000_000  # ours: a block of resamples stays under some 50 MB
+COMPARISON_COLUMNS = ["benchmark", "shots", "decoding", "scoring", "before", "after", "n", "seeds"]
+COMPARISON_COLUMNS += ["before_accuracy", "before_low", "before_high", "after_accuracy", "after_low", "after_high"]
+COMPARISON_COLUMNS += ["difference", "low", "high", "p_value", "gained", "lost", "how"]
 
 
-def z_value(level: float) -> float:
-    """Return the standard normal's two-sided critical value."""
-    if not 0 < level < 1:
-        raise ValueError(f"level={level} must lie between 0 and 1, for example 0.95")
-    return NORMAL.inv_cdf((1 + level) / 2)
-
-
-def score_z(delta: float, gained: int, lost: int, n: int) -> float:
-    """Tango's statistic for a true difference of `delta`; falls as delta grows."""
-    linear = (2 * n - gained + lost) * delta - gained - lost
-    constant = -lost * delta * (1 - delta)
-    share_lost = (math.sqrt(max(0.0, linear * linear - 8 * n * constant)) - linear) / (4 * n)
-    variance = n * (2 * share_lost + delta * (1 - delta))
-    excess = gained - lost - n * delta
-    if variance <= 0:
-        return math.copysign(math.inf, excess) if excess else 0.0
-    return excess / math.sqrt(variance)
-
-
-def score_interval(gained: int, lost: int, n: int, z: float) -> tuple[float, float]:
-    """Return the differences that the score test at `z` does not reject."""
-    # The upper end mirrors the lower one: swapping before and after negates the interval to the last bit.
-    return _score_low(gained, lost, n, z), -_score_low(lost, gained, n, z)
-
-
-def _score_low(gained: int, lost: int, n: int, z: float) -> float:
-    low, high = -1.0, (gained - lost) / n
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if score_z(middle, gained, lost, n) > z else (low, middle)
-    return (low + high) / 2
-
-
-def resample(values: Floats, resamples: int, seed: int) -> Floats:
-    """Return bootstrap means of a (seeds, items) table, seeds and items both drawn anew with replacement.
-
-    The items are crossed with the seeds (each seed answers all of them), so whole columns are drawn: Owen's
-    pigeonhole bootstrap (Annals of Applied Statistics 1, 2007, 386-411). Equal columns are drawn as one, with
-    their multiplicity: faster, and the same whatever the order of the items.
-    """
-    rng = np.random.default_rng(seed)
-    columns, counts = np.unique(values, axis=1, return_counts=True)
-    seeds, n = values.shape
-    means: list[Floats] = []
-    left, block = resamples, max(1, CELLS_AT_ONCE // columns.shape[1])
-    while left > 0:
-        size = min(block, left)
-        rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
-        items = rng.multinomial(n, counts / n, size=size) / n
-        means.append(((rows @ columns) * items).sum(axis=1))
-        left -= size
-    return np.concatenate(means)
-
-
-def percentiles(values: Floats, level: float) -> tuple[float, float]:
-    """Return the central interval that holds a share of `level` of the values."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def crossed_t_test(change: Floats) -> float:
-    """Two-sided p-value of a zero mean in a crossed layout of seeds and items, both random.
-
-    Var(mean) = (MS seeds + MS items - MS rest) / cells from the two-way ANOVA; degrees of freedom after
-    Satterthwaite (Biometrics Bulletin 2, 1946, 110-114).
-    """
-    seeds, n = change.shape
-    mean, by_seed, by_item = change.mean(), change.mean(axis=1), change.mean(axis=0)
-    ms_items = seeds * float(((by_item - mean) ** 2).sum()) / max(1, n - 1)
-    total, degrees = ms_items, float(n - 1)
-    if seeds > 1 and n > 1:
-        rest = change - by_seed[:, np.newaxis] - by_item + mean
-        ms_rest = float((rest**2).sum()) / ((seeds - 1) * (n - 1))
-        ms_seeds = n * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
-        if ms_seeds > ms_rest:  # otherwise the seeds add nothing beyond chance and items alone decide
-            total = ms_seeds + ms_items - ms_rest
-            squares = ms_seeds**2 / (seeds - 1) + ms_items**2 / (n - 1) + ms_rest**2 / ((seeds - 1) * (n - 1))
-            degrees = total**2 / squares
-    if total <= 0 or degrees <= 0:
-        return 1.0
-    return 2 * float(stdtr(degrees, -abs(float(mean)) / math.sqrt(total / (seeds * n))))
-
-
-def score_table(values: ArrayLike, name: str) -> Floats:
-    """Check a (seeds, items) table of scores; a flat sequence is one seed."""
-    array = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    if array.ndim != 2 or array.size == 0 or not ((array >= 0) & (array <= 1)).all():
-        raise ValueError(f"{name} must be a (seeds, items) table of scores between 0 and 1; got shape {array.shape}")
-    return array
-
-
-def right_or_wrong(values: Sequence[bool] | ArrayLike, name: str) -> NDArray[np.bool_]:
-    """Check a sequence of right-or-wrong answers."""
-    array = np.asarray(values)
-    if array.ndim != 1 or array.size == 0:
-        raise ValueError(f"{name} must be a sequence of at least one right-or-wrong answer, not shape {array.shape}")
-    if not np.isin(array, [0, 1]).all():
-        raise ValueError(f"{name} must hold only True and False (or 1 and 0): use paired_over_seeds for mean scores")
-    return array.astype(bool)
-
-
-# fmt: off
-COMPARISON_COLUMNS = [
-    "benchmark", "shots", "decoding", "scoring", "before", "after", "n", "seeds",
-    "before_accuracy", "before_low", "before_high", "after_accuracy", "after_low", "after_high",
-    "difference", "low", "high", "p_value", "gained", "lost", "how",
-]
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A share with its confidence interval."""
+    """A share or mean with its confidence interval; `n` is the number of items."""
 
     estimate: float
     low: float
@@ -184,78 +84,64 @@ class Paired:
     method: str = ""
 
 
-@dataclass(frozen=True)
-class NonInferiority:
-    """Whether `after` is worse by less than `margin`; `low` is the one-sided bound at 1 - alpha."""
-
-    difference: float
-    low: float
-    margin: float
-    p_value: float
-    holds: bool
-    n: int
+# --- shares and means -------------------------------------------------------------------------------------------------
 
 
 def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
-    """Score interval of a share (Wilson 1927); n = 0 tells nothing and gives all of [0, 1]."""
+    """Return a share with Wilson's score interval; n = 0 tells nothing and gives all of [0, 1]."""
     if not 0 <= successes <= n:
         raise ValueError(f"successes={successes} is not between 0 and n={n}")
+    _check_level(level)
     if n == 0:
         return Interval(math.nan, 0.0, 1.0, 0)
-    z, share = z_value(level), successes / n
-    spread = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    low = 0.0 if successes == 0 else min(share, centre - spread)  # exact ends: rounding would leave 1e-17
-    high = 1.0 if successes == n else max(share, centre + spread)
-    return Interval(share, low, high, n)
+    from statsmodels.stats.proportion import proportion_confint
+
+    share = successes / n
+    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    # An end that is exactly 0, 1 or the share itself would otherwise miss it by a rounding of 1e-17.
+    return Interval(share, min(share, low) if successes else 0.0, max(share, high) if successes < n else 1.0, n)
 
 
-def mcnemar(gained: int, lost: int) -> float:
-    """Two-sided exact p-value of McNemar's test: are gains and losses equally likely?"""
-    if gained + lost == 0:
-        return 1.0
-    return min(1.0, 2.0 * float(bdtr(min(gained, lost), gained + lost, 0.5)))
+def mean_interval(scores: ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
+    """Return the mean of a (seeds, items) table: Wilson's interval where all seeds say the same, else a bootstrap's."""
+    table = _score_table(scores, "scores")
+    n = table.shape[1]
+    if (table == table[0]).all() and np.isin(table, [0, 1]).all():
+        return wilson(int(table[0].sum()), n, level)
+    low, high = percentiles(resample(table, resamples, seed), level)
+    return Interval(float(table.mean()), low, high, n)
+
+
+# --- before and after -------------------------------------------------------------------------------------------------
 
 
 def paired_difference(
-    before: Sequence[bool] | ArrayLike,
-    after: Sequence[bool] | ArrayLike,
-    *,
-    level: float = 0.95,
-    interval: Literal["score", "bootstrap"] = "score",
-    resamples: int = 10_000,
-    seed: int = 0,
+    before: Sequence[bool] | ArrayLike, after: Sequence[bool] | ArrayLike, *, level: float = 0.95
 ) -> Paired:
     """Compare right-or-wrong answers to the same items: McNemar's exact test, an interval for the difference.
 
-    The interval is Tango's score interval (Statistics in Medicine 17, 1998, 891-908). The paired percentile
-    bootstrap (`interval="bootstrap"`) shrinks to a point when no item changes and covers too little when few
-    do; from some thirty changed items on the two agree.
+    The interval is Tango's score interval (Statistics in Medicine 17, 1998, 891-908). A percentile bootstrap shrinks to
+    a point when no item changes and covers too little when few do; from some thirty changed items on the two agree.
     """
-    old, new = right_or_wrong(before, "before"), right_or_wrong(after, "after")
-    if len(old) != len(new):
-        raise ValueError(f"before has {len(old)} items and after {len(new)}: pair them by item first")
-    n, gained, lost = len(old), int((new & ~old).sum()), int((old & ~new).sum())
+    right_before, right_after = _right_or_wrong(before, "before"), _right_or_wrong(after, "after")
+    if len(right_before) != len(right_after):
+        raise ValueError(f"before has {len(right_before)} items and after {len(right_after)}: pair them by item first")
+    n = len(right_before)
+    gained, lost = int((right_after & ~right_before).sum()), int((right_before & ~right_after).sum())
     difference = (gained - lost) / n
-    if interval == "score":
-        low, high = score_interval(gained, lost, n, z_value(level))
-    elif interval == "bootstrap":
-        change = (new.astype(float) - old.astype(float))[np.newaxis]
-        low, high = percentiles(resample(change, resamples, seed), level)
-    else:
-        raise ValueError(f"interval={interval!r} is unknown: use 'score' or 'bootstrap'")
+    low, high = score_interval(gained, lost, n, level)
     return Paired(
         difference=difference,
         low=min(low, difference),
         high=max(high, difference),
-        p_value=mcnemar(gained, lost),
+        p_value=_mcnemar(gained, lost),
         n=n,
         gained=gained,
         lost=lost,
-        before=float(old.mean()),
-        after=float(new.mean()),
+        before=float(right_before.mean()),
+        after=float(right_after.mean()),
         level=level,
-        method=f"McNemar exact; {interval} interval",
+        method="McNemar exact; score interval",
     )
 
 
@@ -264,19 +150,19 @@ def paired_over_seeds(
 ) -> Paired:
     """Compare tables of scores in [0, 1], of shape (seeds, items); one of a single seed is set against all.
 
-    The interval is the percentile one of a bootstrap that draws seeds and items anew. The p-value is a t-test
-    with seeds and items both random. A sign-flip test over items would take the trained models as given: with
-    3 seeds, 300 items and 4 points between seeds it rejects a true null in 13 % of cases, this one in 6 %.
+    The interval is the percentile one of a bootstrap that draws seeds and items anew. The p-value is a t-test with seeds
+    and items both random. A sign-flip test over items would take the trained models as given: with 3 seeds, 300 items
+    and 4 points between seeds it rejects a true null in 13 % of cases, this one in 6 %.
     """
-    old, new = score_table(before, "before"), score_table(after, "after")
+    old, new = _score_table(before, "before"), _score_table(after, "after")
     if old.shape[1] != new.shape[1] or (len(old) != len(new) and 1 not in (len(old), len(new))):
         raise ValueError(f"before has shape {old.shape} and after {new.shape}: give (seeds, items) of the same runs")
     change = new - old
-    by_item = change.mean(axis=0)
-    gained, lost = int((by_item > 1e-12).sum()), int((by_item < -1e-12).sum())
+    item_changes = change.mean(axis=0)
+    gained, lost = int((item_changes > 1e-12).sum()), int((item_changes < -1e-12).sum())
     if np.ptp(change) == 0:  # nothing varies: a bootstrap could only say that it is certain
-        low, high = score_interval(gained, lost, change.shape[1], z_value(level))
-        p_value = mcnemar(gained, lost)
+        low, high = score_interval(gained, lost, change.shape[1], level)
+        p_value = _mcnemar(gained, lost)
     else:
         low, high = percentiles(resample(change, resamples, seed), level)
         p_value = crossed_t_test(change)
@@ -297,61 +183,6 @@ def paired_over_seeds(
     )
 
 
-def non_inferior(
-    before: Sequence[bool] | ArrayLike, after: Sequence[bool] | ArrayLike, margin: float, *, alpha: float = 0.05
-) -> NonInferiority:
-    """Test whether `after` is worse than `before` by less than `margin`: Tango's score test, one-sided."""
-    if not 0 < margin < 1:
-        raise ValueError(f"margin={margin} must lie between 0 and 1: the largest loss that would not matter")
-    pair = paired_difference(before, after, level=1 - 2 * alpha)
-    p_value = 1 - NORMAL.cdf(score_z(-margin, pair.gained, pair.lost, pair.n))
-    return NonInferiority(pair.difference, pair.low, margin, p_value, pair.low > -margin, pair.n)
-
-
-def mean_interval(scores: ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of a (seeds, items) table: Wilson's interval where every seed says the same, else a bootstrap."""
-    table = score_table(scores, "scores")
-    n = table.shape[1]
-    if (table == table[0]).all() and np.isin(table, [0, 1]).all():
-        return wilson(int(table[0].sum()), n, level)
-    low, high = percentiles(resample(table, resamples, seed), level)
-    return Interval(float(table.mean()), low, high, n)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (1979) across a family of tests; a nan (not tested) does not count."""
-    tested = sorted((p, place) for place, p in enumerate(p_values) if not math.isnan(p))
-    corrected, worst = [math.nan] * len(p_values), 0.0
-    for rank, (p, place) in enumerate(tested):
-        worst = max(worst, min(1.0, (len(tested) - rank) * p))
-        corrected[place] = worst
-    return corrected
-
-
-def n_needed(difference: float, discordant_rate: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Items that McNemar's test needs to see `difference` when `discordant_rate` change (Connor 1987)."""
-    effect = abs(difference)
-    if not 0 < effect <= discordant_rate <= 1:
-        raise ValueError(
-            f"difference={difference} needs 0 < |difference| <= discordant_rate={discordant_rate} <= 1: "
-            "no more items can be won than change"
-        )
-    seen = z_value(1 - alpha) * math.sqrt(discordant_rate)
-    missed = NORMAL.inv_cdf(power) * math.sqrt(discordant_rate - effect**2)
-    return math.ceil((seen + missed) ** 2 / effect**2)
-
-
-def smallest_detectable(n: int, discordant_rate: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Return the smallest difference that n items show with this power; inf where none can be shown."""
-    if n <= 0 or discordant_rate <= 0 or n_needed(discordant_rate, discordant_rate, power, alpha) > n:
-        return math.inf
-    # n * d^2 = (a + b * sqrt(rate - d^2))^2 has one positive root: with y = sqrt(rate - d^2) it is quadratic.
-    a = z_value(1 - alpha) * math.sqrt(discordant_rate)
-    b = NORMAL.inv_cdf(power)
-    root = math.sqrt(max(0.0, a * a * b * b + (n + b * b) * (n * discordant_rate - a * a)))
-    return math.sqrt(max(0.0, discordant_rate - ((root - a * b) / (n + b * b)) ** 2))
-
-
 def compare_models(
     scores: pd.DataFrame,
     before: str,
@@ -362,34 +193,36 @@ def compare_models(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Compare two models of a scores table, a row for each benchmark, number of shots and decoding.
+    """Compare two models of a scores table: one row for each benchmark, number of shots and decoding.
 
-    An item's score is its mean over samples. Seeds are paired by their number; where one side has a single
-    seed (a greedy base) it stands against every seed of the other. Only items answered throughout count.
+    An item's score is its mean over samples. Seeds are paired by their number; where one side has a single seed (a
+    greedy base) it stands against every seed of the other. Only items that both models answered with every seed count.
     """
     import pandas as pd
 
     missing = {"benchmark", "shots", "decoding", "model", "item", "seed", scoring} - set(scores.columns)
     if missing:
         raise ValueError(f"scores lacks {sorted(missing)}; it has {sorted(scores.columns)}")
+    resampling: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
     rows: list[dict[str, Any]] = []
     for (benchmark, shots, decoding), part in scores.groupby(["benchmark", "shots", "decoding"], sort=True):
-        old, new = _by_seed(part, before, scoring), _by_seed(part, after, scoring)
+        old, new = _scores_by_seed(part, before, scoring), _scores_by_seed(part, after, scoring)
         if old.empty or new.empty:
             continue
-        old, new = _aligned(old, new, f"{benchmark}, {shots} shots, {decoding}")
-        settings: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
-        head = {"benchmark": benchmark, "shots": shots, "decoding": decoding, "scoring": scoring}
-        rows.append({**head, "before": before, "after": after, **_compared(old, new, settings)})
+        old, new = _same_seeds_and_items(old, new, f"{benchmark}, {shots} shots, {decoding}")
+        condition = {"benchmark": benchmark, "shots": shots, "decoding": decoding, "scoring": scoring}
+        comparison = _comparison(old.to_numpy(dtype=float), new.to_numpy(dtype=float), resampling)
+        rows.append({**condition, "before": before, "after": after, **comparison})
     return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
 
 
-def _by_seed(part: pd.DataFrame, model: str, scoring: str) -> pd.DataFrame:
-    chosen = part[part["model"] == model].assign(score=lambda rows: rows[scoring].astype(float))
-    return chosen.pivot_table(index="seed", columns="item", values="score", aggfunc="mean").dropna(axis=1)
+def _scores_by_seed(part: pd.DataFrame, model: str, scoring: str) -> pd.DataFrame:
+    """Return a model's mean scores, one row per seed and one column per item; items without a score somewhere go."""
+    rows = part[part["model"] == model].assign(score=lambda rows: rows[scoring].astype(float))
+    return rows.pivot_table(index="seed", columns="item", values="score", aggfunc="mean").dropna(axis=1)
 
 
-def _aligned(old: pd.DataFrame, new: pd.DataFrame, where: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _same_seeds_and_items(old: pd.DataFrame, new: pd.DataFrame, where: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     items = old.columns.intersection(new.columns).sort_values()
     if len(old) > 1 and len(new) > 1:
         seeds = old.index.intersection(new.index).sort_values()
@@ -399,59 +232,187 @@ def _aligned(old: pd.DataFrame, new: pd.DataFrame, where: str) -> tuple[pd.DataF
     return old[items], new[items]
 
 
-def _compared(old: pd.DataFrame, new: pd.DataFrame, settings: dict[str, Any]) -> dict[str, Any]:
-    a, b = old.to_numpy(dtype=float), new.to_numpy(dtype=float)
-    if len(a) == len(b) == 1 and bool(np.isin(np.concatenate([a, b]), [0, 1]).all()):
-        pair = paired_difference(a[0], b[0], level=settings["level"])
+def _comparison(old: Floats, new: Floats, resampling: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a comparison's row that is computed from the two tables of scores."""
+    single_answers = len(old) == len(new) == 1 and bool(np.isin(np.concatenate([old, new]), [0, 1]).all())
+    if single_answers:
+        pair = paired_difference(old[0], new[0], level=resampling["level"])
     else:
-        pair = paired_over_seeds(a, b, **settings)
-    first, second = mean_interval(a, **settings), mean_interval(b, **settings)
-    return {
-        "n": pair.n,
-        "seeds": pair.seeds,
-        "before_accuracy": first.estimate,
-        "before_low": first.low,
-        "before_high": first.high,
-        "after_accuracy": second.estimate,
-        "after_low": second.low,
-        "after_high": second.high,
-        **{name: getattr(pair, name) for name in COMPARISON_COLUMNS[-7:-1]},
-        "how": pair.method,
-    }
+        pair = paired_over_seeds(old, new, **resampling)
+    row: dict[str, Any] = {"n": pair.n, "seeds": pair.seeds}
+    for side, table in (("before", old), ("after", new)):
+        accuracy = mean_interval(table, **resampling)
+        row |= {f"{side}_accuracy": accuracy.estimate, f"{side}_low": accuracy.low, f"{side}_high": accuracy.high}
+    row |= {"difference": pair.difference, "low": pair.low, "high": pair.high, "p_value": pair.p_value}
+    return row | {"gained": pair.gained, "lost": pair.lost, "how": pair.method}
+
+
+# --- several tests ----------------------------------------------------------------------------------------------------
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values after Holm's step-down correction (1979); a nan (not tested) stays nan and does not count."""
+    corrected = np.array(p_values, dtype=float)
+    is_tested = ~np.isnan(corrected)
+    if is_tested.any():
+        from statsmodels.stats.multitest import multipletests
+
+        corrected[is_tested] = multipletests(corrected[is_tested], method="holm")[1]
+    return [float(p_value) for p_value in corrected]
+
+
+# --- votes ------------------------------------------------------------------------------------------------------------
 
 
 def accuracy_by_votes(
     answer_rows: Sequence[Sequence[str | None]], golds: Sequence[str], seed: int = 0, votes: Sequence[int] = VOTES
 ) -> pd.DataFrame:
-    """Return how often the majority of m answers is right, for each m of `votes` up to the number of answers; m = 1 is one sample.
+    """Return how often the majority of m answers is right, for each m of `votes` up to the number of answers.
 
-    `answer_rows` has the answers to one question in each row, in a form in which equal answers are equal text (None: unreadable,
-    never a candidate). Each question counts with its mean over random subsets of m answers, so that the order of sampling plays
-    no part; a tie counts with its chance of being drawn. Columns: `m`, `n` (questions), `right`, `low`, `high` (bootstrap over
-    questions, 95 %).
+    `answer_rows` has one row per question with the answers to it, in a form in which equal answers are equal text (None:
+    unreadable, never a candidate); m = 1 is a single sample. Each question counts with its mean over random subsets of m
+    answers, so that the order of sampling plays no part; a tie counts with its chance of being drawn.
+    Columns: `m`, `n` (questions), `right`, `low`, `high` (bootstrap over questions, 95 %).
     """
     import pandas as pd
 
     rows: list[dict[str, float]] = []
-    most = min((len(row) for row in answer_rows), default=0)
-    for m in [m for m in votes if m <= most]:
-        chance = random.Random(seed * 1_000 + m)
-        right = [_share_right(row, gold, m, chance) for row, gold in zip(answer_rows, golds, strict=True)]
-        interval = mean_interval(right)
-        rows.append({"m": m, "n": len(right), "right": interval.estimate, "low": interval.low, "high": interval.high})
+    fewest_answers = min((len(answers) for answers in answer_rows), default=0)
+    for m in [m for m in votes if m <= fewest_answers]:
+        rng = random.Random(seed * 1_000 + m)
+        shares = [_share_right(answers, gold, m, rng) for answers, gold in zip(answer_rows, golds, strict=True)]
+        interval = mean_interval(shares)
+        rows.append({"m": m, "n": len(shares), "right": interval.estimate, "low": interval.low, "high": interval.high})
     return pd.DataFrame(rows, columns=["m", "n", "right", "low", "high"])
 
 
-def _share_right(row: Sequence[str | None], gold: str, m: int, chance: random.Random) -> float:
-    if m == 1:
-        return sum(answer == gold for answer in row) / len(row)
-    draws = 1 if m == len(row) else VOTE_DRAWS
-    return math.fsum(_chance_right(chance.sample(row, m), gold) for _ in range(draws)) / draws
+def _share_right(answers: Sequence[str | None], gold: str, m: int, rng: random.Random) -> float:
+    """Return how often the majority of m of these answers is right, over random subsets."""
+    if m == 1:  # all subsets of one are known
+        return sum(answer == gold for answer in answers) / len(answers)
+    draws = 1 if m == len(answers) else VOTE_DRAWS
+    return math.fsum(_chance_right(rng.sample(answers, m), gold) for _ in range(draws)) / draws
 
 
-def _chance_right(row: Sequence[str | None], gold: str) -> float:
+def _chance_right(answers: Sequence[str | None], gold: str) -> float:
     """Return the chance that the majority is right, where a tie is decided at random."""
-    counts = Counter(answer for answer in row if answer is not None)
+    counts = Counter(answer for answer in answers if answer is not None)
     most = max(counts.values(), default=0)
     leaders = sum(count == most for count in counts.values())
     return (counts[gold] == most) / leaders if most else 0.0
+
+
+# --- numerics ---------------------------------------------------------------------------------------------------------
+
+
+def percentiles(values: Floats, level: float) -> tuple[float, float]:
+    """Return the central interval that holds a share of `level` of the values."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def resample(values: Floats, resamples: int, seed: int) -> Floats:
+    """Return bootstrap means of a (seeds, items) table, seeds and items both drawn anew with replacement.
+
+    The items are crossed with the seeds (each seed answers all of them), so whole columns are drawn: Owen's pigeonhole
+    bootstrap (Annals of Applied Statistics 1, 2007, 386-411). Equal columns are drawn as one, with their multiplicity:
+    faster, and the same whatever the order of the items.
+    """
+    rng = np.random.default_rng(seed)
+    columns, counts = np.unique(values, axis=1, return_counts=True)
+    seeds, n = values.shape
+    block_size = max(1, CELLS_AT_ONCE // columns.shape[1])
+    means: list[Floats] = []
+    for start in range(0, resamples, block_size):
+        size = min(block_size, resamples - start)
+        seed_weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=size) / seeds
+        item_weights = rng.multinomial(n, counts / n, size=size) / n
+        means.append(((seed_weights @ columns) * item_weights).sum(axis=1))
+    return np.concatenate(means)
+
+
+def crossed_t_test(change: Floats) -> float:
+    """Return the two-sided p-value of a zero mean in a crossed layout of seeds and items, both random.
+
+    Var(mean) = (MS seeds + MS items - MS rest) / cells from the two-way ANOVA; degrees of freedom after Satterthwaite
+    (Biometrics Bulletin 2, 1946, 110-114).
+    """
+    seeds, n = change.shape
+    mean, seed_means, item_means = change.mean(), change.mean(axis=1), change.mean(axis=0)
+    ms_items = seeds * float(((item_means - mean) ** 2).sum()) / max(1, n - 1)
+    total, degrees = ms_items, float(n - 1)
+    if seeds > 1 and n > 1:
+        rest = change - seed_means[:, np.newaxis] - item_means + mean
+        ms_rest = float((rest**2).sum()) / ((seeds - 1) * (n - 1))
+        ms_seeds = n * float(((seed_means - mean) ** 2).sum()) / (seeds - 1)
+        if ms_seeds > ms_rest:  # otherwise the seeds add nothing beyond chance and items alone decide
+            total = ms_seeds + ms_items - ms_rest
+            squares = ms_seeds**2 / (seeds - 1) + ms_items**2 / (n - 1) + ms_rest**2 / ((seeds - 1) * (n - 1))
+            degrees = total**2 / squares
+    if total <= 0 or degrees <= 0:
+        return 1.0
+    return 2 * float(stdtr(degrees, -abs(float(mean)) / math.sqrt(total / (seeds * n))))
+
+
+def score_interval(gained: int, lost: int, n: int, level: float) -> tuple[float, float]:
+    """Return the differences that Tango's score test does not reject."""
+    _check_level(level)
+    critical_z = NormalDist().inv_cdf((1 + level) / 2)
+    # The upper end mirrors the lower one: swapping before and after negates the interval to the last bit.
+    return _score_low(gained, lost, n, critical_z), -_score_low(lost, gained, n, critical_z)
+
+
+def _score_low(gained: int, lost: int, n: int, critical_z: float) -> float:
+    low, high = -1.0, (gained - lost) / n
+    for _ in range(60):  # bisection to the last bit
+        middle = (low + high) / 2
+        if score_z(middle, gained, lost, n) > critical_z:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def score_z(delta: float, gained: int, lost: int, n: int) -> float:
+    """Return Tango's statistic for a true difference of `delta`; it falls as delta grows."""
+    linear = (2 * n - gained + lost) * delta - gained - lost
+    constant = -lost * delta * (1 - delta)
+    share_lost = (math.sqrt(max(0.0, linear * linear - 8 * n * constant)) - linear) / (4 * n)
+    variance = n * (2 * share_lost + delta * (1 - delta))
+    excess = gained - lost - n * delta
+    if variance <= 0:
+        return math.copysign(math.inf, excess) if excess else 0.0
+    return excess / math.sqrt(variance)
+
+
+def _mcnemar(gained: int, lost: int) -> float:
+    """Return the two-sided exact p-value of McNemar's test: are gains and losses equally likely?"""
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    return float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)  # items that did not change play no part
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level={level} must lie between 0 and 1, for example 0.95")
+
+
+def _score_table(values: ArrayLike, name: str) -> Floats:
+    """Return scores as a (seeds, items) table; a flat sequence is one seed."""
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if table.ndim != 2 or table.size == 0 or not ((table >= 0) & (table <= 1)).all():
+        raise ValueError(f"{name} must be a (seeds, items) table of scores between 0 and 1; got shape {table.shape}")
+    return table
+
+
+def _right_or_wrong(values: Sequence[bool] | ArrayLike, name: str) -> NDArray[np.bool_]:
+    """Return right-or-wrong answers as an array of booleans."""
+    answers = np.asarray(values)
+    if answers.ndim != 1 or answers.size == 0:
+        raise ValueError(f"{name} must be a sequence of at least one right-or-wrong answer, not shape {answers.shape}")
+    if not np.isin(answers, [0, 1]).all():
+        raise ValueError(f"{name} must hold only True and False (or 1 and 0): use paired_over_seeds for mean scores")
+    return answers.astype(bool)

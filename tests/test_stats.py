@@ -1,4 +1,4 @@
-"""Statistics against scipy, statsmodels, published examples, simulation."""
+"""Statistics against their definitions, scipy, published examples and simulation."""
 
 import math
 
@@ -8,9 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
-from statsmodels.stats.contingency_tables import mcnemar as sm_mcnemar
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from crescent_utils import stats
 
@@ -24,6 +21,11 @@ def from_counts(gained, lost, same):
     return before, [True] * gained + [False] * lost + before[gained + lost :]
 
 
+def bootstrap_interval(change, resamples=10_000, seed=0):
+    """The percentile bootstrap's 95 % interval for a mean change of items."""
+    return stats.percentiles(stats.resample(change[np.newaxis], resamples, seed), 0.95)
+
+
 # -- shares ------------------------------------------------------------------------------------------------------
 
 
@@ -32,20 +34,23 @@ def from_counts(gained, lost, same):
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_wilson_published(successes, n, low, high):
-    found = stats.wilson(successes, n)
-    assert (round(found.low, 4), round(found.high, 4)) == (low, high)
+    interval = stats.wilson(successes, n)
+    assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
 
 
 @UNHURRIED
 @given(
     st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.8, 0.95, 0.99])
 )
-def test_wilson_statsmodels(counts, level):
-    found = stats.wilson(*counts, level)
-    assert (found.low, found.high) == pytest.approx(
-        proportion_confint(*counts, alpha=1 - level, method="wilson"), abs=1e-9
-    )
-    assert 0 <= found.low <= found.estimate <= found.high <= 1
+def test_wilson_ends_are_the_shares_that_the_score_test_just_does_not_reject(counts, level):
+    successes, n = counts
+    interval = stats.wilson(successes, n, level)
+    critical_z = scipy_stats.norm.ppf((1 + level) / 2)
+    for end in (interval.low, interval.high):
+        if 0 < end < 1:
+            assert abs(successes - n * end) == pytest.approx(critical_z * math.sqrt(n * end * (1 - end)), abs=1e-6)
+    assert (interval.low == 0) == (successes == 0) and (interval.high == 1) == (successes == n)
+    assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
 
 
 def test_wilson_edges():
@@ -63,47 +68,45 @@ def test_wilson_edges():
 def test_paired_published():
     # Complete response before and after consolidation therapy (Cavo 2012) in Fagerland, Lydersen and Laake, Statistical
     # Analysis of Contingency Tables (2017), chapter 8: 59, 6, 16, 80; the R package's tests print four digits.
-    found = stats.paired_difference(*from_counts(6, 16, 139))
-    assert found.difference == pytest.approx(-10 / 161)
-    assert (round(found.low, 4), round(found.high, 4)) == (-0.1240, -0.0054)
-    assert round(found.p_value, 6) == 0.052479
-    assert (found.n, found.gained, found.lost) == (161, 6, 16)
+    pair = stats.paired_difference(*from_counts(6, 16, 139))
+    assert pair.difference == pytest.approx(-10 / 161)
+    assert (round(pair.low, 4), round(pair.high, 4)) == (-0.1240, -0.0054)
+    assert round(pair.p_value, 6) == 0.052479
+    assert (pair.n, pair.gained, pair.lost) == (161, 6, 16)
 
 
 @UNHURRIED
 @given(PAIRS)
-def test_paired_is_mcnemar_exact(pairs):
-    before, after = zip(*pairs, strict=True)
-    table = [[0, 0], [0, 0]]
-    for b, a in pairs:
-        table[b][a] += 1
-    assert stats.paired_difference(before, after).p_value == pytest.approx(sm_mcnemar(table, exact=True).pvalue)
+def test_the_p_value_of_pairs_is_a_sign_test_of_those_that_changed(pairs):
+    gained, lost = pairs.count((False, True)), pairs.count((True, False))
+    p_value = scipy_stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
+    assert stats.paired_difference(*zip(*pairs, strict=True)).p_value == pytest.approx(p_value)
 
 
 @UNHURRIED
 @given(PAIRS, st.randoms(use_true_random=False))
 def test_paired_properties(pairs, random):
     before, after = zip(*pairs, strict=True)
-    found, mirrored = stats.paired_difference(before, after), stats.paired_difference(after, before)
-    assert found.difference == pytest.approx(np.mean(after) - np.mean(before))
-    assert -1 <= found.low <= found.difference <= found.high <= 1 and 0 <= found.p_value <= 1
-    assert (mirrored.difference, mirrored.low, mirrored.high) == (-found.difference, -found.high, -found.low)
-    assert mirrored.p_value == found.p_value
+    pair, mirrored = stats.paired_difference(before, after), stats.paired_difference(after, before)
+    assert pair.difference == pytest.approx(np.mean(after) - np.mean(before))
+    assert -1 <= pair.low <= pair.difference <= pair.high <= 1 and 0 <= pair.p_value <= 1
+    assert (mirrored.difference, mirrored.low, mirrored.high) == (-pair.difference, -pair.high, -pair.low)
+    assert mirrored.p_value == pair.p_value
     shuffled = list(pairs)
     random.shuffle(shuffled)
-    assert stats.paired_difference(*zip(*shuffled, strict=True)) == found
+    assert stats.paired_difference(*zip(*shuffled, strict=True)) == pair
 
 
-def test_bootstrap_interval():
+def test_the_bootstrap_agrees_with_the_score_interval_where_many_items_change_and_with_scipys():
     before, after = from_counts(40, 18, 122)
-    score, boot = (stats.paired_difference(before, after, interval=kind) for kind in ("score", "bootstrap"))
-    assert (boot.low, boot.high) == pytest.approx((score.low, score.high), abs=0.006)
-    assert boot == stats.paired_difference(before, after, interval="bootstrap")
-    few = [stats.paired_difference(before, after, interval="bootstrap", resamples=33, seed=seed).low for seed in (0, 1)]
-    assert few[0] != few[1]
-    ours = np.subtract(after, before, dtype=float)
-    theirs = scipy_stats.bootstrap((ours,), np.mean, method="percentile", rng=0).confidence_interval
-    assert (boot.low, boot.high) == pytest.approx((theirs.low, theirs.high), abs=0.006)
+    change = np.subtract(after, before, dtype=float)
+    low, high = bootstrap_interval(change)
+    score = stats.paired_difference(before, after)
+    assert (low, high) == pytest.approx((score.low, score.high), abs=0.006)
+    independent = scipy_stats.bootstrap((change,), np.mean, method="percentile", rng=0).confidence_interval
+    assert (low, high) == pytest.approx((independent.low, independent.high), abs=0.006)
+    assert bootstrap_interval(change) == (low, high)
+    assert bootstrap_interval(change, resamples=33, seed=0) != bootstrap_interval(change, resamples=33, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -121,23 +124,23 @@ def test_paired_rejects(before, after, message):
 def test_one_seed_is_the_paired_t_test():
     rng = np.random.default_rng(3)
     before, after = rng.random((1, 50)), rng.random((1, 50))
-    found = stats.paired_over_seeds(before, after, resamples=500)
-    assert found.p_value == pytest.approx(scipy_stats.ttest_rel(after[0], before[0]).pvalue)
+    pair = stats.paired_over_seeds(before, after, resamples=500)
+    assert pair.p_value == pytest.approx(scipy_stats.ttest_rel(after[0], before[0]).pvalue)
 
 
 def test_seeds_that_differ_most_are_the_t_test_over_seeds():
     # Every item changes alike within a seed: only the seeds vary, and the test is the one over their means.
     after = np.repeat([[0.2], [0.5], [0.6]], 40, axis=1)
-    found = stats.paired_over_seeds(np.zeros((1, 40)), after, resamples=500)
-    assert found.p_value == pytest.approx(scipy_stats.ttest_1samp([0.2, 0.5, 0.6], 0).pvalue)
+    pair = stats.paired_over_seeds(np.zeros((1, 40)), after, resamples=500)
+    assert pair.p_value == pytest.approx(scipy_stats.ttest_1samp([0.2, 0.5, 0.6], 0).pvalue)
 
 
 def test_over_seeds_without_variation():
     """No change at all is not certainty of no change: the interval is that of the score test."""
-    found = stats.paired_over_seeds(np.ones((3, 50)), np.ones((3, 50)))
+    pair = stats.paired_over_seeds(np.ones((3, 50)), np.ones((3, 50)))
     single = stats.paired_difference([True] * 50, [True] * 50)
-    assert (found.difference, found.low, found.high, found.p_value) == (0, single.low, single.high, 1)
-    assert found.low < -0.05 and found.high > 0.05
+    assert (pair.difference, pair.low, pair.high, pair.p_value) == (0, single.low, single.high, 1)
+    assert pair.low < -0.05 and pair.high > 0.05
     assert stats.paired_over_seeds(np.zeros((2, 20)), np.ones((2, 20))).p_value == pytest.approx(2 * 0.5**20)
 
 
@@ -150,30 +153,20 @@ def test_over_seeds_rejects(before, after):
         stats.paired_over_seeds(before, after)
 
 
-# -- margins, families, sizes ------------------------------------------------------------------------------------
-
-
-def test_non_inferior():
-    same = stats.non_inferior(*from_counts(30, 30, 940), margin=0.03)
-    assert same.holds and same.p_value < 0.05 and same.low > -0.03
-    worse = stats.non_inferior(*from_counts(20, 60, 920), margin=0.03)
-    assert not worse.holds and worse.p_value > 0.5
-    with pytest.raises(ValueError, match="margin=3"):
-        stats.non_inferior([True], [True], 3)
-
-
-@UNHURRIED
-@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 300))
-def test_non_inferior_agrees_with_its_p_value(gained, lost, same):
-    found = stats.non_inferior(*from_counts(gained, lost, same), margin=0.05)
-    if abs(found.p_value - 0.05) > 1e-6:
-        assert found.holds == (found.p_value < 0.05)
+# -- several tests ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_holm_statsmodels(seed):
-    p_values = np.random.default_rng(seed).beta(0.3, 2, size=seed + 1).tolist()
-    assert stats.holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+def test_holm_rejects_what_its_step_down_procedure_rejects(seed):
+    p_values = np.random.default_rng(seed).beta(0.3, 2, size=seed + 1)
+    corrected = stats.holm(p_values.tolist())
+    for level in np.random.default_rng(seed).random(20):
+        rejected = set()
+        for rank, place in enumerate(np.argsort(p_values)):
+            if p_values[place] * (len(p_values) - rank) > level:
+                break
+            rejected.add(int(place))
+        assert {place for place, p_value in enumerate(corrected) if p_value <= level} == rejected
 
 
 @UNHURRIED
@@ -191,27 +184,6 @@ def test_holm_published_and_untested():
     corrected = stats.holm([math.nan, 0.02, 0.01])
     assert math.isnan(corrected[0]) and corrected[1:] == pytest.approx([0.02, 0.02])
     assert stats.holm([]) == []
-
-
-@UNHURRIED
-@given(st.integers(30, 5000), st.floats(0.05, 1.0))
-def test_smallest_detectable_inverts_n_needed(n, rate):
-    effect = stats.smallest_detectable(n, rate)
-    if math.isinf(effect):
-        assert stats.n_needed(rate, rate) > n
-    else:
-        assert abs(stats.n_needed(effect, rate) - n) <= 1
-
-
-def test_power_is_what_was_asked_for():
-    rate, effect = 0.3, 0.08
-    n = stats.n_needed(effect, rate)
-    draws = np.random.default_rng(0).multinomial(n, [(rate + effect) / 2, (rate - effect) / 2, 1 - rate], size=4000)
-    z = (draws[:, 0] - draws[:, 1]) / np.sqrt(draws[:, 0] + draws[:, 1])
-    assert (z > 1.96).mean() == pytest.approx(0.8, abs=0.03)
-    assert math.isinf(stats.smallest_detectable(5, 0.1)) and math.isinf(stats.smallest_detectable(0, 0.1))
-    with pytest.raises(ValueError, match="discordant_rate"):
-        stats.n_needed(0.5, 0.1)
 
 
 # -- the comparisons table ---------------------------------------------------------------------------------------
@@ -270,3 +242,104 @@ def test_compare_without_pairs():
     other = scores_table("tuned", [1], lambda *_: True).assign(item=lambda rows: rows["item"] + 1000)
     with pytest.raises(ValueError, match="share no item"):
         stats.compare_models(pd.concat([scores, other]), "base", "tuned")
+
+
+# -- numerics -----------------------------------------------------------------------------------------------------
+
+
+@UNHURRIED
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 200))
+def test_score_interval_inverts_its_test(gained, lost, same):
+    low, high = stats.score_interval(gained, lost, gained + lost + same, 0.95)
+    for end, z in ((low, 1.959964), (high, -1.959964)):
+        assert stats.score_z(end, gained, lost, gained + lost + same) == pytest.approx(z, abs=1e-4)
+
+
+def test_score_statistic_at_zero_is_mcnemar():
+    # At a difference of zero the score statistic is McNemar's (b - c) / sqrt(b + c).
+    assert stats.score_z(0.0, 25, 10, 300) == pytest.approx(15 / math.sqrt(35))
+
+
+def test_two_way_variance_matches_anova():
+    import statsmodels.formula.api as smf
+    from statsmodels.stats.anova import anova_lm
+
+    rng = np.random.default_rng(5)
+    change = rng.normal(0.05, 0.2, (4, 30)) + rng.normal(0, 0.2, (4, 1)) + rng.normal(0, 0.2, 30)
+    rows = pd.DataFrame([{"s": s, "i": i, "y": change[s, i]} for s in range(4) for i in range(30)])
+    mean_square = anova_lm(smf.ols("y ~ C(s) + C(i)", rows).fit())["mean_sq"]
+    seeds, items, rest = (mean_square[name] for name in ("C(s)", "C(i)", "Residual"))
+    total = seeds + items - rest
+    degrees = total**2 / (seeds**2 / 3 + items**2 / 29 + rest**2 / 87)
+    p = 2 * scipy_stats.t.sf(abs(change.mean()) / math.sqrt(total / 120), degrees)
+    assert stats.crossed_t_test(change) == pytest.approx(p)
+
+
+def test_resample_is_the_bootstrap_of_rows_and_columns():
+    """Drawing equal columns as one changes the speed only: mean and spread are those of plain index resampling."""
+    rng = np.random.default_rng(0)
+    table = (rng.random((3, 40)) < [[0.3], [0.5], [0.6]]).astype(float)
+    plain = [table[rng.integers(0, 3, 3)][:, rng.integers(0, 40, 40)].mean() for _ in range(4000)]
+    ours = stats.resample(table, 4000, seed=0)
+    assert (ours.mean(), ours.std()) == pytest.approx((np.mean(plain), np.std(plain)), rel=0.05)
+    shuffled = stats.resample(table[:, rng.permutation(40)], 4000, seed=0)
+    assert np.array_equal(ours, shuffled)
+
+
+def test_resample_in_blocks(monkeypatch):
+    table = np.random.default_rng(0).random((2, 30))
+    monkeypatch.setattr(stats, "CELLS_AT_ONCE", 700)
+    means = stats.resample(table, 100, seed=1)
+    assert len(means) == 100 and abs(means.mean() - table.mean()) < 0.05
+
+
+def test_score_covers_where_bootstrap_does_not():
+    """Few changes: the reason why the interval of a paired difference is the score test's."""
+    rng = np.random.default_rng(1)
+    n, truth, covered = 60, 0.03, {"score": 0, "bootstrap": 0}
+    for _ in range(400):
+        change = rng.choice([1, -1, 0], size=n, p=[0.04, 0.01, 0.95])
+        pair = stats.paired_difference(change < 0, change > 0)
+        low, high = bootstrap_interval(change.astype(float), resamples=500)
+        covered["score"] += pair.low <= truth <= pair.high
+        covered["bootstrap"] += low <= truth <= high
+    assert covered["score"] / 400 >= 0.93
+    assert covered["bootstrap"] < covered["score"]
+
+
+def crossed(rng, seeds, n, seed_sd, shift=0.0):
+    """A base answered once and `seeds` tuned models of the same mean accuracy plus `shift`, which differ by seed_sd."""
+    chance = 1 / (1 + np.exp(-rng.normal(0, 1, n)))
+    base = (rng.random(n) < chance).astype(float)
+    lift = shift + rng.normal(0, seed_sd, (seeds, 1))
+    return base[np.newaxis], (rng.random((seeds, n)) < np.clip(chance + lift, 0, 1)).astype(float)
+
+
+def test_over_seeds_error_rate_and_coverage():
+    rng = np.random.default_rng(11)
+    runs, wrong, covered, flipped = 300, 0, 0, 0
+    for _ in range(runs):
+        before, after = crossed(rng, 3, 150, 0.06)
+        pair = stats.paired_over_seeds(before, after, resamples=300)
+        wrong += pair.p_value < 0.05
+        covered += pair.low <= 0 <= pair.high
+        by_item = (after - before).mean(axis=0)
+        signs = rng.choice([-1, 1], size=(200, 150))
+        flipped += (np.abs((signs * by_item).mean(axis=1)) >= abs(by_item.mean())).mean() < 0.05
+    assert wrong / runs <= 0.09
+    assert covered / runs >= 0.90
+    assert flipped > wrong  # the sign-flip test over items, which the docstring argues against
+
+
+def test_over_seeds_properties():
+    rng = np.random.default_rng(2)
+    before, after = crossed(rng, 3, 80, 0.02, 0.1)
+    pair = stats.paired_over_seeds(before, after, resamples=800)
+    order = rng.permutation(80)
+    assert stats.paired_over_seeds(before[:, order], after[:, order], resamples=800).low == pair.low
+    mirrored = stats.paired_over_seeds(after, before, resamples=4000)
+    full = stats.paired_over_seeds(before, after, resamples=4000)
+    assert (mirrored.difference, mirrored.p_value) == pytest.approx((-full.difference, full.p_value))
+    assert (-mirrored.high, -mirrored.low) == pytest.approx((full.low, full.high), abs=0.01)
+    assert (pair.gained, pair.lost) == (mirrored.lost, mirrored.gained) and pair.seeds == 3
+    assert -1 <= pair.low <= pair.difference <= pair.high <= 1
