@@ -65,15 +65,7 @@ def _rounds(arguments: argparse.Namespace, run_one: RunOne) -> int:
 def _publish(arguments: argparse.Namespace, find_run: Callable[[str], Path]) -> int:
     from . import publish
 
-    if arguments.public and not arguments.push:
-        raise runs.ParameterError("--public: nothing is pushed without --push OWNER/NAME")
-    run = find_run(arguments.run)
-    target = publish.export_run(run, arguments.output or run / "publish", arguments.stage)
-    print(f"{target}: model/ and dataset/, each with its card; nothing has left this machine")
-    if arguments.push:
-        for address in publish.push_to_hub(target, arguments.push, public=arguments.public):
-            print(f"pushed ({'public' if arguments.public else 'private'}): {address}")
-    return 0
+    return publish.publish_command(arguments, find_run(arguments.run))
 
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2

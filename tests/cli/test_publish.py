@@ -1,4 +1,4 @@
-"""What leaves the kit: folders that transformers loads, cards that say what the manifests say, and nothing pushed unasked."""
+"""Publish: folders that transformers loads, cards that say what the manifests say, and nothing pushed unasked."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 import tiny
 import yaml
-from shared import REFERENCE
+from shared import REFERENCE, ROOT
 
 from crescent_utils.cli import main, publish
 from crescent_utils.finetune import recipes, training
 from crescent_utils.generation import models
-from crescent_utils.runs import domains
-from crescent_utils.runs.folders import RunError, read_manifest, write_json
+from crescent_utils.runs import domains, params
+from crescent_utils.runs.folders import RunError, begin_stage, read_manifest
 
 ORIGIN = ("owner/base", "apache-2.0")
 
@@ -36,25 +36,29 @@ def front(card):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def base(tmp_path_factory):
+    """A model folder of one's own."""
+    return tiny.model_folder(tmp_path_factory.mktemp("base") / "model")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, base):
     """The reference run with a tiny model trained in the place of the real one."""
-    return trained_run(
-        tmp_path_factory.mktemp("outputs") / "mine", tiny.model_folder(tmp_path_factory.mktemp("base") / "model")
-    )
+    return trained_run(tmp_path_factory.mktemp("outputs") / "mine", base)
 
 
-def trained_run(folder, base):
-    """Copy the reference run's tables to `folder` and train the model in `base` on eight of its pairs."""
+def trained_run(folder, base, **parameters):
+    """Copy the reference run's tables to `folder` and train the model in `base` on eight of its pairs, as 04 does."""
     for stage in ("elicit", "dedup", "vote", "evaluate"):
         shutil.copytree(REFERENCE / stage, folder / stage)
-    pairs = training.training_pairs(
-        pd.read_parquet(REFERENCE / "vote" / "qa.parquet").head(8), domains.get_domain("arithmetic")
-    )
-    how = recipes.Recipe("lora", 1e-3, 1, 4, 4, 256, 0.0, 1)
-    training.train(models.from_folder(base, "base"), pairs, folder / "finetune", how, "tuned")
-    manifest = read_manifest(REFERENCE, "finetune")
-    manifest["parameters"]["model"] = str(base)
-    write_json(folder / "finetune" / "manifest.json", manifest)
+    values = {"run": folder.name, "outputs": str(folder.parent), "engine": "transformers", "model": str(base)}
+    settings = params.build_settings("finetune", values | parameters)
+    stage = begin_stage("finetune", settings)
+    rows = stage.read_table("vote", "qa").head(8)
+    pairs = training.training_pairs(rows, domains.get_domain(settings.domain))
+    recipe = recipes.Recipe("lora", 1e-3, 1, 4, 4, 256, 0.0, 1)
+    trained = training.train(models.from_folder(base, "base"), pairs, stage.folder, recipe, "tuned")
+    stage.finish({"pairs": len(pairs), "trained": len(pairs)}, models={"tuned": trained.model.fingerprint})
     return folder
 
 
@@ -65,7 +69,8 @@ def test_the_model_card_says_what_the_manifests_say():
         for key, value in manifest["counts"].items():
             assert f"{key} {value:,}" in card, (name, key)
     written = json.loads(card.split("```json\n")[1].split("```")[0])
-    assert written == manifests()["finetune"]["parameters"]
+    assert written.items() <= manifests()["finetune"]["parameters"].items()
+    assert {"model", "learning_rate", "lora_rank", "batch_size", "seed"} <= written.keys()
     row = pd.read_parquet(REFERENCE / "evaluate" / "comparisons.parquet").query(
         "scoring == 'symbolic' and before == 'base' and after == 'tuned' and decoding == 'greedy'"
     ).iloc[0]  # fmt: skip
@@ -94,11 +99,50 @@ def test_the_dataset_card_counts_the_pairs_and_the_right_labels():
     assert "not known." in publish.dataset_card(qa.drop(columns="correct"), manifests(), ORIGIN)
 
 
+SECRETS = {
+    "engine_args": {"hf_token": "hf_SECRET"}, "base_urls": ["http://jane:SECRET@10.0.0.7:8000/v1"],
+    "served_names": {"base": "SECRET-name"}, "outputs": "/data/SECRET", "benchmark_dir": "/data/SECRET",
+    "accelerate_args": ["--main_process_ip", "SECRET-host"], "model": "/data/SECRET/model",
+    "student": "~/SECRET/student", "embedder": "./SECRET/embedder", "domain": "SECRET/own.yaml",
+    "question_source": "SECRET/questions.jsonl", "replay_from": "/data/SECRET/run",
+}  # fmt: skip
+
+
+def test_no_card_holds_a_secret_or_a_place():
+    manifests_with_secrets = manifests()
+    for manifest in manifests_with_secrets.values():
+        manifest["parameters"] |= SECRETS
+    qa = pd.read_parquet(REFERENCE / "vote" / "qa.parquet")
+    origin = publish.licence(SECRETS["model"])
+    cards = [publish.model_card(REFERENCE, manifests_with_secrets, stage, origin) for stage in ("finetune", "distil")]
+    for card in (*cards, publish.dataset_card(qa, manifests_with_secrets, origin)):
+        assert "SECRET" not in card and "jane" not in card and "10.0.0.7" not in card
+        assert ".../model" in card and "own.yaml" in card
+    assert "questions.jsonl" in card, "what was read keeps its name"
+
+
+def test_a_card_says_who_asked_the_questions():
+    qa = pd.read_parquet(REFERENCE / "vote" / "qa.parquet")
+    lmsi = manifests() | {"vote": manifests()["vote"] | {"upstream": {}}}
+    for given, says in (
+        (manifests(), "made up by the same model"),
+        (lmsi, "came without their answers from elsewhere"),
+    ):
+        for card in (publish.dataset_card(qa, given, ORIGIN), publish.model_card(REFERENCE, given, "finetune", ORIGIN)):
+            assert says in card
+
+
+def test_a_card_names_the_model_that_the_weights_come_from():
+    card = publish.model_card(REFERENCE, manifests(), "distil", ("owner/student", "mit"))
+    assert front(card)["base_model"] == "owner/student" and front(card)["license"] == "mit"
+    assert f"`{publish.BUNDLED[0]}` answered each question" in card, "the teacher"
+
+
 def test_a_run_that_was_not_evaluated_has_no_scores(tmp_path):
     assert "It has not been evaluated." in publish.model_card(tmp_path, manifests(), "finetune", ORIGIN)
 
 
-def test_what_is_exported_loads_and_stops_where_it_was_taught_to(run, tmp_path):
+def test_what_is_exported_loads_and_stops_where_it_was_taught_to(run, base, tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
     target = publish.export_run(run, tmp_path / "out")
@@ -124,9 +168,31 @@ def test_what_is_exported_loads_and_stops_where_it_was_taught_to(run, tmp_path):
     pd.testing.assert_frame_equal(
         pd.read_parquet(target / "dataset" / "qa.parquet"), pd.read_parquet(run / "vote" / "qa.parquet")
     )
-    places = {str(path) for path in (run, Path.home(), tmp_path)}
-    for path in target.rglob("README.md"):
+    places = {str(path) for path in (run, base, Path.home(), tmp_path)}
+    for path in [*target.rglob("*.md"), *target.rglob("*.json")]:
         assert not any(place in path.read_text(encoding="utf-8") for place in places if len(place) > 6), path
+
+
+def test_a_run_on_a_model_of_ones_own_with_a_domain_of_ones_own_is_published(base, tmp_path):
+    domain = tmp_path / "private" / "sums.yaml"
+    domain.parent.mkdir()
+    shutil.copy(ROOT / "params" / "domains" / "arithmetic.yaml", domain)
+    own = trained_run(tmp_path / "outputs" / "own", base, domain=str(domain))
+    target = publish.export_run(own, tmp_path / "out")
+    card = (target / "model" / "README.md").read_text(encoding="utf-8")
+    assert front(card)["tags"][-1] == "sums" and "a local folder" in card
+    assert str(tmp_path) not in card and "private" not in card
+
+
+def test_the_second_round_is_published(base, tmp_path):
+    first = trained_run(tmp_path / "outputs" / "round1", base)
+    models.load_trained(first / "finetune", models.from_folder(base, "base"), "tuned").locate()
+    second = trained_run(tmp_path / "outputs" / "round2", first / "finetune" / "model")
+    target = publish.export_run(second, tmp_path / "out")
+    assert (target / "model" / "model.safetensors").exists()
+    shutil.rmtree(second / "finetune" / "model")
+    with pytest.raises(models.ModelError, match="weights in finetune/model are gone.*run notebooks/04"):
+        publish.export_run(second, tmp_path / "again")
 
 
 def test_a_stage_that_is_not_done_cannot_leave(run, tmp_path):
