@@ -202,12 +202,11 @@ def _check_recipes(values: dict[str, Any], stages: Sequence[str]) -> None:
     """Find out now what this machine cannot train."""
     from .. import finetune
 
-    for stage, recipe, name in (("finetune", finetune.finetune_recipe, "batch_size"),
-                                ("distil", finetune.distil_recipe, "student_batch_size")):  # fmt: skip
+    for stage, name in (("finetune", "batch_size"), ("distil", "student_batch_size")):
         settings = runs.build_settings(stage, runs.parameters_of(stage, values))
         if stage in stages and settings.engine != "replay":
             try:
-                finetune.check_recipe(recipe(settings), name)
+                finetune.check_recipe(finetune.recipe_of(settings), name)
             except finetune.TrainingError as error:
                 raise runs.ParameterError(str(error)) from None
 

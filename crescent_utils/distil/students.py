@@ -17,10 +17,12 @@ def train_student(stage: runs.Stage, settings: runs.Distil, pairs: list[dict[str
     Raises TrainingError where the training cannot start or fails, ModelError where a model cannot be had.
     """
     if settings.engine == "replay":
-        return finetune.recorded_training(stage.replayed / "distil", pairs, "student_tuned")
+        return finetune.recorded_training(stage, pairs, "student_tuned")
     teacher = generation.resolve_model(settings.model)
     student = generation.resolve_student(settings.student, teacher)
-    on_policy = settings.student_data == "on_policy"
-    followed = finetune.on_policy_teacher(teacher, stage.upstream["vote"]) if on_policy else None
-    recipe = finetune.distil_recipe(settings)
+    followed = None
+    if settings.student_data == "on_policy":
+        voted = stage.upstream["vote"]["parameters"]
+        followed = finetune.Teacher(teacher, voted["vote_temperature"], voted["vote_top_p"], voted["vote_max_tokens"])
+    recipe = finetune.recipe_of(settings)
     return finetune.train(student, pairs, stage.folder, recipe, "student_tuned", followed, progress=True)

@@ -7,30 +7,19 @@ token, learned): which tokens of the first pairs the loss counts. `recorded_trai
 """
 
 from .masks import TrainingError, coloured, loss_mask
-from .recipes import check_recipe
-from .training import (
-    Trained,
-    check_asked_alike,
-    chosen_rows,
-    distil_recipe,
-    finetune_recipe,
-    on_policy_teacher,
-    recorded_training,
-    train,
-    training_pairs,
-)
+from .recipes import Teacher, check_recipe, recipe_of
+from .training import Trained, check_asked_alike, chosen_rows, recorded_training, train, training_pairs
 
 __all__ = [
+    "Teacher",
     "Trained",
     "TrainingError",
     "check_asked_alike",
     "check_recipe",
     "chosen_rows",
     "coloured",
-    "distil_recipe",
-    "finetune_recipe",
     "loss_mask",
-    "on_policy_teacher",
+    "recipe_of",
     "recorded_training",
     "train",
     "training_pairs",

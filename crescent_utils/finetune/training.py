@@ -1,7 +1,7 @@
-"""Training: supervised fine-tuning and distillation with TRL, on pairs that the model wrote itself.
+"""Training: from rows of the vote to trained weights, or to what an earlier run trained.
 
-The prompt of a pair is the very request of `03_vote`, through the same chat template; the loss is on the completion alone, its
-end-of-turn token included. Both are checked before the first step. How a recipe is trained stands in `sft.py`.
+The prompt of a pair is the very request of `03_vote` through the same chat template; the loss counts the completion alone, its
+end-of-turn token included. Both are checked before the first step. `sft.py` holds the training itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import generation, runs
-from ..runs import Cost, Distil, Finetune, Training
+from ..runs import Cost, Training
 from . import masks, recipes, sft
 from .masks import TrainingError
 from .recipes import Recipe, Teacher
@@ -23,13 +23,21 @@ from .recipes import Recipe, Teacher
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = 3  # pairs whose tokens are kept for a look
-_ASKED_BY = ("model", "domain", "system_prompt", "solve_prompt")  # parameters that decide how a question is asked
+PAIRS_SHOWN = 3  # pairs whose tokens are kept for a look
+PROMPT_PARAMETERS = ("model", "domain", "system_prompt", "solve_prompt")  # they decide how a question is asked
+LOG_COLUMNS = {  # of the log table, by their names in the trainer's history
+    "step": "step",
+    "epoch": "epoch",
+    "loss": "loss",
+    "eval_loss": "eval_loss",
+    "learning_rate": "learning_rate",
+    "num_input_tokens_seen": "tokens",
+}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model: its folder (whole weights), its fingerprint, the log (a row a logged step), what was counted, what it took.
+    """A trained model, the log of its training (one row per logged step), what was counted, and what it took.
 
     `tokens` are those of the first pairs (`masks.token_table`).
     """
@@ -41,65 +49,52 @@ class Trained:
     tokens: pd.DataFrame
 
 
-def finetune_recipe(settings: Finetune) -> Recipe:
-    """Take the recipe out of the parameters of `04_finetune`."""
-    return _recipe(settings, {})
-
-
-def distil_recipe(settings: Distil) -> Recipe:
-    """Take the recipe out of the parameters of `05_distil`; a student that lost layers is trained in full."""
-    own = {name: getattr(settings, f"student_{name}") for name in ("learning_rate", "epochs", "batch_size")}
-    return _recipe(settings, {"method": "full", **own})
-
-
-def _recipe(settings: Training, own: dict[str, Any]) -> Recipe:
-    names = [item.name for item in fields(Recipe) if hasattr(settings, item.name)]  # they have the same names
-    return Recipe.of({name: getattr(settings, name) for name in names} | own)
-
-
 def chosen_rows(qa: pd.DataFrame, settings: Training) -> pd.DataFrame:
     """Return the rows of the vote's table `qa` that are learned from: all, unless the parameters say less.
 
-    `train_min_agreement` filters, `max_pairs` draws so many by `seed`, and `label_source` "random" gives each question the paths of
-    another (none keeps its own), as a negative control: the same texts are learned, but they answer nothing.
+    `train_min_agreement` filters, `max_pairs` draws that many by `seed`. `label_source` "random" gives each question the paths
+    of another one (none keeps its own), as a negative control: the same texts are learned, but they answer nothing.
     """
-    kept = qa[qa["agreement"] >= settings.train_min_agreement]
-    if settings.max_pairs and settings.max_pairs < len(kept):
-        kept = kept.sample(settings.max_pairs, random_state=settings.seed).sort_index()
+    rows = qa[qa["agreement"] >= settings.train_min_agreement]
+    if settings.max_pairs and settings.max_pairs < len(rows):
+        rows = rows.sample(settings.max_pairs, random_state=settings.seed).sort_index()
     if settings.label_source == "random":
-        kept = _relabelled(kept, settings.seed)
-    return kept.reset_index(drop=True)
+        rows = _with_paths_of_others(rows, settings.seed)
+    return rows.reset_index(drop=True)
 
 
-def _relabelled(qa: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _with_paths_of_others(qa: pd.DataFrame, seed: int) -> pd.DataFrame:
     ids = list(dict.fromkeys(qa["id"]))
     random.Random(seed).shuffle(ids)
     giver = dict(zip(ids, ids[1:] + ids[:1], strict=True))
-    paths = {number: list(part["path"]) for number, part in qa.groupby("id")}
-    place = qa.groupby("id").cumcount()
-    given = [paths[giver[number]][k % len(paths[giver[number]])] for number, k in zip(qa["id"], place, strict=True)]
-    return qa.assign(path=given)
+    paths_of = {question: list(rows["path"]) for question, rows in qa.groupby("id")}
+    paths = []
+    for question, place in zip(qa["id"], qa.groupby("id").cumcount(), strict=True):
+        paths_of_giver = paths_of[giver[question]]
+        paths.append(paths_of_giver[place % len(paths_of_giver)])
+    return qa.assign(path=paths)
 
 
 def check_asked_alike(voted: Mapping[str, Any], settings: Training) -> str:
-    """Check that the prompts of training are those of sampling: `voted` is the manifest of the vote; return a line that says so.
+    """Return a line which says that training asks as the vote did, whose manifest is `voted`.
 
     Raises TrainingError naming the parameter that differs. That both become the same tokens is checked by `train`.
     """
-    for name in _ASKED_BY:
-        then, now = voted["parameters"].get(name, ""), runs.hide_places(settings.model_dump())[name]
-        if then != now:
+    parameters = runs.hide_places(settings.model_dump())
+    for name in PROMPT_PARAMETERS:
+        of_vote = voted["parameters"].get(name, "")
+        if parameters[name] != of_vote:
             raise TrainingError(
-                f"{name}: {now!r} here, but the vote sampled with {then!r}; set it alike, or the model is trained on other prompts "
-                "than it is asked"
+                f"{name}: {parameters[name]!r} here, but the vote sampled with {of_vote!r}; set it alike, or the model is "
+                "trained on other prompts than it is asked"
             )
-    return "asked as in the vote: same " + ", ".join(name.replace("_", " ") for name in _ASKED_BY)
+    return "asked as in the vote: same " + ", ".join(name.replace("_", " ") for name in PROMPT_PARAMETERS)
 
 
 def training_pairs(qa: pd.DataFrame, domain: runs.Domain, system_prompt: str = "") -> list[dict[str, Any]]:
     """Return (question, winning path) pairs in TRL's conversational prompt-completion form.
 
-    A row with a `prompt` of its own (one of LMSI's formats) is learned as the answer to that.
+    A row with a `prompt` of its own (one of LMSI's formats) is learned as the answer to that prompt.
     """
     pairs = []
     for row in qa.itertuples():
@@ -108,12 +103,6 @@ def training_pairs(qa: pd.DataFrame, domain: runs.Domain, system_prompt: str = "
             prompt[-1] = {"role": "user", "content": row.prompt}
         pairs.append({"prompt": prompt, "completion": [{"role": "assistant", "content": row.path}]})
     return pairs
-
-
-def on_policy_teacher(model: generation.Model, voted: Mapping[str, Any]) -> Teacher:
-    """Return `model` as the teacher of an on-policy student, which samples as `03_vote` did (`voted` is its manifest)."""
-    asked = voted["parameters"]
-    return Teacher(model, asked["vote_temperature"], asked["vote_top_p"], asked["vote_max_tokens"])
 
 
 def train(
@@ -128,13 +117,12 @@ def train(
 ) -> Trained:
     """Fine-tune `base` on `pairs` with TRL and leave the whole model in `target`/model (LoRA: also `target`/adapter).
 
-    Goes on from the last checkpoint in `target`/trainer where the same training was cut before. Deterministic on CPU for a seed and
-    a number of threads. With a `teacher` the student answers the pairs' prompts itself and follows the teacher's distribution on
-    what it wrote (on-policy distillation); the pairs' completions are not read. Raises TrainingError for too few pairs, a recipe
-    that cannot be trained here, a disk too small, or a loss that is not finite or diverges (the last good checkpoint stays).
+    A finished training in `target` with the same pairs, recipe, base and teacher is taken over, and a line says so; one that was
+    cut goes on from its last checkpoint. Deterministic on CPU for a seed and a number of threads. With a `teacher` the student
+    answers the pairs' prompts itself and follows the teacher's distribution on what it wrote (on-policy distillation); the
+    pairs' completions are not read. Raises TrainingError for too few pairs, a recipe that cannot be trained here, a disk too
+    small, or a loss that is not finite or diverges (the last good checkpoint stays).
     """
-    import torch
-
     if teacher:
         recipe = replace(recipe, held_out=0.0)  # its loss is measured on what the student writes
     if len(pairs) - int(len(pairs) * recipe.held_out) < 2:
@@ -144,90 +132,160 @@ def train(
     recipes.check_recipe(recipe)
     tokenizer = generation.load_tokenizer(base.locate())
     masks.check_pairs(tokenizer, pairs, recipe.max_length)
+    key = sft.training_key(base, pairs, recipe.learning_settings(), teacher)
+    record = _finished_training(target, key, base)
+    if record is None:
+        record = _train_anew(base, pairs, target, recipe, teacher, key, progress=progress)
+    else:
+        print(f"{target.name}: the same pairs, recipe and base were trained here before; that training is taken over")
+    return Trained(
+        generation.load_trained(target, base, label),
+        _log_table(record["history"]),
+        record["counts"],
+        Cost(**record["cost"]),
+        masks.token_table(tokenizer, pairs[:PAIRS_SHOWN]),
+    )
+
+
+def _finished_training(target: Path, key: str, base: generation.Model) -> dict[str, Any] | None:
+    """Return the record of the training with this key in `target`; None where there is none, or not the weights it tells of."""
+    try:
+        record: dict[str, Any] = json.loads((target / "trained.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if record.get("key") != key or record["fingerprint"] != _weights_fingerprint(target, base):
+        return None
+    return record
+
+
+def _weights_fingerprint(target: Path, base: generation.Model) -> str:
+    """Return the fingerprint of the weights in `target`: those of an adapter on its base, or the whole model; "" for none."""
+    adapter = target / "adapter" / "adapter_model.safetensors"
+    if adapter.exists():
+        return generation.combined_fingerprint(base.fingerprint, generation.file_sha256(adapter))
+    if (target / "model").exists():
+        return generation.folder_fingerprint(target / "model")
+    return ""
+
+
+def _train_anew(
+    base: generation.Model,
+    pairs: list[dict[str, Any]],
+    target: Path,
+    recipe: Recipe,
+    teacher: Teacher | None,
+    key: str,
+    *,
+    progress: bool,
+) -> dict[str, Any]:
+    """Train, move the weights to their place, and return the record of it, which is also written to `target`/trained.json."""
+    import torch
+
     work = target / "trainer"
     sft.prepare_job(work, base, pairs, recipe, teacher)
     result = sft.launch_job(work, recipe, progress=progress)
-    with generation.quiet_transformers():
-        trained = _publish(work / "out", base, target, recipe, label)
-    counts = {"pairs": len(pairs), "held_out": result["held_out"], "trained": len(pairs) - result["held_out"],
-              "steps": result["steps"], "tokens": result["tokens"]}  # fmt: skip
+    (target / "trained.json").unlink(missing_ok=True)
+    _place_weights(work / "out", base, target, recipe)
     record = {
-        "fingerprint": trained.fingerprint,
+        "fingerprint": _weights_fingerprint(target, base),
         "base": base.fingerprint,
+        "key": key,
         "pairs_sha256": _pairs_hash(pairs),
-        "counts": counts,
+        "counts": {
+            "pairs": len(pairs),
+            "held_out": result["held_out"],
+            "trained": len(pairs) - result["held_out"],
+            "steps": result["steps"],
+            "tokens": result["tokens"],
+        },
         "cost": result["cost"],
+        "history": result["history"],
     }
     runs.write_json(target / "trained.json", record)
     shutil.rmtree(work)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    tokens = masks.token_table(tokenizer, pairs[:SHOWN])
-    return Trained(trained, _log(result["history"]), counts, Cost(**result["cost"]), tokens)
+    return record
 
 
-def recorded_training(recorded: Path, pairs: list[dict[str, Any]], label: str) -> Trained:
-    """Return what an earlier run trained on these very pairs, from its folder; nothing is trained and no weights are read.
+def recorded_training(stage: runs.Stage, pairs: list[dict[str, Any]], label: str) -> Trained:
+    """Return what the replayed run trained in this stage; nothing is trained and no weights are read.
 
-    Raises TrainingError where that run trained on other pairs.
+    Raises TrainingError where that run was not trained, trained by another recipe, or on other pairs.
     """
-    import pandas as pd
-
-    try:
-        record = json.loads((recorded / "trained.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    recorded = stage.replayed / stage.name
+    manifest = runs.read_manifest(stage.replayed, stage.name)
+    if manifest is None or not (recorded / "trained.json").exists():
         raise TrainingError(
-            f"{recorded.name}: run {recorded.parent.name!r} has not been trained; choose engine: auto"
-        ) from None
+            f"{stage.name}: run {stage.settings.replay_from!r} has not been trained; set engine: auto to train it"
+        )
+    _check_trained_alike(manifest, stage.settings)
+    record = json.loads((recorded / "trained.json").read_text(encoding="utf-8"))
     if record["pairs_sha256"] != _pairs_hash(pairs):
         raise TrainingError(
-            f"{recorded.name}: run {recorded.parent.name!r} was trained on other pairs than the stages before this one gave; "
+            f"{stage.name}: run {stage.settings.replay_from!r} was trained on other pairs than the stages before this one gave; "
             "set engine: auto to train on these, or take back the changed parameters"
         )
 
     def nowhere() -> Path:
         raise generation.ModelError("a replay has no weights; choose engine: auto")
 
-    log = pd.read_parquet(recorded / "log.parquet")
     return Trained(
         generation.Model(label, record["fingerprint"], nowhere),
-        log,
+        runs.read_table(stage.replayed, stage.name, "log"),
         record["counts"],
         Cost(**record.get("cost", {})),
-        runs.read_table(recorded.parent, recorded.name, "tokens"),
+        runs.read_table(stage.replayed, stage.name, "tokens"),
     )
+
+
+def _check_trained_alike(manifest: Mapping[str, Any], settings: runs.Common) -> None:
+    """Raise TrainingError where `settings` ask for another training than the one that `manifest` tells of.
+
+    A replay shows what was recorded, so it must not go under the name of a training that never happened.
+    """
+    parameters = runs.hide_places(settings.model_dump())
+    decisive = {"model", *(item.name for item in fields(Recipe))} - set(recipes.SPEED_SETTINGS)
+    differences = []
+    for name, value in parameters.items():
+        recorded = manifest["parameters"].get(name, value)
+        if recorded != value and (name in decisive or name.startswith("student")):
+            differences.append(f"{name}: {recorded!r}, not {value!r}")
+    if differences:
+        raise TrainingError(
+            f"{manifest['stage']}: the replayed run was trained with {'; '.join(differences)}. A replay trains nothing: set "
+            "engine: auto to train with these, or take back the changed parameters"
+        )
 
 
 def _pairs_hash(pairs: list[dict[str, Any]]) -> str:
     return generation.combined_fingerprint(*(json.dumps(pair, sort_keys=True, ensure_ascii=True) for pair in pairs))
 
 
-def _log(history: list[dict[str, Any]]) -> pd.DataFrame:
+def _log_table(history: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the trainer's history as one row per step, with training and held-out loss side by side."""
     import pandas as pd
 
-    names = {"step": "step", "epoch": "epoch", "loss": "loss", "eval_loss": "eval_loss", "learning_rate": "learning_rate",
-             "num_input_tokens_seen": "tokens"}  # fmt: skip
     rows: dict[int, dict[str, Any]] = {}
     for entry in history:
         if "loss" in entry or "eval_loss" in entry:
-            rows.setdefault(entry["step"], {}).update({names[k]: v for k, v in entry.items() if k in names})
-    frame = pd.DataFrame([rows[step] for step in sorted(rows)], columns=list(dict.fromkeys(names.values())))
-    return frame.astype({name: float for name in frame.columns if name != "step"})
+            values = {LOG_COLUMNS[name]: value for name, value in entry.items() if name in LOG_COLUMNS}
+            rows.setdefault(entry["step"], {}).update(values)
+    table = pd.DataFrame([rows[step] for step in sorted(rows)], columns=list(LOG_COLUMNS.values()))
+    return table.astype({name: float for name in table.columns if name != "step"})
 
 
-def _publish(made: Path, base: generation.Model, target: Path, recipe: Recipe, label: str) -> generation.Model:
+def _place_weights(written: Path, base: generation.Model, target: Path, recipe: Recipe) -> None:
     """Move what training wrote to its place, and merge an adapter into the base's weights."""
+    for name in ("adapter", "model"):
+        shutil.rmtree(target / name, ignore_errors=True)
     if recipe.method == "full":
-        shutil.rmtree(target / "model", ignore_errors=True)
-        generation.move_into_place(made, target / "model")
-        return generation.Model(label, generation.folder_fingerprint(target / "model"), lambda: target / "model")
-    shutil.rmtree(target / "adapter", ignore_errors=True)
-    generation.move_into_place(made, target / "adapter")
-    _tidy_adapter(target / "adapter")
-    weights = target / "adapter" / "adapter_model.safetensors"
-    fingerprint = generation.combined_fingerprint(base.fingerprint, generation.file_sha256(weights))
-    generation.merge_adapter(target / "adapter", base.locate(), target / "model")
-    return generation.Model(label, fingerprint, lambda: target / "model")
+        generation.move_into_place(written, target / "model")
+        return
+    _tidy_adapter(written)
+    generation.move_into_place(written, target / "adapter")
+    with generation.quiet_transformers():
+        generation.merge_adapter(target / "adapter", base.locate(), target / "model")
 
 
 def _tidy_adapter(folder: Path) -> None:
@@ -236,11 +294,8 @@ def _tidy_adapter(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     weights = folder / "adapter_model.safetensors"
-    save_file(
-        {name: value.to(torch.bfloat16) for name, value in load_file(weights).items()},
-        weights,
-        metadata={"format": "pt"},
-    )
+    values = {name: value.to(torch.bfloat16) for name, value in load_file(weights).items()}
+    save_file(values, weights, metadata={"format": "pt"})
     settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     settings["base_model_name_or_path"] = None
     runs.write_json(folder / "adapter_config.json", settings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -12,10 +13,10 @@ import shared
 import tiny
 from shared import pairs
 
-from crescent_utils.finetune import masks, training
+from crescent_utils.finetune import masks, recipes, training
 from crescent_utils.finetune.masks import TrainingError
 from crescent_utils.generation import models
-from crescent_utils.runs import domains, params, progress
+from crescent_utils.runs import domains, folders, params, progress
 
 DOMAIN = domains.get_domain("arithmetic")
 IGNORED = -100
@@ -246,31 +247,120 @@ def test_training_again_takes_the_place_of_what_was_there(base, tmp_path):
     assert all(torch.equal(whole[name], expected[name]) for name in expected), "the merged model is the new one"
 
 
+# --- a training that is already there -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_a_training_with_the_same_rows_recipe_and_base_is_taken_over(base, tmp_path, seen, capsys, method):
+    first = training.train(base, pairs(), tmp_path, recipe(method), "tuned")
+    batches = len(seen)
+    again = training.train(base, pairs(), tmp_path, recipe(method), "tuned")
+    assert len(seen) == batches, "no second training was started"
+    assert "taken over" in capsys.readouterr().out
+    assert again.model.fingerprint == first.model.fingerprint and again.counts == first.counts
+    assert again.cost == first.cost, "what it cost when it was trained"
+    pd.testing.assert_frame_equal(again.log, first.log)
+    pd.testing.assert_frame_equal(again.tokens, first.tokens)
+    assert again.model.locate() == tmp_path / "model"
+    training.train(base, pairs(), tmp_path, recipe(method, micro_batch_size=2), "tuned")
+    assert len(seen) == batches, "how the work is spread over memory does not change what is learned"
+
+
+def test_another_training_is_not_taken_over(base, tmp_path, seen):
+    training.train(base, pairs(), tmp_path, recipe("full"), "tuned")
+    other_base = models.Model("base", "other", base.locate)
+    teacher = recipes.Teacher(base, 1.0, 1.0, 12)
+    for changed in (
+        (base, pairs(11), recipe("full")),
+        (base, pairs(), recipe("full", learning_rate=2e-2)),
+        (base, pairs(), recipe("lora")),
+        (other_base, pairs(), recipe("full")),
+    ):
+        batches = len(seen)
+        last = training.train(changed[0], changed[1], tmp_path, changed[2], "tuned")
+        assert len(seen) > batches
+    on_policy = training.train(base, pairs(), tmp_path, recipe("full"), "tuned", teacher)
+    assert on_policy.model.fingerprint != last.model.fingerprint, "a student on policy learns something else"
+
+
+@pytest.mark.parametrize("damage", ["the weights are gone", "the weights are others"])
+def test_a_training_whose_weights_are_not_there_is_done_again(base, tmp_path, seen, damage):
+    first = training.train(base, pairs(), tmp_path, recipe(), "tuned")
+    batches = len(seen)
+    if damage == "the weights are gone":
+        shutil.rmtree(tmp_path / "adapter")
+        shutil.rmtree(tmp_path / "model")
+    else:
+        weights_file = tmp_path / "adapter" / "adapter_model.safetensors"
+        weights_file.write_bytes(weights_file.read_bytes()[:-2] + b"xx")
+    again = training.train(base, pairs(), tmp_path, recipe(), "tuned")
+    assert len(seen) == 2 * batches and again.model.fingerprint == first.model.fingerprint
+
+
 # --- replay ---------------------------------------------------------------------------------------------------------------------
+
+
+def stage_of(tmp_path, run, name="finetune", **values):
+    """A stage of `run` as begin_stage opens it, its upstream left aside; it replays the run "recorded"."""
+    own = params.build_settings(name, {"outputs": str(tmp_path), "run": run, "replay_from": "recorded", **values})
+    return folders.Stage(name, own, tmp_path / run / name, "fingerprint", {})
+
+
+def record(tmp_path, folder, trained, **values):
+    """Put a training of this test into the folder of the run "recorded", as notebook 04 or 05 leaves it."""
+    stage = stage_of(tmp_path, "recorded", **values)
+    stage.folder.mkdir(parents=True)
+    (stage.folder / "trained.json").write_bytes((folder / "trained.json").read_bytes())
+    stage.write_table("log", trained.log)
+    stage.write_table("tokens", trained.tokens)
+    stage.finish(trained.counts)
 
 
 def test_a_replay_gives_the_record_and_needs_no_weights(lora, tmp_path):
     folder, trained = lora
-    recorded = tmp_path / "run" / "finetune"
-    recorded.mkdir(parents=True)
-    (recorded / "trained.json").write_bytes((folder / "trained.json").read_bytes())
-    trained.log.to_parquet(recorded / "log.parquet")
-    trained.tokens.to_parquet(recorded / "tokens.parquet")
-    got = training.recorded_training(recorded, pairs(), "tuned")
-    assert (got.model.fingerprint, got.counts) == (trained.model.fingerprint, trained.counts)
-    pd.testing.assert_frame_equal(got.log, trained.log)
-    pd.testing.assert_frame_equal(got.tokens, trained.tokens)
+    record(tmp_path, folder, trained)
+    stage = stage_of(tmp_path, "replay")
+    replayed = training.recorded_training(stage, pairs(), "tuned")
+    assert (replayed.model.fingerprint, replayed.counts) == (trained.model.fingerprint, trained.counts)
+    pd.testing.assert_frame_equal(replayed.log, trained.log)
+    pd.testing.assert_frame_equal(replayed.tokens, trained.tokens)
     with pytest.raises(models.ModelError, match="engine: auto"):
-        got.model.locate()
+        replayed.model.locate()
     for other in (
         pairs(11),
         pairs()[::-1],
         [{**pairs()[0], "completion": [{"role": "assistant", "content": "8"}]}, *pairs()[1:]],
     ):
         with pytest.raises(TrainingError, match="trained on other pairs.*engine: auto"):
-            training.recorded_training(recorded, other, "tuned")
+            training.recorded_training(stage, other, "tuned")
     with pytest.raises(TrainingError, match="finetune: run 'none' has not been trained"):
-        training.recorded_training(tmp_path / "none" / "finetune", pairs(), "tuned")
+        training.recorded_training(stage_of(tmp_path, "replay", replay_from="none"), pairs(), "tuned")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("method", "full"), ("learning_rate", 2.0e-5), ("lora_targets", ["k_proj"]), ("epochs", 1.0), ("model", "other")],
+)
+def test_a_replay_does_not_show_a_recorded_training_as_another_one(lora, tmp_path, name, value):
+    record(tmp_path, *lora)
+    with pytest.raises(TrainingError, match=rf"finetune: .*was trained with {name}: .*, not .*engine: auto"):
+        training.recorded_training(stage_of(tmp_path, "replay", **{name: value}), pairs(), "tuned")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("student_data", "on_policy"), ("student", "HuggingFaceTB/x"), ("student_epochs", 1.0)]
+)
+def test_a_replay_does_not_show_a_recorded_student_as_another_one(lora, tmp_path, name, value):
+    record(tmp_path, *lora, name="distil")
+    with pytest.raises(TrainingError, match=rf"distil: .*was trained with {name}: .*, not .*engine: auto"):
+        training.recorded_training(stage_of(tmp_path, "replay", "distil", **{name: value}), pairs(), "student_tuned")
+
+
+def test_a_replay_may_differ_in_what_changes_no_training(lora, tmp_path):
+    record(tmp_path, *lora)
+    own = {"micro_batch_size": 2, "checkpoint_steps": 5, "gradient_checkpointing": True, "concurrency": 3}
+    replayed = training.recorded_training(stage_of(tmp_path, "replay", **own), pairs(), "tuned")
+    assert replayed.counts == lora[1].counts
 
 
 # --- what cannot be trained -----------------------------------------------------------------------------------------------------
@@ -329,20 +419,20 @@ def test_a_bar_counts_the_steps_where_it_is_asked_for(base, tmp_path, capfd, mon
 
 
 def test_recipes_come_out_of_the_parameters():
-    tuned = training.finetune_recipe(
+    tuned = recipes.recipe_of(
         params.build_settings(
-            "finetune", {"learning_rate": 0.5, "lora_targets": ["k_proj"], "seed": 9, "system_prompt": "s"}
+            "finetune", {"learning_rate": 0.5, "lora_targets": ["k_proj"], "seed": 9}
         )
     )
-    assert (tuned.learning_rate, tuned.lora_targets, tuned.seed, tuned.system_prompt) == (0.5, ("k_proj",), 9, "s")
+    assert (tuned.learning_rate, tuned.lora_targets, tuned.seed) == (0.5, ("k_proj",), 9)
     for name in ("epochs", "batch_size", "micro_batch_size", "max_length", "held_out", "warmup_ratio", "lr_schedule", "weight_decay",
                  "lora_rank", "lora_alpha", "dtype", "method"):  # fmt: skip
         field = params.Finetune.model_fields[name]
         other = {"method": "full", "lr_schedule": "cosine", "dtype": "float16", "max_length": 32, "held_out": 0.5}.get(
             name, type(field.default)(1)
         )
-        assert getattr(training.finetune_recipe(params.build_settings("finetune", {name: other})), name) == other
-    student = training.distil_recipe(
+        assert getattr(recipes.recipe_of(params.build_settings("finetune", {name: other})), name) == other
+    student = recipes.recipe_of(
         params.build_settings("distil", {"student_learning_rate": 0.5, "student_epochs": 2.0, "student_batch_size": 8})
     )
     assert (student.method, student.learning_rate, student.epochs, student.batch_size) == ("full", 0.5, 2.0, 8)
