@@ -420,9 +420,7 @@ def test_a_bar_counts_the_steps_where_it_is_asked_for(base, tmp_path, capfd, mon
 
 def test_recipes_come_out_of_the_parameters():
     tuned = recipes.recipe_of(
-        params.build_settings(
-            "finetune", {"learning_rate": 0.5, "lora_targets": ["k_proj"], "seed": 9}
-        )
+        params.build_settings("finetune", {"learning_rate": 0.5, "lora_targets": ["k_proj"], "seed": 9})
     )
     assert (tuned.learning_rate, tuned.lora_targets, tuned.seed) == (0.5, ("k_proj",), 9)
     for name in ("epochs", "batch_size", "micro_batch_size", "max_length", "held_out", "warmup_ratio", "lr_schedule", "weight_decay",
