@@ -81,6 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     try:
         return int(parsed.do(parsed))
+    except generation.EngineError as error:
+        print(f"crescent: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED
     except (runs.ParameterError, runs.RunError, benchmarks.BenchmarkError, generation.ModelError, StoreError) as error:
         print(f"crescent: {error}", file=sys.stderr)
         return BAD_INPUT

@@ -7,7 +7,7 @@ checked again without a model. `resolve_model` says which weights a name means; 
 is one SQLite file, `outputs/<run>/store.sqlite`.
 """
 
-from .engines import Job
+from .engines import EngineError, Job
 from .engines.transformers import best_device
 from .engines.vllm import set_cpu_environment, shut_down
 from .generator import STORE_NAME, Generator, choose_engine, open_generator
@@ -33,6 +33,7 @@ from .upkeep import add_store_commands, merge_stores
 
 __all__ = [
     "Completion",
+    "EngineError",
     "GenerationStore",
     "Generator",
     "Job",

@@ -70,3 +70,25 @@ def test_the_command_prints_the_plan_and_runs_nothing(values, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "elicit    base" in out and "of 10 completions were questions" in out and "at most about" in out
     assert not (tmp_path / "outputs" / "r" / "elicit" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "named"),
+    [
+        ({"engine": "server", "base_urls": ["http://127.0.0.1:9/v1"]}, 1, "127.0.0.1:9"),
+        pytest.param(
+            {"engine": "vllm", "engine_args": {"no_such_argument": 1}}, 1, "no_such_argument", marks=pytest.mark.slow
+        ),
+        ({"model": "no/such-model"}, 2, "no/such-model"),
+        ({"domain": "math_word_problems", "evaluate_on": ["gsm8k"], "benchmark_dir": "none"}, 2, "gsm8k"),
+    ],
+    ids=["a server that does not answer", "an engine that does not start", "no such model", "no benchmark file"],
+)
+def test_what_keeps_a_plan_from_being_made_is_one_line(values, tmp_path, capsys, monkeypatch, change, status, named):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump(values | change))
+    assert main.main(["run", str(path), "--plan"]) == status
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if line.startswith("crescent: ")]
+    assert len(lines) == 1 and named in lines[0] and "Traceback" not in err
