@@ -118,13 +118,9 @@ def _finished_alike(stage: str, run: SweepRun, earlier: Sequence[SweepRun]) -> S
     settings = run.settings(stage)
     if runs.is_current(stage, settings):
         return None
-    upstream = {}
-    for name in runs.stages_before(stage, settings):
-        manifest = runs.read_manifest(run.folder, name)
-        if manifest is None:
-            return None
-        upstream[name] = manifest
-    fingerprint = runs.stage_fingerprint(stage, settings, upstream)
+    if any(runs.read_manifest(run.folder, name) is None for name in runs.stages_before(stage, settings)):
+        return None
+    fingerprint = runs.stage_fingerprint(stage, settings)
     for other in earlier:
         manifest = runs.read_manifest(other.folder, stage)
         if manifest is not None and manifest["fingerprint"] == fingerprint:

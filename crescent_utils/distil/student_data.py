@@ -65,7 +65,8 @@ def seed_augmented(
     """
     import pandas as pd
 
-    vote = runs.build_settings("vote", runs.parameters_of("vote", voted["parameters"]))
+    recorded = runs.parameters_of("vote", runs.recorded_parameters(voted))
+    vote = runs.build_settings("vote", recorded | {"domain": settings.domain})  # the very domain: see check_asked_alike
     seeds = seed_items(settings, domain)
     held = _held(settings, domain)
     kept = pd.DataFrame(

@@ -22,7 +22,7 @@ def train_student(stage: runs.Stage, settings: runs.Distil, pairs: list[dict[str
     student = generation.resolve_student(settings.student, teacher)
     followed = None
     if settings.student_data == "on_policy":
-        voted = stage.upstream["vote"]["parameters"]
+        voted = runs.recorded_parameters(stage.upstream["vote"])
         followed = finetune.Teacher(teacher, voted["vote_temperature"], voted["vote_top_p"], voted["vote_max_tokens"])
     recipe = finetune.recipe_of(settings)
     return finetune.train(student, pairs, stage.folder, recipe, "student_tuned", followed, progress=True)

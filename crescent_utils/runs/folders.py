@@ -1,21 +1,17 @@
-"""Runs: the folder of a run, its stages, their fingerprints and manifests.
+"""Folders: one stage of a run while it is worked on, and the manifest that it leaves.
 
-A stage writes its tables first and `manifest.json` last, so that a manifest's presence means that the stage is complete.
-Its fingerprint covers the parameters that can change its result, the stages before it and the kit's version; it does not cover
-where and how fast the work is done (engine, batch size, folder), since completions come from the store whoever sampled them.
+A stage writes its tables first and `manifest.json` last, so that a manifest's presence means that the stage is complete. The
+manifest says what made the result: the parameters as given, without the folders of this machine; the contents of what was read
+(`contents.stage_inputs`); versions, models, counts, tokens, seconds, memory and device.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import re
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,48 +20,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import __version__
-from . import costs, domains, params
+from . import contents, costs, domains, params
 from .costs import Cost
+from .layout import (
+    NOTEBOOKS,
+    UPSTREAM,
+    RunError,
+    left_out_stages,
+    portable_path,
+    read_manifest,
+    read_table,
+    run_folder,
+    stages_before,
+    write_json,
+)
 from .params import Common
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-UPSTREAM: dict[str, tuple[str, ...]] = {
-    "elicit": (),
-    "dedup": ("elicit",),
-    "vote": ("dedup",),
-    "finetune": ("vote",),
-    "distil": ("vote",),
-    "evaluate": ("finetune", "distil"),
-}
-NO_STUDENT = "none"  # value of `student`: nothing is distilled
-NOTEBOOKS = {stage: f"{number:02d}_{stage}" for number, stage in enumerate(UPSTREAM, start=1)}
-# Parameters that say where or how fast, not what: a change of these does not make a finished stage stale.
-NOT_IN_FINGERPRINT = {
-    "run",
-    "replay_from",
-    "outputs",
-    "engine",
-    "engine_args",
-    "base_urls",
-    "served_names",
-    "concurrency",
-    "benchmark_dir",
-    "micro_batch_size",
-    "gradient_checkpointing",
-    "checkpoint_steps",
-    "processes",
-    "accelerate_args",
-    "report_to",
-    "other_runs",
-}
+# Parameters that hold a path or a name, and those in which paths may stand among other options.
+PLACES = ("outputs", "benchmark_dir", "model", "student", "embedder", "domain", "question_source")
+OPTIONS = ("engine_args", "accelerate_args")
+HIDDEN = ".../"  # stands before the last part of a path that is not told
 _VERSIONS = ("torch", "transformers", "vllm", "trl", "peft", "datasets", "lm-eval", "sentence-transformers", "numpy")
 
 
 class Sampler(Protocol):
-    """What sampled for a stage, as far as a manifest tells of it (`generate.Generator`)."""
+    """What sampled for a stage, as far as a manifest tells of it (`generation.Generator`)."""
 
     cost: Cost
 
@@ -80,18 +62,17 @@ class Sampler(Protocol):
         ...
 
 
-class RunError(RuntimeError):
-    """A run folder that cannot be used as asked; the message says which stage is missing or stale and what to run."""
-
-
 @dataclass
 class Stage:
-    """One stage of one run while it is being worked on. Make it with `begin`; end it with `finish`."""
+    """One stage of one run while it is worked on: `begin_stage` makes it, `finish` ends it.
+
+    `inputs` are the contents of what it reads (`contents.stage_inputs`), `upstream` the manifests of the stages before it.
+    """
 
     name: str
     settings: Common
     folder: Path
-    fingerprint: str
+    inputs: dict[str, Any]
     upstream: dict[str, dict[str, Any]]
     started: float = field(default_factory=time.monotonic)
 
@@ -100,7 +81,7 @@ class Stage:
         return read_table(self.folder.parent, stage, table)
 
     def write_table(self, table: str, frame: pd.DataFrame) -> Path:
-        """Write `frame` as <stage>/<table>.parquet, whole or not at all."""
+        """Write `frame` as <stage>/<table>.parquet, whole or not at all; return the path."""
         path = self.folder / f"{table}.parquet"
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         frame.to_parquet(temporary, index=False)
@@ -123,20 +104,22 @@ class Stage:
     ) -> dict[str, Any]:
         """Check that kept + rejected = sampled where these are counted, write the manifest, return it.
 
-        `counts` are plain numbers of things; `models` maps a label (base, tuned, student …) to a fingerprint; `sampled_by` are the
-        generators of the stage, from which come its cost, its engine and what that engine guarantees; `cost` is that of training.
+        `counts` are plain numbers of things; `models` maps a label (base, tuned, student …) to a fingerprint; `sampled_by` are
+        the generators of the stage, from which come its cost, its engine and what that engine guarantees; `cost` is that of
+        training.
         """
-        parts = ("sampled", "kept", "rejected")
-        if all(part in counts for part in parts) and counts["kept"] + counts["rejected"] != counts["sampled"]:
-            raise RunError(
-                f"{self.name}: kept {counts['kept']} + rejected {counts['rejected']} is not sampled {counts['sampled']}"
-            )
+        self._check_counts(counts)
         spent = costs.total_cost([*(sampler.cost for sampler in sampled_by), *([cost] if cost else [])])
+        inputs = self.inputs | contents.model_inputs(self.name, self.settings)  # the hub's commits are known by now
+        shown, hidden = shown_parameters(self.settings.model_dump())
         manifest: dict[str, Any] = {
             "stage": self.name,
             "run": self.settings.run,
-            "parameters": hide_places(self.settings.model_dump()),
-            "fingerprint": self.fingerprint,
+            "parameters": shown,
+            "hidden": hidden,
+            **self._own_domain(),
+            "inputs": inputs,
+            "fingerprint": contents.stage_fingerprint(self.name, self.settings, inputs),
             "upstream": {name: above["fingerprint"] for name, above in self.upstream.items()},
             "versions": library_versions(),
             "models": models or {},
@@ -157,53 +140,37 @@ class Stage:
         write_json(self.folder / "manifest.json", manifest)
         return manifest
 
+    def _check_counts(self, counts: dict[str, int]) -> None:
+        if not {"sampled", "kept", "rejected"} <= counts.keys():
+            return
+        if counts["kept"] + counts["rejected"] != counts["sampled"]:
+            raise RunError(
+                f"{self.name}: kept {counts['kept']} + rejected {counts['rejected']} is not sampled {counts['sampled']}"
+            )
+
+    def _own_domain(self) -> dict[str, Any]:
+        """Return the whole content of a domain of the user's own, so that the run can be verified where its file is not."""
+        if not domains.is_file(self.settings.domain):
+            return {}
+        return {"domain": domains.get_domain(self.settings.domain).model_dump()}
+
     def costs(self) -> pd.DataFrame:
         """Return what the stages of this run took up to this one; call it after `finish`."""
         done = list(UPSTREAM)[: list(UPSTREAM).index(self.name) + 1]
         return costs.cost_table({stage: read_manifest(self.folder.parent, stage) for stage in done})
 
 
-def hide_places(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Return `parameters` without folders of this machine and passwords: they say nothing elsewhere and may name a person."""
-    shown = parameters | {name: "" for name in ("outputs", "benchmark_dir") if name in parameters}
-    for name in ("model", "student", "embedder"):
-        if str(shown.get(name, "")).startswith((".", "/", "~")):
-            shown[name] = f".../{Path(shown[name]).name}"
-    if "domain" in shown:
-        shown["domain"] = Path(shown["domain"]).name
-    if "base_urls" in shown:
-        shown["base_urls"] = [re.sub(r"(?<=://)[^/@]*@", "", url) for url in shown["base_urls"]]
-    return shown
-
-
-def outputs_folder(settings: Common) -> Path:
-    """Folder of all runs: the parameter, or the repository's own `outputs/`."""
-    return Path(settings.outputs).expanduser() if settings.outputs else params.ROOT / "outputs"
-
-
-def run_folder(settings: Common, run: str | None = None) -> Path:
-    """Folder of `run` (default: the settings' own run)."""
-    return outputs_folder(settings) / (run or settings.run)
-
-
-def stages_before(name: str, settings: Common) -> tuple[str, ...]:
-    """Return the stages whose tables stage `name` reads: those above it that the run does not leave out."""
-    return tuple(stage for stage in UPSTREAM[name] if stage not in left_out_stages(dict(settings)))
-
-
-def left_out_stages(values: Mapping[str, Any]) -> dict[str, str]:
-    """Return the stages that a run with these parameters has no use for, each with the parameter that says so."""
-    source = values.get("question_source", "pool")
-    found = {} if source == "pool" else dict.fromkeys(("elicit", "dedup"), f"question_source: {source}")
-    return found | ({"distil": f"student: {NO_STUDENT}"} if values.get("student") == NO_STUDENT else {})
-
-
 def begin_stage(name: str, settings: Common) -> Stage:
-    """Open stage `name`: its folder, its fingerprint, the manifests before it. A manifest left from before is removed.
+    """Open stage `name`: its folder, what it reads, the manifests before it. What an earlier run of it left is removed.
 
-    Raises RunError if a stage before it is not complete.
+    What was trained stays, so that a training goes on from its checkpoints, or is taken over where nothing of it has changed.
+    Raises RunError if a stage before it is not complete, or a run is to be replayed into itself.
     """
     folder = run_folder(settings)
+    if settings.engine == "replay" and folder == run_folder(settings, settings.replay_from):
+        raise RunError(
+            f"run: a replay of {settings.run!r} into itself would remove what it reads; give the replay another name as `run`"
+        )
     if name in left_out_stages(dict(settings)):
         raise RunError(
             "distil: student is 'none', which leaves 05_distil out; go on with notebooks/06_evaluate.ipynb, or name a "
@@ -218,110 +185,99 @@ def begin_stage(name: str, settings: Common) -> Stage:
                 f"run notebooks/{NOTEBOOKS[above]}.ipynb with the same `run` first"
             )
         upstream[above] = manifest
-    stage = Stage(name, settings, folder / name, stage_fingerprint(name, settings, upstream), upstream)
+    stage = Stage(name, settings, folder / name, contents.stage_inputs(name, settings), upstream)
     stage.folder.mkdir(parents=True, exist_ok=True)
     (stage.folder / "manifest.json").unlink(missing_ok=True)
+    for pattern in ("*.parquet", "claims.json", "*.tmp"):
+        for path in stage.folder.glob(pattern):
+            path.unlink()
     return stage
 
 
-def stage_fingerprint(name: str, settings: Common, upstream: dict[str, dict[str, Any]]) -> str:
-    """Return the hash of what can change the result of stage `name` (16 hex digits)."""
-    values = {key: value for key, value in settings.model_dump().items() if key not in NOT_IN_FINGERPRINT}
-    if name == "evaluate":
-        values["other_runs"] = getattr(settings, "other_runs", [])
-    if domains.is_file(settings.domain):  # what the file says, not where it lies
-        values["domain"] = domains.get_domain(settings.domain).model_dump()
-    above = {key: manifest["fingerprint"] for key, manifest in upstream.items()}
-    return hash_json({"stage": name, "kit": __version__, "parameters": values, "upstream": above})[:16]
+def shown_parameters(parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return `parameters` as a manifest may show them, and the names of those that hide something.
+
+    A path inside the repository is written from there and means the same on any machine; of another only the last part is told,
+    since folders of this machine say nothing elsewhere and may name a person. There are no credentials in parameters
+    (`credentials.find_credential`).
+    """
+    shown = dict(parameters)
+    for name in PLACES:
+        if name in shown:
+            shown[name] = portable_path(shown[name])
+    for name in OPTIONS:
+        if name in shown:
+            shown[name] = _portable_options(shown[name])
+    hidden = [name for name in (*PLACES, *OPTIONS) if name in shown and HIDDEN in json.dumps(shown[name])]
+    return shown, hidden
 
 
-def is_current(name: str, settings: Common) -> bool:
-    """Say whether stage `name` is complete with just these settings and just these stages before it."""
-    folder = run_folder(settings)
-    manifest = read_manifest(folder, name)
-    upstream = {above: read_manifest(folder, above) for above in stages_before(name, settings)}
-    if manifest is None or any(above is None for above in upstream.values()):
-        return False
-    return bool(manifest["fingerprint"] == stage_fingerprint(name, settings, {k: v for k, v in upstream.items() if v}))
+def _portable_options(value: Any) -> Any:
+    """Return options with their paths made portable, also those behind an equals sign: `--config_file=/some/where.yaml`."""
+    if isinstance(value, dict):
+        return {name: _portable_options(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_portable_options(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    option, equals, place = value.rpartition("=")
+    return option + equals + portable_path(place)
 
 
-def read_manifest(folder: Path, stage: str) -> dict[str, Any] | None:
-    """Read a stage's manifest; None if the stage is not complete."""
-    try:
-        value: dict[str, Any] = json.loads((folder / stage / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except json.JSONDecodeError as error:
-        raise RunError(
-            f"{folder / stage / 'manifest.json'}: is damaged ({error}); delete it and run the stage again"
-        ) from None
-    return value
+def recorded_parameters(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a finished stage that its manifest tells in full: all but the hidden ones.
+
+    What a hidden one stood for can be compared by content: see `inputs` and `domain` of the manifest.
+    """
+    return {name: value for name, value in manifest["parameters"].items() if name not in manifest.get("hidden", [])}
 
 
-def read_table(folder: Path, stage: str, table: str) -> pd.DataFrame:
-    """Read `<folder>/<stage>/<table>.parquet`. Raises RunError naming the notebook that makes it."""
-    import pandas as pd
+def differing_parameters(
+    manifest: Mapping[str, Any], settings: Common, names: Sequence[str]
+) -> list[tuple[str, Any, Any]]:
+    """Return those of the parameters `names` in which a finished stage differs from `settings`, each as (name, then, now).
 
-    path = folder / stage / f"{table}.parquet"
-    if not path.exists():
-        raise RunError(
-            f"{stage}/{table}.parquet is not in run {folder.name!r}; run notebooks/{NOTEBOOKS[stage]}.ipynb first"
-        )
-    return pd.read_parquet(path)
-
-
-def write_json(path: Path, value: Any) -> Path:
-    """Write JSON so that a reader sees the old file or the new one, never a part."""
-    text = json.dumps(value, indent=1, ensure_ascii=False)  # before any file: what cannot be written leaves none
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as handle:
-        handle.write(text + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.chmod(handle.name, 0o644)
-    os.replace(handle.name, path)
-    return path
-
-
-def hash_json(value: Any) -> str:
-    """SHA-256 of the canonical JSON of `value`, in hex."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-    ).hexdigest()
+    Models and domains are compared by content, so that neither their place nor a hidden name matters; what is returned of them
+    is how they may be shown. A parameter that the manifest does not have (an older kit's) is passed over.
+    """
+    shown, _ = shown_parameters(settings.model_dump())
+    read_now = contents.model_inputs(manifest.get("stage", "vote"), settings)
+    read_now["domain"] = contents.domain_content(settings.domain)
+    differences = []
+    for name in names:
+        then = manifest["parameters"].get(name, shown[name])
+        read_then = manifest.get("inputs", {}).get(name)
+        if name in read_now and read_then is not None:
+            alike = contents.same_content(read_then, read_now[name])
+        else:
+            alike = then == shown[name]
+        if not alike:
+            differences.append((name, then, shown[name]))
+    return differences
 
 
 def library_versions() -> dict[str, str]:
     """Return the versions of Python, the kit and the libraries that can change a result."""
-    found = {"python": platform.python_version(), "crescent": __version__}
+    versions = {"python": platform.python_version(), "crescent": __version__}
     for name in _VERSIONS:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def git_commit() -> str:
-    """Commit of the checkout, with "+" after it where files differ from it; "" outside of one."""
+    """Return the commit of the checkout, with "+" after it where files differ from it; "" outside of one."""
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=params.ROOT, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=params.ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
+        commit = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.SubprocessError):
         return ""
     return commit + ("+" if changed else "")
 
 
-def shown_path(path: Path) -> str:
-    """A path as a person at this folder would type it."""
-    with contextlib.suppress(ValueError):
-        return str(path.resolve().relative_to(Path.cwd()))
-    return str(path)
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
+    done = subprocess.run(command, cwd=params.ROOT, capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .credentials import find_credential
+
 ROOT = Path(__file__).resolve().parents[2]  # the repository
 DOMAINS = ROOT / "params" / "domains"  # the kit's own domains, a YAML file each
 STAGES = ("elicit", "dedup", "vote", "finetune", "distil", "evaluate")
@@ -229,7 +231,16 @@ def settings_from(stage: str, namespace: Mapping[str, Any]) -> Any:
 
 
 def build_settings(stage: str, values: Mapping[str, Any]) -> Any:
-    """Validate `values` (names of one stage only) into its frozen model. Raises ParameterError, never a pydantic error."""
+    """Validate `values` (names of one stage only) into its frozen model. Raises ParameterError, never a pydantic error.
+
+    A value that holds what looks like a credential is refused, see `credentials.py`; the message does not repeat it.
+    """
+    for name, value in values.items():
+        if why := find_credential(value):
+            raise ParameterError(
+                f"{name}: {why} looks like a credential, which would stand in every notebook and manifest that the run writes; "
+                "take it out and put a server's key into the environment as CRESCENT_API_KEY (the hub's: HF_TOKEN)"
+            )
     try:
         return STAGE_SETTINGS[stage](**values)
     except ValidationError as error:

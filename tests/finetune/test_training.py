@@ -303,7 +303,7 @@ def test_a_training_whose_weights_are_not_there_is_done_again(base, tmp_path, se
 def stage_of(tmp_path, run, name="finetune", **values):
     """A stage of `run` as begin_stage opens it, its upstream left aside; it replays the run "recorded"."""
     own = params.build_settings(name, {"outputs": str(tmp_path), "run": run, "replay_from": "recorded", **values})
-    return folders.Stage(name, own, tmp_path / run / name, "fingerprint", {})
+    return folders.Stage(name, own, tmp_path / run / name, {}, {})
 
 
 def record(tmp_path, folder, trained, **values):

@@ -12,7 +12,7 @@ from shared import ROOT
 
 from crescent_utils.cli import main
 from crescent_utils.elicit import questions
-from crescent_utils.runs import domains, folders, params
+from crescent_utils.runs import contents, domains, params
 from crescent_utils.vote import tables
 
 SHIPPED = "params/domains/commonsense.yaml"
@@ -113,13 +113,13 @@ def test_settings_read_no_file_and_a_changed_file_is_another_run(tmp_path):
     path = tmp_path / "mine.yaml"
     made = params.build_settings("elicit", {"domain": str(path)})  # not there yet
     path.write_text(yaml.safe_dump(WHOLE), encoding="utf-8")
-    first = folders.stage_fingerprint("elicit", made, {})
+    first = contents.stage_fingerprint("elicit", made)
     path.write_text(yaml.safe_dump({**WHOLE, "bait": ["another"]}), encoding="utf-8")
-    assert folders.stage_fingerprint("elicit", made, {}) != first
+    assert contents.stage_fingerprint("elicit", made) != first
     copy = tmp_path / "moved" / "mine.yaml"
     copy.parent.mkdir()
     copy.write_text(yaml.safe_dump(WHOLE), encoding="utf-8")
-    assert folders.stage_fingerprint("elicit", params.build_settings("elicit", {"domain": str(copy)}), {}) == first, (
+    assert contents.stage_fingerprint("elicit", params.build_settings("elicit", {"domain": str(copy)})) == first, (
         "where it lies says nothing"
     )
 

@@ -12,10 +12,12 @@ import threading
 
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared import ROOT
 
-from crescent_utils.runs import folders, params
+from crescent_utils.runs import contents, domains, folders, params
 from crescent_utils.runs.costs import Cost
 from crescent_utils.runs.folders import RunError
 
@@ -34,11 +36,11 @@ def complete(stage, folder, **values):
 def test_a_stage_is_complete_once_its_manifest_stands(tmp_path):
     own = settings_of("elicit", tmp_path)
     stage = folders.begin_stage("elicit", own)
-    assert not folders.is_current("elicit", own)
+    assert not contents.is_current("elicit", own)
     stage.write_table("questions", pd.DataFrame({"id": [1], "question": ["What is 3 + 4?"]}))
-    assert not folders.is_current("elicit", own)
+    assert not contents.is_current("elicit", own)
     manifest = stage.finish({"sampled": 1, "kept": 1, "rejected": 0}, models={"base": "abc"}, note="n")
-    assert folders.is_current("elicit", own)
+    assert contents.is_current("elicit", own)
     assert folders.read_manifest(tmp_path / "r", "elicit") == manifest
     assert sorted(p.name for p in stage.folder.iterdir()) == ["manifest.json", "questions.parquet"]
     assert folders.read_table(tmp_path / "r", "elicit", "questions")["question"].tolist() == ["What is 3 + 4?"]
@@ -57,17 +59,45 @@ def test_the_manifest_says_what_made_the_result(tmp_path):
     assert str(tmp_path) not in json.dumps(manifest)
 
 
-def test_no_folder_of_this_machine_stands_in_a_manifest(tmp_path):
-    folders.begin_stage("elicit", settings_of("elicit", tmp_path)).finish({})
-    manifest = folders.begin_stage(
-        "dedup", settings_of("dedup", tmp_path, benchmark_dir=str(tmp_path / "data"))
-    ).finish({})
-    assert str(tmp_path) not in json.dumps(manifest)
-    own = settings_of("elicit", tmp_path, model=str(tmp_path / "llama"), base_urls=["http://me:hunter2@host:8000/v1"])
-    manifest = folders.begin_stage("elicit", own).finish({})
-    assert str(tmp_path) not in json.dumps(manifest) and "hunter2" not in json.dumps(manifest)
-    assert manifest["parameters"]["model"] == ".../llama"
-    assert manifest["parameters"]["base_urls"] == ["http://host:8000/v1"]
+def test_a_manifest_names_no_folder_of_this_machine(tmp_path):
+    places = {
+        "elicit": {"model": str(tmp_path / "llama"), "engine_args": {"download_dir": str(tmp_path / "hub"), "n": 1}},
+        "vote": {"question_source": str(tmp_path / "questions.jsonl"), "benchmark_dir": str(tmp_path / "data")},
+        "finetune": {"accelerate_args": ["--config_file", f"{tmp_path}/fsdp.yaml", f"--dir={tmp_path}/ds.json"]},
+    }
+    for stage, values in places.items():
+        if stage == "vote":
+            (tmp_path / "questions.jsonl").write_text("{}\n")
+        own = {"outputs": str(tmp_path / "o"), "run": "r", "engine": "transformers", **values}
+        manifest = folders.begin_stage(stage, params.build_settings(stage, own)).finish({})
+        assert str(tmp_path) not in json.dumps(manifest), stage
+        assert set(manifest["hidden"]) == {"outputs", *values}
+    assert manifest["parameters"]["accelerate_args"] == ["--config_file", ".../fsdp.yaml", "--dir=.../ds.json"]
+
+
+def test_a_path_inside_the_repository_is_kept_and_means_the_same_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "model": str(ROOT / "outputs" / "lmsi_cpu" / "finetune" / "model"),
+        "domain": "./params/domains/commonsense.yaml",
+    }
+    own = {"outputs": str(tmp_path), "run": "r", "engine": "transformers", **given}
+    manifest = folders.begin_stage("elicit", params.build_settings("elicit", own)).finish({})
+    assert manifest["parameters"]["model"] == "outputs/lmsi_cpu/finetune/model"
+    assert manifest["parameters"]["domain"] == "params/domains/commonsense.yaml"
+    assert manifest["hidden"] == ["outputs"]
+
+
+def test_a_domain_of_ones_own_is_recorded_whole(tmp_path):
+    domain = tmp_path / "mine.yaml"
+    lines = yaml.safe_load((ROOT / "params" / "domains" / "commonsense.yaml").read_text(encoding="utf-8"))
+    domain.write_text(yaml.safe_dump(lines), encoding="utf-8")
+    own = {"outputs": str(tmp_path / "o"), "run": "r", "domain": str(domain)}
+    manifest = folders.begin_stage("elicit", params.build_settings("elicit", own)).finish({})
+    assert manifest["parameters"]["domain"] == ".../mine.yaml"
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump({k: v for k, v in manifest["domain"].items() if k != "name"}), encoding="utf-8")
+    assert domains.get_domain(str(again)).model_copy(update={"name": "mine"}) == domains.get_domain(str(domain))
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,10 +117,10 @@ def test_kept_and_rejected_add_up_to_sampled_or_nothing_is_finished(tmp_path_fac
 def test_beginning_again_takes_the_old_manifest_away(tmp_path):
     complete("dedup", tmp_path)
     own = settings_of("elicit", tmp_path)
-    assert folders.is_current("elicit", own)
+    assert contents.is_current("elicit", own)
     folders.begin_stage("elicit", own)
-    assert not folders.is_current("elicit", own)
-    assert not folders.is_current("dedup", settings_of("dedup", tmp_path)), "what it rests on is being made again"
+    assert not contents.is_current("elicit", own)
+    assert not contents.is_current("dedup", settings_of("dedup", tmp_path)), "what it rests on is being made again"
 
 
 @pytest.mark.parametrize("stage", [name for name in params.STAGES if folders.UPSTREAM[name]])
@@ -110,66 +140,17 @@ def test_notebooks_are_numbered_in_the_order_of_the_stages():
         assert all(params.STAGES.index(name) < params.STAGES.index(stage) for name in above)
 
 
-# Every parameter with another value than its default, and whether the result may differ by it.
-CHANGED = {
-    "run": "other", "replay_from": "other", "outputs": "/elsewhere", "engine": "vllm", "engine_args": {"a": 1}, "base_urls": ["u"],
-    "benchmark_dir": "/b", "micro_batch_size": 4, "model": "m", "domain": "math_word_problems", "protocol": "strict", "seed": 2,
-    "system_prompt": "s", "dtype": "float32", "max_model_len": 99, "other_runs": ["seed2"], "path_choice": "all", "method": "full",
-    "lr_schedule": "cosine", "benchmark_split": "dev", "decontaminate": False, "student": "s", "embedder": "e",
-    "path_formats": ["zero_shot_cot"],
-    "elicit_temperatures": [0.5],
-    "served_names": {"base": "b"}, "label_source": "random", "packing": True, "gradient_checkpointing": True,
-    "report_to": ["wandb"], "student_data": "on_policy", "shots": [5], "general_tasks": ["piqa"], "claims_of": "lmsi",
-    "compare_runs": {"tuned_no_vote": ["r"]},
-}  # fmt: skip
-WHERE = {"run", "replay_from", "outputs", "engine", "engine_args", "base_urls", "benchmark_dir", "micro_batch_size",
-         "served_names", "concurrency", "gradient_checkpointing", "checkpoint_steps", "processes",
-         "accelerate_args", "report_to"}  # fmt: skip
-
-
-def another(name, field):
-    default = field.get_default(call_default_factory=True)
-    made = {str: "x {question} {neighbour}", int: 777, float: 0.5 if default != 0.5 else 0.25, list: ["x"]}
-    return CHANGED[name] if name in CHANGED else made[type(default)]
-
-
-@pytest.mark.parametrize("stage", params.STAGES)
-def test_the_fingerprint_changes_with_what_can_change_the_result_and_with_nothing_else(tmp_path, stage):
-    upstream = {name: {"fingerprint": "f"} for name in folders.UPSTREAM[stage]}
-    plain = params.build_settings(stage, {})
-    seen = {folders.stage_fingerprint(stage, plain, upstream)}
-    for name, field in type(plain).model_fields.items():
-        got = folders.stage_fingerprint(stage, params.build_settings(stage, {name: another(name, field)}), upstream)
-        if name in WHERE:
-            assert got == folders.stage_fingerprint(stage, plain, upstream), name
-        else:
-            assert got not in seen, name
-            seen.add(got)
-    for above in upstream:
-        got = folders.stage_fingerprint(stage, plain, {**upstream, above: {"fingerprint": "g"}})
-        assert got not in seen, above
-        seen.add(got)
-    assert folders.stage_fingerprint(stage, params.build_settings(stage, {}), dict(reversed(upstream.items()))) in seen
-
-
-def test_the_kits_version_is_in_the_fingerprint(monkeypatch):
-    own = params.build_settings("elicit", {})
-    before = folders.stage_fingerprint("elicit", own, {})
-    monkeypatch.setattr(folders, "__version__", "0.0.0")
-    assert folders.stage_fingerprint("elicit", own, {}) != before
-
-
 def test_a_changed_parameter_makes_its_stage_and_those_after_it_stale_and_no_other(tmp_path):
     complete("evaluate", tmp_path)
-    current = {name: folders.is_current(name, settings_of(name, tmp_path)) for name in params.STAGES}
+    current = {name: contents.is_current(name, settings_of(name, tmp_path)) for name in params.STAGES}
     assert all(current.values())
-    assert folders.is_current("vote", settings_of("vote", tmp_path, engine="vllm"))
-    assert not folders.is_current("vote", settings_of("vote", tmp_path, votes=3))
+    assert contents.is_current("vote", settings_of("vote", tmp_path, engine="vllm"))
+    assert not contents.is_current("vote", settings_of("vote", tmp_path, votes=3))
     folders.begin_stage("vote", settings_of("vote", tmp_path, votes=3)).finish({})
-    now = {name: folders.is_current(name, settings_of(name, tmp_path)) for name in params.STAGES}
+    now = {name: contents.is_current(name, settings_of(name, tmp_path)) for name in params.STAGES}
     assert now == {"elicit": True, "dedup": True, "vote": False, "finetune": False, "distil": False, "evaluate": True}
     folders.begin_stage("finetune", settings_of("finetune", tmp_path)).finish({})
-    assert not folders.is_current("evaluate", settings_of("evaluate", tmp_path))
+    assert not contents.is_current("evaluate", settings_of("evaluate", tmp_path))
 
 
 def test_a_stage_that_rests_on_a_stale_one_can_be_told(tmp_path):
@@ -187,7 +168,7 @@ def test_a_damaged_manifest_is_named_with_the_cure(tmp_path, content):
     complete("elicit", tmp_path)
     (tmp_path / "r" / "elicit" / "manifest.json").write_text(content, encoding="utf-8")
     with pytest.raises(RunError, match="manifest.json.*delete it"):
-        folders.is_current("elicit", settings_of("elicit", tmp_path))
+        contents.is_current("elicit", settings_of("elicit", tmp_path))
 
 
 def test_a_missing_table_is_named_with_its_notebook(tmp_path):
@@ -244,9 +225,9 @@ def test_a_kill_before_the_last_line_leaves_an_incomplete_stage(tmp_path):
     """
     assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)]).returncode == -9
     own = settings_of("elicit", tmp_path)
-    assert not folders.is_current("elicit", own)
+    assert not contents.is_current("elicit", own)
     folders.begin_stage("elicit", own).finish({})
-    assert folders.is_current("elicit", own)
+    assert contents.is_current("elicit", own)
 
 
 @settings(max_examples=200, deadline=None)
@@ -265,9 +246,3 @@ def test_runs_stand_in_the_repositorys_outputs_unless_told_otherwise(tmp_path, m
     assert folders.run_folder(params.build_settings("elicit", {"run": "a/b"})) == params.ROOT / "outputs" / "a" / "b"
     monkeypatch.setenv("HOME", str(tmp_path))
     assert folders.run_folder(params.build_settings("elicit", {"outputs": "~/o"}), "c") == tmp_path / "o" / "c"
-
-
-def test_hash_json_does_not_depend_on_order_but_on_all_else():
-    assert folders.hash_json({"a": 1, "b": [1, 2]}) == folders.hash_json({"b": [1, 2], "a": 1})
-    different = [{"a": 1}, {"a": "1"}, {"a": 1.5}, {"a": [1]}, {"a": None}, {"b": 1}, {"a": True}, {"a": "ä"}]
-    assert len({folders.hash_json(value) for value in different}) == len(different)

@@ -79,7 +79,7 @@ def test_a_vote_on_other_questions_needs_no_pool(tmp_path):
     found = unlabelled.questions_of_stage(stage, domains.get_domain("arithmetic"))
     assert len(found.questions) + len(found.rejected) == 20
     stage.finish({"sampled": 20})
-    assert folders.is_current("vote", own)
+    assert runs.is_current("vote", own)
     with pytest.raises(folders.RunError, match="'dedup'"):
         folders.begin_stage("vote", of_vote(outputs=str(tmp_path)))
 

@@ -1,0 +1,242 @@
+"""Contents: what a stage reads, as hashes. They tell a finished stage from a stale one.
+
+A stage is current if its parameters, the notebook's code, the domain, the models, the files and the tables that it reads are
+those that it was made with, wherever they lie and whatever they are called. Where and how fast the work is done (engine, batch
+size, folders) does not count, since completions come from the store whoever sampled them.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from . import domains, layout, params
+from .params import Common
+
+# Parameters that say where or how fast, not what: a change of these does not make a finished stage stale.
+NOT_IN_FINGERPRINT = {
+    "run",
+    "replay_from",
+    "outputs",
+    "engine",
+    "engine_args",
+    "base_urls",
+    "served_names",
+    "concurrency",
+    "benchmark_dir",
+    "micro_batch_size",
+    "gradient_checkpointing",
+    "checkpoint_steps",
+    "processes",
+    "accelerate_args",
+    "report_to",
+}
+# Parameters that name something to read: its content counts in the place of the name, see `stage_inputs`.
+MODELS = ("model", "student", "embedder")
+READ_BY_NAME = {*MODELS, "domain", "question_source", "budget_of", "other_runs", "compare_runs"}
+QUESTION_FILES = (".jsonl", ".json", ".parquet", ".csv")
+# The files in `benchmark_dir` from which `benchmarks.load_benchmark` makes each benchmark, its few shots included.
+BENCHMARK_FILES = {
+    "gsm8k": ("gsm8k_test.jsonl", "gsm8k_train.jsonl"),
+    "asdiv": ("ASDiv.xml", "gsm8k_train.jsonl"),
+    "gsm_plus_mini": ("gsmplus_testmini.jsonl", "gsm8k_train.jsonl"),
+    "svamp": ("svamp_test.jsonl", "svamp_train.jsonl"),
+    "math500": ("math500.jsonl",),
+    "bbh": ("bbh/*.json",),
+}
+_NOT_WEIGHTS = {"README.md", ".gitattributes", "training_args.bin"}
+_SETTLED = 2.0  # seconds: a file that changed later may change again without its time of change showing it
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hex, in constant memory; a file that is unchanged is read once a process."""
+    status = path.stat()
+    if time.time() - status.st_mtime < _SETTLED:
+        return _read_sha256(path)
+    return _known_sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _known_sha256(path: Path, size: int, changed: int) -> str:
+    return _read_sha256(path)
+
+
+def _read_sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """Return a SHA-256 over the names and contents of a model folder's files (the first 32 hex digits)."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in _NOT_WEIGHTS):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + file_sha256(path).encode())
+    return digest.hexdigest()[:32]
+
+
+def hash_json(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of `value`, in hex."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stage_inputs(stage: str, settings: Common) -> dict[str, Any]:
+    """Return what stage `stage` of the run reads, by content: what a manifest records and a fingerprint covers.
+
+    `notebook` and `domain` are hashes; `model`, `student` and `embedder` fingerprints; `upstream` the fingerprints of the stages
+    before, `tables` the hashes of their tables, `trained` the fingerprints of the models that they trained; then, where the stage
+    has such parameters, `benchmarks` (by file), `question_source`, `budget`, `other_runs` and `compare_runs`.
+    """
+    run = layout.run_folder(settings)
+    before = {name: layout.read_manifest(run, name) or {} for name in layout.stages_before(stage, settings)}
+    inputs: dict[str, Any] = {
+        "notebook": _notebook_code(stage),
+        "domain": domain_content(settings.domain),
+        **model_inputs(stage, settings),
+        "upstream": {name: manifest.get("fingerprint") for name, manifest in before.items()},
+        "tables": {f"{name}/{path.stem}": file_sha256(path) for name in before for path in _tables(run / name)},
+        "trained": {name: manifest.get("models", {}) for name, manifest in before.items()},
+    }
+    if hasattr(settings, "benchmark_dir"):
+        inputs["benchmarks"] = _benchmark_files(settings)
+    if hasattr(settings, "question_source"):
+        inputs["question_source"] = _question_source(settings)
+        inputs["budget"] = _tokens_of_run(settings, settings.budget_of)
+    if hasattr(settings, "other_runs"):
+        inputs["other_runs"] = [_scores(settings, name) for name in settings.other_runs]
+        compared = settings.compare_runs.items()
+        inputs["compare_runs"] = {label: [_scores(settings, name) for name in names] for label, names in compared}
+    return inputs
+
+
+def _tables(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet"))
+
+
+def _notebook_code(stage: str) -> str:
+    """Return the hash of the notebook's code cells without the parameters; "" where the notebooks are not here."""
+    path = params.ROOT / "notebooks" / f"{layout.NOTEBOOKS[stage]}.ipynb"
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except FileNotFoundError:
+        return ""
+    code = [
+        "".join(cell["source"])
+        for cell in cells
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])
+    ]
+    return hash_json(code)
+
+
+def model_inputs(stage: str, settings: Common) -> dict[str, str]:
+    """Return the content of each model that the stage's parameters name.
+
+    A replay may run where the weights are not: a model that the replayed run names alike is what that run recorded.
+    """
+    replayed = None
+    if settings.engine == "replay":
+        replayed = layout.read_manifest(layout.run_folder(settings, settings.replay_from), stage)
+    contents = {}
+    for parameter in MODELS:
+        if not hasattr(settings, parameter):
+            continue
+        name = getattr(settings, parameter)
+        contents[parameter] = model_content(name)
+        if replayed and replayed["parameters"].get(parameter) == layout.portable_path(name):
+            contents[parameter] = replayed.get("inputs", {}).get(parameter, contents[parameter])
+    return contents
+
+
+def model_content(name: str) -> str:
+    """Return what `name` stands for: a folder's fingerprint, a hub id with the commit in the hub's cache, or a known name.
+
+    A hub id that was not fetched yet ends on "@"; a folder that is not here is its path as it may be shown.
+    """
+    for folder in (Path(name).expanduser(), params.ROOT / name):
+        if folder.is_dir():
+            return folder_fingerprint(folder)
+    if "/" not in name or name.startswith((".", "/", "~")):
+        return layout.portable_path(name)
+    hub = os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub"
+    reference = Path(hub).expanduser() / f"models--{name.replace('/', '--')}" / "refs" / "main"
+    return f"{name}@{reference.read_text(encoding='utf-8').strip() if reference.is_file() else ''}"
+
+
+def same_content(recorded: str, now: str) -> bool:
+    """Say whether two contents are the same; a hub id of which the commit is not known here is what was recorded under it."""
+    return recorded == now or (now.endswith("@") and recorded.startswith(now))
+
+
+def domain_content(name: str) -> str:
+    """Return the hash of all that the domain `name` says, its name included."""
+    return hash_json(domains.get_domain(name).model_dump())
+
+
+def _benchmark_files(settings: Any) -> dict[str, str]:
+    """Return the hashes of the benchmark files that the stage may read; what comes from the hub or is generated has none."""
+    place = settings.benchmark_dir or os.environ.get("CRESCENT_BENCHMARK_DIR", "")
+    if not place:
+        return {}
+    names = [*(getattr(settings, "evaluate_on", []) or domains.get_domain(settings.domain).benchmarks)]
+    names += [getattr(settings, name, "") for name in ("seed_set", "question_source")]
+    patterns = {pattern for name in names for pattern in BENCHMARK_FILES.get(name, ())}
+    if getattr(settings, "general_tasks", []):
+        patterns.add("**/*.yaml")  # task files of one's own
+    folder = Path(place).expanduser()
+    files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
+
+
+def _question_source(settings: Any) -> str:
+    name = settings.question_source
+    if Path(name).suffix not in QUESTION_FILES:
+        return str(name)
+    places = (Path(name).expanduser(), Path(settings.benchmark_dir).expanduser() / name)
+    path = next((place for place in places if place.is_file()), None)
+    return file_sha256(path) if path else layout.portable_path(name)
+
+
+def _tokens_of_run(settings: Common, run: str) -> list[Any]:
+    """Return the completion tokens of 01 to 03 of `run`, which give a vote its budget; its name where it is not complete."""
+    if not run:
+        return []
+    stages = ("elicit", "dedup", "vote")
+    manifests = [layout.read_manifest(layout.run_folder(settings, run), stage) for stage in stages]
+    tokens = [manifest["tokens"]["completion"] for manifest in manifests if manifest]
+    return tokens if len(tokens) == len(stages) else [run]
+
+
+def _scores(settings: Common, run: str) -> list[str]:
+    """Return the hashes of another run's tables of scores; its name where it has none yet."""
+    folder = layout.run_folder(settings, run) / "evaluate"
+    paths = [folder / "scores.parquet", folder / "general.parquet"]
+    return [file_sha256(path) for path in paths if path.exists()] or [run]
+
+
+def stage_fingerprint(stage: str, settings: Common, inputs: dict[str, Any] | None = None) -> str:
+    """Return the hash of what can change the result of stage `stage` (16 hex digits); `inputs` default to what is here now."""
+    ignored = NOT_IN_FINGERPRINT | READ_BY_NAME
+    values = {name: value for name, value in settings.model_dump().items() if name not in ignored}
+    inputs = stage_inputs(stage, settings) if inputs is None else inputs
+    return hash_json({"stage": stage, "kit": __version__, "parameters": values, "inputs": inputs})[:16]
+
+
+def is_current(stage: str, settings: Common) -> bool:
+    """Say whether stage `stage` is complete with just these settings and just these contents of what it reads."""
+    run = layout.run_folder(settings)
+    manifest = layout.read_manifest(run, stage)
+    before = [layout.read_manifest(run, name) for name in layout.stages_before(stage, settings)]
+    if manifest is None or None in before:
+        return False
+    inputs = stage_inputs(stage, settings)
+    recorded = manifest.get("inputs", {})
+    for name in MODELS:
+        if name in inputs and same_content(recorded.get(name, ""), inputs[name]):
+            inputs[name] = recorded[name]
+    return bool(manifest["fingerprint"] == stage_fingerprint(stage, settings, inputs))
