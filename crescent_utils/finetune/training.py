@@ -160,9 +160,9 @@ def _weights_fingerprint(target: Path, base: generation.Model) -> str:
     """Return the fingerprint of the weights in `target`: those of an adapter on its base, or the whole model; "" for none."""
     adapter = target / "adapter" / "adapter_model.safetensors"
     if adapter.exists():
-        return generation.combined_fingerprint(base.fingerprint, generation.file_sha256(adapter))
+        return generation.combined_fingerprint(base.fingerprint, runs.file_sha256(adapter))
     if (target / "model").exists():
-        return generation.folder_fingerprint(target / "model")
+        return runs.folder_fingerprint(target / "model")
     return ""
 
 

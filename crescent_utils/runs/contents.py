@@ -86,7 +86,7 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def stage_inputs(stage: str, settings: Common) -> dict[str, Any]:
+def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
     """Return what stage `stage` of the run reads, by content: what a manifest records and a fingerprint covers.
 
     `notebook` and `domain` are hashes; `model`, `student` and `embedder` fingerprints; `upstream` the fingerprints of the stages

@@ -53,7 +53,7 @@ def stages_before(name: str, settings: Common) -> tuple[str, ...]:
 
 def left_out_stages(values: Mapping[str, Any]) -> dict[str, str]:
     """Return the stages that a run with these parameters has no use for, each with the parameter that says so."""
-    left_out = {}
+    left_out: dict[str, str] = {}
     source = values.get("question_source", "pool")
     if source != "pool":
         left_out |= dict.fromkeys(("elicit", "dedup"), f"question_source: {source}")
