@@ -265,14 +265,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def accuracy_by_votes(
-    answer_rows: Sequence[Sequence[str | None]], golds: Sequence[str], seed: int = 0, votes: Sequence[int] = VOTES
+    answer_rows: Sequence[Sequence[str | None]],
+    golds: Sequence[str],
+    seed: int = 0,
+    votes: Sequence[int] = VOTES,
+    seeds: int = 1,
 ) -> pd.DataFrame:
     """Return how often the majority of m answers is right, for each m of `votes` up to the number of answers.
 
     `answer_rows` has one row per question with the answers to it, in a form in which equal answers are equal text (None:
     unreadable, never a candidate); m = 1 is a single sample. Each question counts with its mean over random subsets of m
-    answers, so that the order of sampling plays no part; a tie counts with its chance of being drawn.
-    Columns: `m`, `n` (questions), `right`, `low`, `high` (bootstrap over questions, 95 %).
+    answers, so that the order of sampling plays no part; a tie counts with its chance of being drawn. With several `seeds`
+    the rows are those of the first seed, then of the second …, each with the same questions.
+    Columns: `m`, `n` (questions), `right`, `low`, `high` (95 %, see `mean_interval`).
     """
     import pandas as pd
 
@@ -281,8 +286,8 @@ def accuracy_by_votes(
     for m in [m for m in votes if m <= fewest_answers]:
         rng = random.Random(seed * 1_000 + m)
         shares = [_share_right(answers, gold, m, rng) for answers, gold in zip(answer_rows, golds, strict=True)]
-        interval = mean_interval(shares)
-        rows.append({"m": m, "n": len(shares), "right": interval.estimate, "low": interval.low, "high": interval.high})
+        interval = mean_interval(np.reshape(shares, (seeds, -1)))
+        rows.append({"m": m, "n": interval.n, "right": interval.estimate, "low": interval.low, "high": interval.high})
     return pd.DataFrame(rows, columns=["m", "n", "right", "low", "high"])
 
 

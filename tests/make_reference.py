@@ -1,8 +1,9 @@
 """Make `outputs/reference/` out of finished live runs, and run the notebooks in place on it.
 
-`python tests/make_reference.py outputs/ref` expects the runs `ref/seed1`, `ref/seed2`, … of `params/cpu.yaml`. The first becomes the
-reference with its whole store and adapter; of the others the tables and manifests are kept, whose scores `06_evaluate` pools.
-`python tests/make_reference.py` alone runs the notebooks again on the reference that is there.
+`python tests/make_reference.py outputs/ref` expects the runs `ref/seed1`, `ref/seed2`, … of `params/cpu.yaml`. The
+first becomes the reference with its whole store and adapter; of the others the tables and manifests are kept, whose
+scores `06_evaluate` pools. `python tests/make_reference.py` alone runs the notebooks again on the reference that is
+there, and leaves the reference as it is.
 """
 
 from __future__ import annotations
@@ -70,25 +71,30 @@ def run_notebooks() -> None:
         notebook.metadata["language_info"] = {"name": "python"}
         nbformat.write(notebook, path)
         print(path.name)
-    keep_replayed()
 
 
 def keep_replayed() -> None:
-    """Take over the tables as the replay computed them: of all seeds, where the first live run had only its own, and with every column."""
+    """Take over the tables as the replay computed them.
+
+    The first live run evaluated its own seed alone; its replay pools all seeds. A replay also has every column of this
+    version.
+    """
     for stage in ("elicit", "dedup", "vote", "evaluate"):
-        made, kept = ROOT / "outputs" / "replay" / stage, REFERENCE / stage
-        for path in [*made.glob("*.parquet"), *made.glob("claims.json")]:
-            shutil.copyfile(path, kept / path.name)
-        manifest, replayed = (
-            json.loads((folder / "manifest.json").read_text(encoding="utf-8")) for folder in (kept, made)
+        replay, reference = ROOT / "outputs" / "replay" / stage, REFERENCE / stage
+        for path in [*replay.glob("*.parquet"), *replay.glob("claims.json")]:
+            shutil.copyfile(path, reference / path.name)
+        recorded, replayed = (
+            json.loads((folder / "manifest.json").read_text(encoding="utf-8")) for folder in (reference, replay)
         )
-        own = {name: manifest["parameters"][name] for name in ("run", "replay_from", "engine")}
-        manifest["parameters"] = replayed["parameters"] | own
-        manifest |= {name: replayed[name] for name in ("counts", "tokens", "cost", "guarantee")}
-        folders.write_json(kept / "manifest.json", manifest)
+        names = {name: recorded["parameters"][name] for name in ("run", "replay_from", "engine")}
+        recorded["parameters"] = replayed["parameters"] | names
+        recorded |= {name: replayed[name] for name in ("counts", "tokens", "cost", "guarantee")}
+        folders.write_json(reference / "manifest.json", recorded)
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
         make(Path(sys.argv[1]))
     run_notebooks()
+    if len(sys.argv) > 1:
+        keep_replayed()

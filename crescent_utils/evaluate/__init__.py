@@ -1,26 +1,36 @@
 """Evaluate: models over benchmarks before and after training, paired by item, and a verdict for each claim.
 
-In come the models of a run by label (`models_to_evaluate`) and its benchmarks. `answer_benchmark` has each answered through
-lm-evaluation-harness, whose completions come from the generation store. Out go `scores` (one row per answer: benchmark, kind,
-model, shots, decoding, item, sample, seed, question, gold, form, completion, answer, strict, flexible, symbolic, truncated),
-`general` (tasks for general ability), `comparisons` (one row per pair of models: accuracies, n, seeds, difference, low, high,
-p_value), `parts` (how much of a gain is format and how much reasoning) and `claims.json`, the ledger of verdicts.
+In come the models of a run by label (`models_to_evaluate`: base, tuned, student, student_tuned) and its benchmarks.
+`answer_benchmark` has each model answer them through lm-evaluation-harness, whose completions come from the generation
+store. Out go these tables of `evaluate/`:
+
+- `scores`: one row per answer: benchmark, kind, model, shots, decoding (greedy or sampled), item, sample, seed,
+  question, gold, form, completion, answer, the three scorings (strict, flexible, symbolic), truncated.
+- `general`: one row per item of a task of the harness: its `score` on the task's own `metric`, from 0 to 1.
+- `comparisons`: one row per pair of models, benchmark, shots, decoding and scoring: both accuracies with intervals, n,
+  seeds, difference, low, high, p_value, gained, lost.
+- `parts`: the same rows, with each gain split into a reasoning and a format part.
+- `claims.json`: the ledger of verdicts (`claims_ledger`).
 """
 
 from ..benchmarks import load_evaluated, repeated_items
-from .breakdown import FAILURES, failure_counts, flipped_items, gain_parts, prompting_baselines, sampled_scores
+from .breakdown import FAILURES, failure_counts, flipped_items, gain_parts, prompting_baselines
 from .claims import NO_RUN, Claim, claims_ledger, claims_table, ledger_from_json, ledger_to_json, verdict_line
 from .evaluation import (
     PAIRS,
     answer_benchmark,
     compared_pairs,
+    comparison_summary,
     comparison_table,
+    deciding_rows,
     first_prompt,
     method_pairs,
     models_to_evaluate,
-    pooled_scores,
+    parts_summary,
+    parts_table,
 )
 from .harness import check_tasks, general_ability
+from .pooling import pooled_scores
 
 __all__ = [
     "Claim",
@@ -32,7 +42,9 @@ __all__ = [
     "claims_ledger",
     "claims_table",
     "compared_pairs",
+    "comparison_summary",
     "comparison_table",
+    "deciding_rows",
     "failure_counts",
     "first_prompt",
     "flipped_items",
@@ -43,9 +55,10 @@ __all__ = [
     "load_evaluated",
     "method_pairs",
     "models_to_evaluate",
+    "parts_summary",
+    "parts_table",
     "pooled_scores",
     "prompting_baselines",
     "repeated_items",
-    "sampled_scores",
     "verdict_line",
 ]

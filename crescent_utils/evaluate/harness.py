@@ -1,8 +1,8 @@
-"""lm-evaluation-harness on the generation store: a model that answers out of it, and the harness's own tasks for general ability.
+"""lm-evaluation-harness on the generation store: a model that answers out of it, and tasks for general ability.
 
-What the harness asks for is looked up first and sampled only where it is missing, so that an evaluation resumes and replays like
-any other stage. That holds for log-likelihoods too: one stands in the store as the completion of a request with the two roles
-`context` and `continuation`, computed by the harness's own model (hf or vllm) in memory.
+What the harness asks for is looked up first and sampled only where it is missing, so that an evaluation resumes and
+replays like any other stage. That holds for log-likelihoods too: one stands in the store as the completion of a request
+with the two roles `context` and `continuation`, computed by the harness's own model (hf or vllm) in memory.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FILTERS = ("none", "flexible-extract")
 def run_task(
     model: Any, task: Any, *, shots: int, chat: bool, system: str | None = None, manager: Any = None, limit: int = 0
 ) -> dict[str, Any]:
-    """Run one task (its name, or its definition) on a model of the harness and return the harness's results with all samples."""
+    """Run one task, given by name or definition, on a model of the harness; return the results with all samples."""
     import lm_eval
     from lm_eval.tasks import TaskManager
 
@@ -66,7 +66,7 @@ def store_model(generator: generation.Generator, repeats: int = 1, scorer: gener
     class StoreModel(LM):  # type: ignore[misc, unused-ignore]
         def __init__(self) -> None:
             super().__init__()
-            self.made: dict[tuple[str, int], Completion] = {}
+            self.completions: dict[tuple[str, int], Completion] = {}
 
         @property
         def tokenizer_name(self) -> str:
@@ -79,24 +79,26 @@ def store_model(generator: generation.Generator, repeats: int = 1, scorer: gener
             return "the model's own"
 
         def generate_until(self, requests: Sequence[Any]) -> list[str]:
-            asked: Counter[str] = Counter()
+            times_asked: Counter[str] = Counter()
             pairs, places = [], []
             for instance in requests:
                 context, options = instance.args
                 request = generator.request(json.loads(context), _sampling(options))
-                sample = asked[context] % repeats  # an item that stands twice is one request: it gets the same samples
+                sample = (
+                    times_asked[context] % repeats
+                )  # an item that stands twice is one request: it gets the same samples
                 places.append((context, sample))
                 pairs.append((request, sample))
-                asked[context] += 1
+                times_asked[context] += 1
             completions = generator.complete(pairs)
-            self.made.update(zip(places, completions, strict=True))
+            self.completions.update(zip(places, completions, strict=True))
             return [_cut(done.text, pair[0].sampling.stop) for done, pair in zip(completions, pairs, strict=True)]
 
         def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
             if scorer is None:
                 raise benchmarks.BenchmarkError("log-likelihood tasks belong into the parameter general_tasks")
-            asked = [(_scored(scorer, *instance.args), 0) for instance in requests]
-            return [tuple(json.loads(done.text)) for done in scorer.complete(asked)]
+            pairs = [(_scored(scorer, *instance.args), 0) for instance in requests]
+            return [tuple(json.loads(completion.text)) for completion in scorer.complete(pairs)]
 
         def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
             raise benchmarks.BenchmarkError(
@@ -124,7 +126,7 @@ def _scored(scorer: generation.Generator, context: str, continuation: str) -> Re
 
 
 class LogLikelihoods:
-    """An engine whose "completion" is the log-likelihood of a continuation, as JSON [value, is greedy]; see `store_model`."""
+    """An engine whose "completion" is the log-likelihood of a continuation, as JSON: [value, is greedy]."""
 
     def __init__(self, model: Any, name: str) -> None:
         """`model` is a model of the harness."""
@@ -137,8 +139,8 @@ class LogLikelihoods:
 
         texts = [(job.request.messages[0][1], job.request.messages[1][1]) for job in jobs]
         for start in range(0, len(texts), CHUNK):
-            asked = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(texts[start : start + CHUNK])]
-            for i, (value, greedy) in enumerate(self._model.loglikelihood(asked, disable_tqdm=True)):
+            chunk = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(texts[start : start + CHUNK])]
+            for i, (value, greedy) in enumerate(self._model.loglikelihood(chunk, disable_tqdm=True)):
                 yield start + i, Completion(json.dumps([float(value), bool(greedy)]), "scored", 0, 0)
 
     def close(self) -> None:
@@ -209,7 +211,7 @@ def _vllm(folder: Path, settings: Evaluate) -> Any:
 
 
 def general_ability(generator: generation.Generator, settings: Evaluate) -> pd.DataFrame:
-    """Run the harness's own `general_tasks`; a row an item with its `score` on the task's metric (`metric`), from 0 to 1.
+    """Run the harness's own `general_tasks`; return one row per item, with its `score` on the task's `metric`.
 
     Log-likelihood tasks are put without a chat template, generated ones with it, both as the harness does by itself.
     `benchmark_dir` may hold task files of one's own. Raises BenchmarkError for an unknown task.
@@ -224,22 +226,22 @@ def general_ability(generator: generation.Generator, settings: Evaluate) -> pd.D
         with open_scorer(generator, settings) as scorer:
             model = store_model(generator, scorer=scorer)
             for name in [name for name, generated in tasks.items() if generated is chat]:
-                found = run_task(
+                result = run_task(
                     model, name, shots=settings.general_shots, chat=chat, manager=manager, limit=settings.general_items
                 )
                 decoding = "greedy" if chat else "log-likelihood"
-                rows += _general_rows(name, found, generator.model.label, settings, decoding)
+                rows += _general_rows(name, result, generator.model.label, settings, decoding)
     return pd.DataFrame(rows)
 
 
 def check_tasks(settings: Evaluate) -> None:
-    """Raise BenchmarkError for a task that the harness does not have, with the nearest name. Loads no model and no data."""
+    """Raise BenchmarkError for a task that the harness does not have. Loads no model and no data."""
     if not settings.general_tasks:
         return
-    known = _tasks(benchmarks.benchmark_folder(settings.benchmark_dir)).task_index
+    task_index = _tasks(benchmarks.benchmark_folder(settings.benchmark_dir)).task_index
     for name in settings.general_tasks:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+        if name not in task_index:
+            near = difflib.get_close_matches(name, task_index, n=1)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise benchmarks.BenchmarkError(
                 f"general_tasks: lm-evaluation-harness has no task {name!r}. {hint}`lm_eval ls tasks` lists them"
@@ -273,7 +275,8 @@ def _general_rows(
             metric = next((m for m in METRICS if m in sample), next(iter(sample["metrics"])))
             rows.append({
                 "benchmark": name, "kind": task, "model": label, "shots": settings.general_shots, "decoding": decoding,
-                "item": f"{task} {sample['doc_id']}", "sample": 0, "seed": settings.seed, "question": sample["doc_hash"],
+                "item": f"{task} {sample['doc_id']}", "sample": 0, "seed": settings.seed,
+                "question": sample["doc_hash"],
                 "metric": metric, "score": float(sample[metric]),
             })  # fmt: skip
     return rows
@@ -281,6 +284,6 @@ def _general_rows(
 
 def _one_filter(logged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A task with several filters logs an item under each: keep one."""
-    there = [row["filter"] for row in logged]
-    chosen = next((name for name in FILTERS if name in there), there[0] if there else "")
+    filters = [row["filter"] for row in logged]
+    chosen = next((name for name in FILTERS if name in filters), filters[0] if filters else "")
     return [row for row in logged if row["filter"] == chosen]

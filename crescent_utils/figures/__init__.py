@@ -1,8 +1,9 @@
 """Figures: one function for each figure, one module for each notebook.
 
-In come tables of a run. Each function returns a matplotlib figure and a text that says the figure's numbers again, so that
-nothing has to be read off an axis, and a reader without the picture loses nothing. A notebook prints the text and shows the
-figure; the report uses the same functions. Figures that compare have intervals and n; where there is nothing to draw, they say so.
+In come tables of a run. Each function returns a matplotlib figure and a text that says the figure's numbers again, so
+that nothing has to be read off an axis, and a reader without the picture loses nothing. A notebook prints the text and
+shows the figure; the report uses the same functions. Figures that compare have intervals and n; where there is nothing
+to draw, they say so.
 """
 
 from .dedup import (

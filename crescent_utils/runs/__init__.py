@@ -6,7 +6,7 @@
 the stage is complete: parameters, versions, model fingerprints, counts, tokens, seconds, memory.
 """
 
-from .contents import file_sha256, folder_fingerprint, is_current, model_content, stage_fingerprint
+from .contents import NOT_IN_FINGERPRINT, file_sha256, folder_fingerprint, is_current, model_content, stage_fingerprint
 from .costs import Cost, Meter
 from .domains import (
     Domain,
@@ -65,6 +65,7 @@ __all__ = [
     "Message",
     "Meter",
     "NOTEBOOKS",
+    "NOT_IN_FINGERPRINT",
     "NO_STUDENT",
     "PROGRESS_SECONDS",
     "ParameterError",

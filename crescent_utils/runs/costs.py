@@ -160,31 +160,39 @@ def device_name() -> str:
     return f"{model}, {os.cpu_count()} cores"
 
 
-def cost_table(manifests: Mapping[str, dict[str, Any] | None]) -> pd.DataFrame:
-    """Return what each finished stage took (by its manifest), their sum, and the sum per kept question-answer pair, a row each.
+def cost_table(
+    manifests: Mapping[str, dict[str, Any] | None], recorded: Mapping[str, dict[str, Any] | None] | None = None
+) -> pd.DataFrame:
+    """Return what each finished stage took (by its manifest), their sum, and the sum per kept question-answer pair, as text.
 
-    Seconds are of sampling and training, as recorded when that was done, without loading, as text; empty where nobody recorded it.
+    Seconds are those of sampling and training, without loading; empty where nobody recorded them. For a replay, `recorded` are
+    the manifests of the replayed run: one column more has the seconds that its stages took as a whole, loading included.
     """
     import pandas as pd
 
-    rows, spent, pairs = {}, Cost(), 0
+    rows: dict[str, dict[str, Any]] = {}
+    total, whole_seconds, pairs = Cost(), 0.0, 0
     for stage, manifest in manifests.items():
         if manifest is None or "cost" not in manifest:
             continue
         cost = Cost(**manifest["cost"])
         pairs = manifest["counts"].get("pairs", pairs)
-        spent += cost
-        rows[stage] = {**cost.rounded(), "peak memory (GB)": round(manifest["peak_memory_bytes"] / 1e9, 2)}
-    rows["together"] = spent.rounded()
+        stage_seconds = ((recorded or {}).get(stage) or {}).get("seconds", 0.0)
+        total, whole_seconds = total + cost, whole_seconds + stage_seconds
+        peak = round(manifest["peak_memory_bytes"] / 1e9, 2)
+        rows[stage] = {**cost.rounded(), "stage_seconds": stage_seconds, "peak memory (GB)": peak}
+    rows["together"] = total.rounded() | {"stage_seconds": whole_seconds}
     if pairs:
-        rows[f"per pair ({pairs:,})"] = spent.per(pairs)
+        rows[f"per pair ({pairs:,})"] = total.per(pairs) | {"stage_seconds": whole_seconds / pairs}
     for row in rows.values():
         if not row.get("seconds"):  # stored without them: unknown, not nothing
             row |= {"seconds": None, "device_seconds": None}
-    whole = {"completions": "completions", "prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens"}
-    real = {"seconds": "seconds", "device_seconds": "device seconds", "energy_joules": "energy (J)"}
-    table = pd.DataFrame.from_dict(rows, orient="index").rename(columns=whole | real)
-    table = table.reindex(columns=[*whole.values(), *real.values(), "peak memory (GB)"]).astype(float).round(1)
+    names = {"completions": "completions", "prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens"}
+    names |= {"seconds": "seconds", "device_seconds": "device seconds", "energy_joules": "energy (J)"}
+    if whole_seconds:
+        names["stage_seconds"] = "whole stage, recorded run (s)"
+    table = pd.DataFrame.from_dict(rows, orient="index").rename(columns=names)
+    table = table.reindex(columns=[*names.values(), "peak memory (GB)"]).astype(float).round(1)
     return table.map(_worded)
 
 

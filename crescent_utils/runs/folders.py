@@ -155,9 +155,15 @@ class Stage:
         return {"domain": domains.get_domain(self.settings.domain).model_dump()}
 
     def costs(self) -> pd.DataFrame:
-        """Return what the stages of this run took up to this one; call it after `finish`."""
+        """Return what the stages of this run took up to this one; call it after `finish`.
+
+        A replay also shows how long the stages of the recorded run took.
+        """
         done = list(UPSTREAM)[: list(UPSTREAM).index(self.name) + 1]
-        return costs.cost_table({stage: read_manifest(self.folder.parent, stage) for stage in done})
+        manifests = {stage: read_manifest(self.folder.parent, stage) for stage in done}
+        if self.settings.engine != "replay":
+            return costs.cost_table(manifests)
+        return costs.cost_table(manifests, {stage: read_manifest(self.replayed, stage) for stage in done})
 
 
 def begin_stage(name: str, settings: Common) -> Stage:

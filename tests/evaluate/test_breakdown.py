@@ -1,4 +1,4 @@
-"""Breakdown: parts that sum to the gain, estimators against counting all cases, failure classes against what a reader would say."""
+"""Breakdown: parts sum to the gain, estimators agree with counting all cases, failure classes with a reader."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from crescent_utils.evaluate import breakdown
 def table(before, after, seeds=(1,)):
     """Scores of two models from one (strict, flexible, symbolic) an item."""
     rows = [
-        {"benchmark": "b", "kind": "", "shots": 0, "decoding": "greedy", "model": model, "item": i, "sample": 0, "seed": seed,
-         "question": "What is 3 + 4?", "completion": "", "answer": "7", "truncated": False, **dict(zip(SCORINGS, flags, strict=True))}
+        {"benchmark": "b", "kind": "", "shots": 0, "decoding": "greedy", "model": model, "item": i, "sample": 0,
+            "seed": seed,
+         "question": "What is 3 + 4?", "completion": "", "answer": "7", "truncated": False,
+         **dict(zip(SCORINGS, flags, strict=True))}
         for model, side in (("base", before), ("tuned", after)) for seed in seeds for i, flags in enumerate(side)
     ]  # fmt: skip
     return pd.DataFrame(rows)
@@ -91,33 +93,6 @@ def test_pass_at_k_as_published():
         breakdown.pass_at_k(5, 1, 6)
 
 
-@settings(max_examples=80, deadline=None)
-@given(st.lists(st.sampled_from(["7", "7.0", "8", "9", None]), min_size=1, max_size=7), st.data())
-def test_majority_at_k_is_the_chance_over_all_ways_to_break_a_tie(names, data):
-    k = data.draw(st.integers(1, len(names)))
-    right = [name in ("7", "7.0") for name in names]
-    votes = [float(name) for name in names[:k] if name is not None]
-    most = max((votes.count(v) for v in votes), default=0)
-    leaders = {v for v in votes if votes.count(v) == most}
-    assert breakdown.majority_at_k(names, right, k) == pytest.approx(
-        (7.0 in leaders) / len(leaders) if leaders else 0.0
-    )
-
-
-def test_sampled_scores_say_what_the_table_holds():
-    one = table([(False,) * 3], [(False,) * 3]).iloc[[0]]
-    names, right = ["7", "8", "7", "8", "8"], [True, False, True, False, False]
-    rows = [
-        one.assign(decoding="sampled", sample=i, answer=a, symbolic=r)
-        for i, (a, r) in enumerate(zip(names, right, strict=True))
-    ]
-    found = breakdown.sampled_scores(pd.concat(rows)).set_index("k")
-    assert found.index.tolist() == [1, 2, 4, 5] and found["mean"].tolist() == pytest.approx([0.4] * 4)
-    assert found["pass@k"].tolist() == pytest.approx([0.4, 0.7, 1.0, 1.0])
-    assert found["majority@k"].tolist() == [1.0, 0.5, 0.5, 0.0]
-    assert breakdown.sampled_scores(one).empty
-
-
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
 
@@ -132,12 +107,12 @@ def test_equations_are_worked_out_as_python_does(numbers, data):
             return Fraction(node.value)
         return OPERATIONS[type(node.op)](value(node.left), value(node.right))
 
-    [(said, shown, found)] = breakdown.equations(f"So {left} = 1,234.5 in all.")
-    assert (said, shown) == (Fraction("1234.5"), left)
+    [equation] = breakdown.equations(f"So {left} = 1,234.5 in all.")
+    assert (equation.said, equation.left_side) == (Fraction("1234.5"), left)
     try:
-        assert found == value(ast.parse(left, mode="eval").body)
+        assert equation.value == value(ast.parse(left, mode="eval").body)
     except ZeroDivisionError:
-        assert found is None
+        assert equation.value is None
 
 
 @pytest.mark.parametrize(
@@ -147,8 +122,10 @@ def test_equations_are_worked_out_as_python_does(numbers, data):
         ("What is 5 + 3?", "The answer is 15.", "15", "wrong operation"),
         ("What is 5 - 3?", "3 - 5 = -2", "-2", "other"), ("What is 29 - 29?", "29 - 29 = 1", "1", "arithmetic slip"),
         ("What is 28 - 2?", "4 - 3 = 1", "1", "other numbers"), ("What is 8 + 17?", "The answer is 19.", "19", "other"),
-        ("What is 8 + 17?", "Hm.", None, "no answer"), ("Ann has 3 cats and 4 dogs. How many?", "3 + 4 = 8", "8", "arithmetic slip"),
-        ("Ann has 3 cats and 4 dogs. How many?", "3 * 4 = 12", "12", "other"), ("What is 1 / 3?", "1 / 3 = 0.33 and so 5", "5", "other"),
+        ("What is 8 + 17?", "Hm.", None, "no answer"),
+        ("Ann has 3 cats and 4 dogs. How many?", "3 + 4 = 8", "8", "arithmetic slip"),
+        ("Ann has 3 cats and 4 dogs. How many?", "3 * 4 = 12", "12", "other"),
+        ("What is 1 / 3?", "1 / 3 = 0.33 and so 5", "5", "other"),
         ("What is 4 + 0?", "4 / 0 = 1", "1", "other"),
     ],
 )  # fmt: skip
@@ -170,6 +147,21 @@ def test_failures_of_the_reference_add_up():
         == right.sort_index().tolist()
     )
     assert counts["arithmetic slip"].sum() > 0
+
+
+def test_truncated_answers_that_count_as_right_are_counted():
+    scores = pd.concat(
+        pd.read_parquet(REFERENCE / run / "evaluate" / "scores.parquet") for run in (".", "seed2", "seed3")
+    )
+    counts = breakdown.failure_counts(scores).set_index(["decoding", "model"])
+    sampled = counts.loc[("sampled", "base")]
+    assert (sampled["truncated"], sampled["right, though truncated"]) == (228, 34), (
+        "262 were cut; 34 say the value before"
+    )
+    assert (counts["right, though truncated"] <= counts["right"]).all()
+    cut = scores[scores["truncated"]].groupby(["decoding", "model"]).size()
+    for key, count in cut.items():
+        assert counts.loc[key, ["truncated", "right, though truncated"]].sum() == count
 
 
 def test_flips_filter_and_show_both_answers():
@@ -220,7 +212,21 @@ def test_prompting_baselines_are_one_chain_of_thought_and_the_majority():
             ("self-consistency", 3): (1 + 1 + 0.5) / 3,
         }
     )
-    assert (found["n"] == 3).all()
+    assert (found["n"] == 3).all() and (found["seeds"] == 1).all()
+    assert found["any_right"].to_dict() == pytest.approx(
+        {("chain of thought, greedy", 1): 1 / 3, ("one sample", 1): 2 / 3, ("self-consistency", 3): 1.0}
+    )
+
+
+def test_the_same_answer_under_several_seeds_is_no_further_item():
+    one = pd.DataFrame(
+        {"benchmark": "b", "shots": 0, "model": "base", "decoding": "greedy", "seed": 1, "item": range(40), "sample": 0,
+         "gold": "1", "answer": ["1", "2"] * 20}
+    )  # fmt: skip
+    alone = breakdown.prompting_baselines(one).iloc[0]
+    thrice = breakdown.prompting_baselines(pd.concat(one.assign(seed=seed) for seed in (1, 2, 3))).iloc[0]
+    assert (thrice["n"], thrice["seeds"]) == (40, 3)
+    assert (thrice["low"], thrice["high"]) == (alone["low"], alone["high"])
 
 
 def test_prompting_baselines_of_the_reference():

@@ -10,15 +10,17 @@ import pandas as pd
 import pytest
 from shared import ROOT
 
-from crescent_utils.cli import main
+from crescent_utils.cli import main, sweep
 from crescent_utils.evaluate import claims
 from crescent_utils.runs import params
 
 
 def row(difference=0.1, half=0.04, p=0.001, **other):
     return {
-        "benchmark": "gsm8k", "shots": 0, "decoding": "greedy", "scoring": "symbolic", "before": "base", "after": "tuned",
-        "n": 1000, "seeds": 3, "difference": difference, "low": difference - half, "high": difference + half, "p_value": p,
+        "benchmark": "gsm8k", "shots": 0, "decoding": "greedy", "scoring": "symbolic", "before": "base",
+        "after": "tuned",
+        "n": 1000, "seeds": 3, "difference": difference, "low": difference - half, "high": difference + half,
+        "p_value": p,
         **other,
     }  # fmt: skip
 
@@ -31,7 +33,7 @@ def test_ledger_blanks():
     found = claims.claims_ledger(pd.DataFrame())
     assert [claim.id for claim in found] == ["C1", "C2", "C3", "C4", "C5", "C6", "L1", "L2"]
     assert {claim.verdict for claim in found} == {"no run"}
-    assert all(claim.command.startswith("crescent run params/") for claim in found)
+    assert all(claim.command.startswith(("crescent run ", "crescent sweep ")) for claim in found)
     papers = {claim.id: claim.paper for claim in found}
     assert "74.4 -> 82.1" in papers["L1"] and all(figure in papers["L2"] for figure in ("73.5", "61.6", "69.4"))
     assert not any(papers[name] for name in papers if name.startswith("C"))
@@ -108,20 +110,53 @@ def test_claims_json_and_table():
     assert table.loc[0, "effect (points)"] == "+10.0 [+6.0, +14.0]" and table.loc[1, "verdict"] == "no run"
 
 
-@pytest.mark.parametrize("claim", claims.claims_ledger(pd.DataFrame()), ids=lambda claim: claim.id)
-def test_a_command_names_only_what_there_is(claim):
-    """Every blank's command runs: its profiles exist, its parameters are known and valid, its runs are those of its profiles."""
-    made = []
-    for command in claim.command.split(" && "):
-        words = shlex.split(command)
-        assert words[:2] == ["crescent", "run"]
-        parsed = main._parser().parse_args(words[1:])
-        values = params.load_profile([ROOT / path for path in parsed.profiles], parsed.overrides)
-        for name in (name for names in values.get("compare_runs", {}).values() for name in names):
-            assert name in made or re.fullmatch("[A-Z_]+", name), f"{name}: nobody makes this run"
-        for label in values.get("compare_runs", {}):
-            assert label in {spec.before for spec in claims.SPECS if spec.id == claim.id}
-        made.append(values["run"])
+LEDGER = claims.claims_ledger(pd.DataFrame())
+PROFILES = {"PARAMS.yaml": ("cpu", "cpu_full", "llama3_8b", "colab"), "LMSI_PARAMS.yaml": ("lmsi_cpu", "lmsi_gsm8k")}
+
+
+def parsed_commands(claim):
+    """Yield a claim's command, parsed, once for each profile that may stand where it names none."""
+    for placeholder, profiles in PROFILES.items():
+        words = shlex.split(claim.command)
+        if placeholder not in words:
+            continue
+        for profile in profiles:
+            yield main._parser().parse_args([
+                str(ROOT / "params" / f"{profile}.yaml") if word == placeholder else word for word in words[1:]
+            ])  # fmt: skip
+
+
+@pytest.mark.parametrize("claim", LEDGER, ids=lambda claim: claim.id)
+def test_a_command_runs_with_any_profile_and_fills_its_claim(claim, tmp_path, monkeypatch):
+    """Its overlays exist, its parameters are known and valid, and it compares the models of its claim."""
+    monkeypatch.chdir(ROOT)
+    spec = next(spec for spec in claims.SPECS if spec.id == claim.id)
+    commands = list(parsed_commands(claim))
+    assert len(commands) >= 2, "a command names no profile of its own"
+    for parsed in commands:
+        if not hasattr(parsed, "overlays"):
+            params.load_profile(parsed.profiles, parsed.overrides)
+            assert {spec.before, spec.after} == {"base", "tuned"}
+        else:
+            jobs = sweep.sweep_jobs(parsed.profiles, parsed.overlays, parsed.seeds, parsed.overrides)
+            whole, ablated = jobs
+            trained = "student_tuned" if spec.after == "student_tuned" else "tuned"
+            label = sweep._LEDGER.get((ablated.overlay, trained), f"{trained}_{ablated.overlay}")
+            assert (label, trained) == (spec.before, spec.after) and whole.overlay == sweep.WHOLE
+
+
+def test_with_and_without_the_vote_as_many_pairs_are_learned():
+    claim = next(claim for claim in claims.claims_ledger(pd.DataFrame(), pairs=123) if claim.id == "C6")
+    for parsed in parsed_commands(claim):
+        jobs = sweep.sweep_jobs(parsed.profiles, parsed.overlays, parsed.seeds, parsed.overrides)
+        assert [job.values["max_pairs"] for job in jobs] == [123, 123]
+        assert [job.values.get("votes", 8) > 1 for job in jobs] == [True, False]
+
+
+def test_commands_name_the_profile_that_is_given():
+    ledger = claims.claims_ledger(pd.DataFrame(), profile="mine.yaml more.yaml")
+    assert all(" mine.yaml more.yaml" in claim.command for claim in ledger if claim.id.startswith("C"))
+    assert all("params/cpu" not in claim.command and "params/lmsi" not in claim.command for claim in ledger)
 
 
 def test_what_n_could_have_shown_is_the_power_of_a_normal_test():

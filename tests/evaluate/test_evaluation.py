@@ -9,7 +9,7 @@ import tiny
 from crescent_utils.answers import reading
 from crescent_utils.benchmarks import files, scoring
 from crescent_utils.benchmarks.files import Benchmark, Item
-from crescent_utils.evaluate import claims, evaluation
+from crescent_utils.evaluate import evaluation
 from crescent_utils.generation import models
 from crescent_utils.generation.engines.transformers import TransformersEngine
 from crescent_utils.generation.generator import Generator
@@ -187,7 +187,7 @@ def test_an_example_without_a_solution_shows_its_gold(generator, benchmark):
 
 @pytest.mark.parametrize("train", [(), EXAMPLES[:1]])
 def test_worked_examples_are_never_taken_from_the_tested_items(generator, benchmark, train):
-    # The harness would fall back to the test split: the model would be shown answers of the very items, or their siblings.
+    # The harness would fall back to the test split: the model would see answers of the very items, or their siblings.
     bare = Benchmark("bare", benchmark.items, train, "here")
     with pytest.raises(files.BenchmarkError, match="shots: 2"):
         evaluation.answer_benchmark(generator, bare, settings_of(shots=[2], eval_samples=0, eval_max_tokens=3), DOMAIN)
@@ -222,125 +222,6 @@ def test_three_scorings_side_by_side(completion, gold, strict, flexible, symboli
     assert scoring.score_answer(completion, gold) == {"strict": strict, "flexible": flexible, "symbolic": symbolic}
 
 
-# --- other runs -----------------------------------------------------------------------------------------------------------------
-
-
-def scores(seed, questions=("a", "b"), benchmark="x"):
-    return pd.DataFrame(
-        [
-            {"benchmark": benchmark, "model": "base", "question": text, "seed": seed, "symbolic": True}
-            for text in questions
-        ]
-    )
-
-
-def write(folder, run, frame):
-    (folder / run / "evaluate").mkdir(parents=True)
-    frame.to_parquet(folder / run / "evaluate" / "scores.parquet")
-
-
-def test_other_seeds_are_pooled(tmp_path):
-    write(tmp_path, "two", scores(2))
-    write(tmp_path, "three", scores(3, ("b", "a")))
-    both = settings_of(outputs=str(tmp_path), seed=1, other_runs=["two", "three"])
-    whole = evaluation.pooled_scores(scores(1), both)
-    assert sorted(zip(whole["seed"], whole["question"], strict=True)) == [(s, q) for s in (1, 2, 3) for q in "ab"]
-    assert evaluation.pooled_scores(scores(1), settings_of()).equals(scores(1))
-
-
-@pytest.mark.parametrize(
-    "others, own_seed, why",
-    [
-        ({"two": scores(2, ("a", "c"))}, 1, "'two' answered other items"), ({"two": scores(2, ("a",))}, 1, "'two' answered other items"),
-        ({"two": scores(2, benchmark="y")}, 1, "'two' answered other items"), ({"two": scores(1)}, 1, "'two' has seed 1 as well"),
-        ({"two": scores(2), "three": scores(2)}, 1, "'three' has seed 2 as well"), ({}, 1, "06_evaluate"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_pooled_is_refused(tmp_path, others, own_seed, why):
-    for run, frame in others.items():
-        write(tmp_path, run, frame)
-    own = settings_of(outputs=str(tmp_path), seed=own_seed, other_runs=list(others) or ["missing"])
-    with pytest.raises(folders.RunError, match=why):
-        evaluation.pooled_scores(scores(own_seed), own)
-
-
-@pytest.mark.parametrize(
-    "name, theirs", [("eval_max_tokens", 41), ("eval_temperature", 0.8), ("eval_samples", 1), ("model", "other/model"),
-     ("solve_prompt", "{question}!")],
-)  # fmt: skip
-def test_runs_that_were_evaluated_in_another_way_are_not_pooled(tmp_path, name, theirs):
-    own = settings_of(outputs=str(tmp_path), seed=1, other_runs=["two"])
-    write(tmp_path, "two", scores(2))
-    folders.write_json(tmp_path / "two" / "evaluate" / "manifest.json", {"parameters": own.model_dump()})
-    assert len(evaluation.pooled_scores(scores(1), own)) == 4
-    folders.write_json(
-        tmp_path / "two" / "evaluate" / "manifest.json", {"parameters": {**own.model_dump(), name: theirs}}
-    )
-    with pytest.raises(folders.RunError, match=f"other_runs: 'two' was evaluated with {name} = "):
-        evaluation.pooled_scores(scores(1), own)
-
-
-def test_runs_with_other_shots_or_decodings_are_not_pooled(tmp_path):
-    own = settings_of(outputs=str(tmp_path), other_runs=["two"])
-    for column, value in (("shots", 5), ("decoding", "sampled")):
-        usual = {"shots": 0, "decoding": "greedy"}
-        write(tmp_path / column, "two", scores(2).assign(**{**usual, column: value}))
-        with pytest.raises(folders.RunError, match="'two' answered other shots or decodings"):
-            evaluation.pooled_scores(
-                scores(1).assign(**usual), own.model_copy(update={"outputs": str(tmp_path / column)})
-            )
-
-
-def full(seed, tuned, items=60):
-    """A whole scores table: base wrong on every item, `tuned` right on that share of them."""
-    flags = {"base": 0.0, "tuned": tuned, "student": 0.0, "student_tuned": tuned / 2}
-    return pd.DataFrame([
-        {"benchmark": "arithmetic", "kind": "", "model": model, "shots": 0, "decoding": "greedy", "item": i, "sample": 0, "seed": seed,
-         "question": f"What is {i} + 1?", "gold": str(i + 1), "form": "number", "completion": "", "answer": None,
-         "strict": False, "flexible": i < share * items, "symbolic": i < share * items, "truncated": False}
-        for model, share in flags.items() for i in range(items)
-    ])  # fmt: skip
-
-
-def test_ablated_models_of_other_runs_fill_their_claims(tmp_path):
-    own = full(1, 0.9)
-    for run, seed, tuned in (("no_dedup", 1, 0.2), ("no_vote", 1, 0.9), ("seed_data", 1, 0.3)):
-        write(tmp_path, run, full(seed, tuned))
-    values = {"tuned_no_dedup": ["no_dedup"], "tuned_no_vote": ["no_vote"], "student_seed": ["seed_data"]}
-    settings = settings_of(outputs=str(tmp_path), compare_runs=values, resamples=200)
-    whole = evaluation.pooled_scores(own, settings)
-    assert set(whole["model"]) == {"base", "tuned", "student", "student_tuned", *values}
-    assert whole.loc[whole["model"] == "student_seed", "symbolic"].sum() == 9, (
-        "the student's answers, not the tuned model's"
-    )
-    found = evaluation.comparison_table(whole, pd.DataFrame(), settings)
-    ledger = {claim.id: claim for claim in claims.claims_ledger(found)}
-    assert ledger["C5"].verdict == "reproduced" and ledger["C5"].effect == pytest.approx(0.7)
-    assert ledger["C4"].verdict == "reproduced" and ledger["C4"].effect == pytest.approx(0.3)
-    assert ledger["C6"].effect == 0 and ledger["C6"].verdict != "reproduced"
-    twice = settings_of(outputs=str(tmp_path), compare_runs={"tuned_no_vote": ["no_vote", "no_dedup"]})
-    with pytest.raises(folders.RunError, match="tuned_no_vote: 'no_dedup' has seed 1 as well"):
-        evaluation.pooled_scores(own, twice)
-
-
-def test_without_a_student_the_base_and_the_tuned_model_are_all(tmp_path):
-    write(tmp_path, "other", full(2, 0.9))
-    settings = settings_of(outputs=str(tmp_path), run="r", student="none", other_runs=["other"], resamples=200)
-    own = full(1, 0.5).query("model in ('base', 'tuned')")
-    whole = evaluation.pooled_scores(own, settings)
-    assert set(whole["model"]) == {"base", "tuned"} and set(whole["seed"]) == {1, 2}
-    found = evaluation.comparison_table(whole, pd.DataFrame(), settings)
-    assert set(found["after"]) == {"tuned"} and evaluation.compared_pairs(settings) == [("base", "tuned")]
-    folders.write_json(tmp_path / "r" / "finetune" / "trained.json", {"fingerprint": "of-finetune"})
-    assert list(evaluation.models_to_evaluate(settings)) == ["base", "tuned"]
-
-
-@pytest.mark.parametrize("label", ["tuned", "base", "student_tuned", "no_dedup", "tuned_", "student"])
-def test_a_label_says_whose_model_it_is(label):
-    with pytest.raises(params.ParameterError, match="compare_runs.*is no label of an ablated model"):
-        settings_of(compare_runs={label: ["x"]})
-
-
 def test_who_is_compared(tmp_path, monkeypatch):
     replayed = evaluation.models_to_evaluate(settings_of(engine="replay"))
     assert list(replayed) == ["base", "tuned", "student", "student_tuned"] and set(replayed.values()) == {None}
@@ -349,7 +230,8 @@ def test_who_is_compared(tmp_path, monkeypatch):
         folders.write_json(tmp_path / "r" / stage / "trained.json", {"fingerprint": f"of-{stage}"})
     live = evaluation.models_to_evaluate(settings_of(outputs=str(tmp_path), run="r"))
     assert {label: model.fingerprint for label, model in live.items()} == {
-        "base": models.BUNDLED_FINGERPRINT, "tuned": "of-finetune", "student": f"{models.BUNDLED_FINGERPRINT}-every-second-layer",
+        "base": models.BUNDLED_FINGERPRINT, "tuned": "of-finetune",
+        "student": f"{models.BUNDLED_FINGERPRINT}-every-second-layer",
         "student_tuned": "of-distil",
     }  # fmt: skip
     assert all(model.label == label for label, model in live.items())

@@ -24,7 +24,8 @@ from crescent_utils.runs import domains, params
 
 DATA = BENCHMARKS
 TASK = {
-    "task": "colours", "dataset_path": "json", "output_type": "multiple_choice", "test_split": "test", "training_split": "train",
+    "task": "colours", "dataset_path": "json", "output_type": "multiple_choice", "test_split": "test",
+    "training_split": "train",
     "doc_to_text": "Question: {{question}}\nAnswer:", "doc_to_choice": "{{options}}", "doc_to_target": "label",
     "metric_list": [
         {"metric": "acc", "aggregation": "mean", "higher_is_better": True},
@@ -48,7 +49,8 @@ def tasks(tmp_path_factory):
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
     files = {split: str(folder / f"{split}.jsonl") for split in ("test", "train")}
     written = {"task": "copies", "doc_to_target": "{{question}}", "output_type": "generate_until",
-               "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8}, "metric_list": [{"metric": "exact_match"}]}  # fmt: skip
+               "generation_kwargs": {"until": ["\n"], "max_gen_toks": 8},
+               "metric_list": [{"metric": "exact_match"}]}  # fmt: skip
     generated = {**{k: v for k, v in TASK.items() if k != "doc_to_choice"}, **written}
     (folder / "both.yaml").write_text(
         yaml.safe_dump({"group": "both", "task": ["colours", "copies"]}), encoding="utf-8"
@@ -199,18 +201,21 @@ def test_vllm_gives_the_log_likelihoods_of_transformers(tasks, tmp_path):
         assert found["vllm"][messages] == pytest.approx(value, rel=1e-3)
 
 
-# --- the published benchmark and the bundled model ------------------------------------------------------------------------------
+# --- the published benchmark and the bundled model ------------------------------------------------
 
 GSM8K = {  # lm-evaluation-harness's gsm8k, its filters and metric, with the kit's wording of the question
-    "task": "gsm8k_plain", "dataset_path": "json", "output_type": "generate_until", "test_split": "test", "training_split": "train",
+    "task": "gsm8k_plain", "dataset_path": "json", "output_type": "generate_until", "test_split": "test",
+    "training_split": "train",
     "fewshot_split": "train", "fewshot_config": {"sampler": "first_n"}, "doc_to_target": "{{answer}}",
     "generation_kwargs": {"until": [], "do_sample": False},
     "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "ignore_case": True,
                      "ignore_punctuation": False, "regexes_to_ignore": [",", "\\$", "(?s).*#### ", "\\.$"]}],
     "filter_list": [
-        {"name": "strict-match", "filter": [{"function": "regex", "regex_pattern": "#### (\\-?[0-9\\.\\,]+)"}, {"function": "take_first"}]},
+        {"name": "strict-match",
+            "filter": [{"function": "regex", "regex_pattern": "#### (\\-?[0-9\\.\\,]+)"}, {"function": "take_first"}]},
         {"name": "flexible-extract", "filter": [
-            {"function": "regex", "group_select": -1, "regex_pattern": "(-?[$0-9.,]{2,})|(-?[0-9]+)"}, {"function": "take_first"}]},
+            {"function": "regex", "group_select": -1, "regex_pattern": "(-?[$0-9.,]{2,})|(-?[0-9]+)"},
+            {"function": "take_first"}]},
     ],
 }  # fmt: skip
 
@@ -224,14 +229,19 @@ def test_gsm8k_equals_plain_lm_eval_to_the_item(folder, tmp_path, which, items, 
     """Plain `lm_eval` on the command line and the kit, the first items: same answers, same verdicts."""
     folder = folder if which == "tiny" else models.bundled_folder()
     domain = domains.get_domain("math_word_problems")
-    task = {**GSM8K, "dataset_kwargs": {"data_files": {split: str(DATA / f"gsm8k_{split}.jsonl") for split in ("test", "train")}},
-            "generation_kwargs": {**GSM8K["generation_kwargs"], "max_gen_toks": tokens},
-            "doc_to_text": domain.solve_prompt.replace("{question}", "{{question}}")}  # fmt: skip
+    data_files = {split: str(DATA / f"gsm8k_{split}.jsonl") for split in ("test", "train")}
+    task = {
+        **GSM8K,
+        "dataset_kwargs": {"data_files": data_files},
+        "generation_kwargs": {**GSM8K["generation_kwargs"], "max_gen_toks": tokens},
+        "doc_to_text": domain.solve_prompt.replace("{question}", "{{question}}"),
+    }
     (tmp_path / "gsm8k_plain.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
     arguments = f"pretrained={folder},dtype=float32,max_length=2048"
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", arguments, "--tasks", "gsm8k_plain",
-               "--include_path", str(tmp_path), "--limit", str(items), "--apply_chat_template", "--device", "cpu", "--batch_size", "8",
-               "--log_samples", "--output_path", str(tmp_path / "out")]  # fmt: skip
+    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", arguments]
+    command += ["--tasks", "gsm8k_plain", "--include_path", str(tmp_path), "--limit", str(items)]
+    command += ["--apply_chat_template", "--device", "cpu", "--batch_size", "8"]
+    command += ["--log_samples", "--output_path", str(tmp_path / "out")]
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     logged = next((tmp_path / "out").rglob("samples_*.jsonl")).read_text(encoding="utf-8").splitlines()
     expected = {(row["doc_id"], row["filter"]): row for row in map(json.loads, logged)}

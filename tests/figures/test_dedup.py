@@ -14,13 +14,17 @@ TABLE = pd.DataFrame([
     for i, name in enumerate(("paper", "released", "strict"), start=1)
 ])  # fmt: skip
 DRAWN = {
-    "thresholds": (lambda: dedup.kept_by_similarity([0.5, 0.9], [10, 1200], 2000, 0.85), "kept of 2,000 at 0.50: 10, 0.90: 1,200"),
-    "map": (lambda: dedup.pool_map(PLACES, 0.25, [(30, 1), (31, 2)]), "36 kept as they came, 2 after rewriting; two axes show 25%"),
+    "thresholds": (lambda: dedup.kept_by_similarity([0.5, 0.9], [10, 1200], 2000, 0.85),
+        "kept of 2,000 at 0.50: 10, 0.90: 1,200"),
+    "map": (lambda: dedup.pool_map(PLACES, 0.25, [(30, 1), (31, 2)]),
+        "36 kept as they came, 2 after rewriting; two axes show 25%"),
     "map without rewrites": (lambda: dedup.pool_map(PLACES, 0.25, []), "40 kept as they came, 0 after rewriting"),
-    "vendi": (lambda: dedup.vendi_bars({"before": (12.345, 1300), "pool": (20.0, 600)}), "before: 12.3 of 1,300; pool: 20.0 of 600"),
+    "vendi": (lambda: dedup.vendi_bars({"before": (12.345, 1300), "pool": (20.0, 600)}),
+        "before: 12.3 of 1,300; pool: 20.0 of 600"),
     "frequent": (lambda: dedup.frequent_bars("Openings", {f"o{i:02}": 30 - i for i in range(20)}, 100),
                  "20 different in 100: o00 30 (30.0%)"),
-    "protocols": (lambda: dedup.protocol_bars(TABLE), "released: kept 200, near-duplicates left 2, to rewrite 7, dropped 3, damaged 12"),
+    "protocols": (lambda: dedup.protocol_bars(TABLE),
+        "released: kept 200, near-duplicates left 2, to rewrite 7, dropped 3, damaged 12"),
 }  # fmt: skip
 EMPTY = {
     "thresholds": lambda: dedup.kept_by_similarity([], [], 0, 0.85),

@@ -18,8 +18,10 @@ from crescent_utils.runs import params
 
 pytestmark = pytest.mark.live
 SMALL = {
-    "run": "mini", "engine": "auto", "other_runs": [], "elicit_samples": 45, "votes": 3, "min_agreement": 0.0, "max_rewrites": 1,
-    "epochs": 1.0, "student_epochs": 1.0, "benchmark_items": 12, "eval_samples": 1, "vote_max_tokens": 16, "eval_max_tokens": 16,
+    "run": "mini", "engine": "auto", "other_runs": [], "elicit_samples": 45, "votes": 3, "min_agreement": 0.0,
+    "max_rewrites": 1,
+    "epochs": 1.0, "student_epochs": 1.0, "benchmark_items": 12, "eval_samples": 1, "vote_max_tokens": 16,
+    "eval_max_tokens": 16,
 }  # fmt: skip
 
 

@@ -25,7 +25,8 @@ def replayed(tmp_path_factory):
     for stage in params.STAGES:
         name = f"{folders.NOTEBOOKS[stage]}.ipynb"
         papermill.execute_notebook(
-            ROOT / "notebooks" / name, outputs / name, parameters={"outputs": str(outputs)}, progress_bar=False, kernel_name="python3",
+            ROOT / "notebooks" / name, outputs / name, parameters={"outputs": str(outputs)}, progress_bar=False,
+            kernel_name="python3",
         )  # fmt: skip
     return outputs / "replay"
 
@@ -36,8 +37,10 @@ def table(folder, stage, name):
 
 @pytest.mark.parametrize(
     "stage, name",
-    [("elicit", "questions"), ("elicit", "rejected"), ("dedup", "questions"), ("dedup", "rejected"), ("dedup", "attempts"),
-     ("vote", "qa"), ("vote", "paths"), ("vote", "rejected"), ("finetune", "log"), ("distil", "log"), ("evaluate", "scores"),
+    [("elicit", "questions"), ("elicit", "rejected"), ("dedup", "questions"), ("dedup", "rejected"),
+        ("dedup", "attempts"),
+     ("vote", "qa"), ("vote", "paths"), ("vote", "rejected"), ("finetune", "log"), ("distil", "log"),
+     ("evaluate", "scores"),
      ("evaluate", "comparisons"), ("evaluate", "parts")],
 )  # fmt: skip
 def test_the_replay_gives_the_tables_of_the_live_run(replayed, stage, name):
@@ -52,7 +55,8 @@ def test_without_a_student_the_evaluation_is_that_of_the_model_alone(replayed):
         (alone / stage).symlink_to(replayed / stage)
     papermill.execute_notebook(
         ROOT / "notebooks" / "06_evaluate.ipynb", alone / "06.ipynb", progress_bar=False, kernel_name="python3",
-        parameters={"outputs": str(replayed.parent), "student": "none", "run": "alone", "resamples": 200, "other_runs": []},
+        parameters={"outputs": str(replayed.parent), "student": "none", "run": "alone", "resamples": 200,
+            "other_runs": []},
     )  # fmt: skip
     own = table(alone, "evaluate", "scores")
     whole = table(replayed, "evaluate", "scores")

@@ -7,8 +7,9 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shared import REFERENCE
 
-from crescent_utils.runs import costs
+from crescent_utils.runs import costs, folders, params
 from crescent_utils.runs.costs import Cost
 
 counts = st.integers(0, 10**6)
@@ -54,3 +55,21 @@ def test_energy_is_read_from_linux_powercap_where_it_is_there(monkeypatch, tmp_p
         (tmp_path / name).mkdir()
         (tmp_path / name / "energy_uj").write_text(f"{value}\n")
     assert costs.energy_counter() == 5.0  # the packages; a part of one is in it already
+
+
+def test_a_replay_shows_what_the_recorded_run_took(tmp_path):
+    # The reference's completions were stored without their seconds; its manifests say how long each stage took.
+    settings = params.build_settings("finetune", {"outputs": str(tmp_path), "run": "replay", "engine": "replay"})
+    (tmp_path / "reference").symlink_to(REFERENCE)
+    for stage in ("elicit", "dedup", "vote"):
+        folder = tmp_path / "replay" / stage
+        folder.mkdir(parents=True)
+        (folder / "manifest.json").write_bytes((REFERENCE / stage / "manifest.json").read_bytes())
+    stage = folders.begin_stage("finetune", settings)
+    stage.finish({"pairs": 209})
+    table = stage.costs()
+    column = table["whole stage, recorded run (s)"]
+    recorded = [folders.read_manifest(REFERENCE, stage)["seconds"] for stage in ("elicit", "dedup", "vote", "finetune")]
+    assert column.tolist() == [f"{value:,.1f}" for value in [*recorded, sum(recorded), sum(recorded) / 209]]
+    live = costs.cost_table({"elicit": folders.read_manifest(REFERENCE, "elicit")})
+    assert not any("recorded" in name for name in live.columns)

@@ -1,0 +1,126 @@
+"""Pooling: which other runs may stand beside this one, as further seeds of the same method or as ablations of it.
+
+Runs are pooled as seeds if they differ in nothing but the seed. Runs are compared if they were judged alike: the same
+items, asked in the same words, answered under the same sampling settings. What made their models may then differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from .. import runs
+from ..runs import Evaluate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Parameters of 06 that say how a model was judged. That the items are the same is seen in the tables.
+JUDGED_BY = ("domain", "system_prompt", "solve_prompt", "eval_samples", "eval_temperature", "eval_max_tokens")
+# Of the stages before, parameters that may differ between seeds: the seed, and what says where or how fast, not what.
+FREE = runs.NOT_IN_FINGERPRINT | {"seed"}
+CONTENT_OF = {"budget_of": "budget"}  # parameters whose content has another name in a manifest's `inputs`
+
+
+def pooled_scores(scores: pd.DataFrame, settings: Evaluate, table: str = "scores") -> pd.DataFrame:
+    """Return this run's table with those of `other_runs` and the ablated models of `compare_runs` below it.
+
+    An ablated model stands there under its label of `compare_runs`. Raises RunError for a run that may not stand beside
+    this one, and for a seed that is there twice.
+    """
+    import pandas as pd
+
+    frames = [scores]
+    seeds_so_far = {settings.seed}
+    for name in settings.other_runs:
+        _check_same_method(settings, name)
+        other = _judged_alike(scores, settings, "other_runs", name, table)
+        seeds_so_far |= _new_seeds(other, seeds_so_far, f"other_runs: {name!r}")
+        frames.append(other[other["model"].isin(scores["model"])])  # this run may have no student
+    for label, names in settings.compare_runs.items():
+        trained = "student_tuned" if label.startswith("student") else "tuned"
+        seeds_so_far = set()
+        for name in names:
+            other = _judged_alike(scores, settings, "compare_runs", name, table)
+            other = other[other["model"] == trained]
+            seeds_so_far |= _new_seeds(other, seeds_so_far, f"compare_runs: {label}: {name!r}")
+            frames.append(other.assign(model=label))
+    pooled = pd.concat(frames, ignore_index=True)
+    for column, default in (("kind", ""), ("form", "number")):  # tables of runs from before these columns
+        if column in pooled:
+            pooled[column] = pooled[column].fillna(default)
+    return pooled
+
+
+def _new_seeds(scores: pd.DataFrame, seeds_so_far: set[int], where: str) -> set[int]:
+    seeds = set(scores["seed"].unique().tolist())
+    if seeds & seeds_so_far:
+        raise runs.RunError(f"{where} has seed {min(seeds & seeds_so_far)} as well; a seed counts once")
+    return seeds
+
+
+def _judged_alike(scores: pd.DataFrame, settings: Evaluate, parameter: str, name: str, table: str) -> pd.DataFrame:
+    """Read `table` of run `name`; raise RunError if its models were judged on other items or in another way."""
+    folder = runs.run_folder(settings, name)
+    other = runs.read_table(folder, "evaluate", table)
+    manifest = runs.read_manifest(folder, "evaluate")
+    for judged_by, other_value, value in runs.differing_parameters(manifest, settings, JUDGED_BY) if manifest else []:
+        raise runs.RunError(
+            f"{parameter}: {name!r} was judged with {judged_by} = {other_value!r}, this run with {value!r}; "
+            "evaluate both in the same way"
+        )
+    for columns, what in (
+        (["benchmark", "question"], "items"),
+        (["benchmark", "shots", "decoding"], "shots or decodings"),
+    ):
+        there = [column for column in columns if column in scores and column in other]
+        if set(scores[there].itertuples(index=False)) != set(other[there].itertuples(index=False)):
+            raise runs.RunError(
+                f"{parameter}: {name!r} answered other {what}; evaluate it with the same benchmark parameters"
+            )
+    return other
+
+
+def _check_same_method(settings: Evaluate, name: str) -> None:
+    """Raise RunError unless everything that made the models of run `name`, but the seed, is as in this run."""
+    this_folder, other_folder = runs.run_folder(settings), runs.run_folder(settings, name)
+    vote = runs.read_manifest(this_folder, "vote") or {"parameters": {}}
+    left_out = runs.left_out_stages(vote["parameters"] | {"student": settings.student})
+    for stage in runs.STAGES[:-1]:
+        this_run = runs.read_manifest(this_folder, stage)
+        if this_run is None or stage in left_out:
+            continue
+        other_run = runs.read_manifest(other_folder, stage)
+        if other_run is None:
+            raise runs.RunError(
+                f"other_runs: {name!r} has no manifest of {stage}: nothing shows that it was made alike"
+            )
+        for parameter, value, other_value in _differences(stage, this_run, other_run):
+            raise runs.RunError(
+                f"other_runs: {name!r} was made with {parameter} = {other_value!r}, this run with {value!r}. "
+                "Runs that are pooled differ in nothing but the seed; compare others through compare_runs"
+            )
+
+
+def _differences(stage: str, one: dict[str, Any], other: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (parameter, value, other value) where two manifests of a stage differ.
+
+    What a parameter names (a model, a file, a domain) is compared by content where both manifests record it. A place
+    that a manifest hides is not compared: its last part says nothing. A parameter that a run is too old to have has its
+    default.
+    """
+    for parameter, default in runs.STAGE_SETTINGS[stage]().model_dump().items():
+        if parameter in FREE:
+            continue
+        content = CONTENT_OF.get(parameter, parameter)
+        contents = [manifest.get("inputs", {}).get(content) for manifest in (one, other)]
+        if all(contents) and not any(
+            str(text).endswith("@") for text in contents
+        ):  # "@": the hub's commit is not known
+            values = contents
+        elif any(parameter in manifest.get("hidden", []) for manifest in (one, other)):
+            continue
+        else:
+            values = [manifest["parameters"].get(parameter, default) for manifest in (one, other)]
+        if values[0] != values[1]:
+            yield parameter, values[0], values[1]
