@@ -138,19 +138,19 @@ def test_a_command_runs_with_any_profile_and_fills_its_claim(claim, tmp_path, mo
             params.load_profile(parsed.profiles, parsed.overrides)
             assert {spec.before, spec.after} == {"base", "tuned"}
         else:
-            jobs = sweep.sweep_jobs(parsed.profiles, parsed.overlays, parsed.seeds, parsed.overrides)
+            jobs = sweep.plan_sweep(parsed.profiles, parsed.overlays, parsed.seeds, parsed.overrides)
             whole, ablated = jobs
             trained = "student_tuned" if spec.after == "student_tuned" else "tuned"
-            label = sweep._LEDGER.get((ablated.overlay, trained), f"{trained}_{ablated.overlay}")
+            label = sweep.CLAIM_LABELS.get((ablated.overlay, trained), f"{trained}_{ablated.overlay}")
             assert (label, trained) == (spec.before, spec.after) and whole.overlay == sweep.WHOLE
 
 
 def test_with_and_without_the_vote_as_many_pairs_are_learned():
     claim = next(claim for claim in claims.claims_ledger(pd.DataFrame(), pairs=123) if claim.id == "C6")
     for parsed in parsed_commands(claim):
-        jobs = sweep.sweep_jobs(parsed.profiles, parsed.overlays, parsed.seeds, parsed.overrides)
-        assert [job.values["max_pairs"] for job in jobs] == [123, 123]
-        assert [job.values.get("votes", 8) > 1 for job in jobs] == [True, False]
+        jobs = sweep.plan_sweep(parsed.profiles, parsed.overlays, parsed.seeds, parsed.overrides)
+        assert [job.parameters["max_pairs"] for job in jobs] == [123, 123]
+        assert [job.parameters.get("votes", 8) > 1 for job in jobs] == [True, False]
 
 
 def test_commands_name_the_profile_that_is_given():
