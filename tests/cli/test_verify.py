@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from shared import REFERENCE
+from shared import REFERENCE, ROOT
 
 from crescent_utils.cli import main, verify
 from crescent_utils.runs import folders
@@ -86,29 +86,65 @@ def test_the_reference_verifies_and_every_table_is_watched(tmp_path, capsys):
     assert len(lines) == len(planted) + 1 and lines[-1].endswith(f"{len(planted)} differences")
 
 
+@pytest.fixture
+def own_run(tmp_path):
+    """A run with a domain and a model of its own, replayed from the reference's store; then their files are gone."""
+    places = tmp_path / "places"
+    (places / "model").mkdir(parents=True)
+    (places / "model" / "config.json").write_text("{}")
+    shutil.copyfile(ROOT / "params" / "domains" / "arithmetic.yaml", places / "mine.yaml")
+    outputs = tmp_path / "outputs"
+    for name in ("reference", "own"):
+        (outputs / name).mkdir(parents=True)
+        shutil.copyfile(REFERENCE / "store.sqlite", outputs / name / "store.sqlite")
+    values = {
+        "outputs": str(outputs),
+        "run": "own",
+        "domain": str(places / "mine.yaml"),
+        "model": str(places / "model"),
+    }
+    assert verify.replay_stage("elicit", values) == ""
+    shutil.rmtree(places)
+    return outputs / "own"
+
+
+def test_a_run_verifies_where_its_domain_and_its_model_are_not(own_run):
+    assert verify.verify(own_run) == []
+    planted = plant(own_run, "elicit", "questions", "question")
+    assert [(d.stage, d.table, d.row, d.column) for d in verify.verify(own_run)] == [planted]
+
+
+def test_a_file_that_a_replay_needs_is_asked_for(own_run, capsys):
+    plant_json(own_run / "elicit" / "manifest.json", lambda value: value.update(hidden=["embedder"]))
+    plant_json(own_run / "elicit" / "manifest.json", lambda value: value["parameters"].update(embedder=".../mini"))
+    assert main.main(["verify", str(own_run)]) == main.BAD_INPUT
+    assert "-p embedder=" in capsys.readouterr().err
+    assert main.main(["verify", str(own_run), "-p", "embedder=bundled"]) == main.DONE
+
+
 def test_tables_are_compared_cell_by_cell():
     old = pd.DataFrame(
         {"a": [1, 2, 3], "b": ["x", None, "z"], "similarity": [0.1234, 0.5, np.nan], "c": [0.1, 0.2, 0.3]}
     )
-    assert not list(verify._of_tables("s", "t", old, old.copy()))
+    assert not list(verify.table_differences("s", "t", old, old.copy()))
     near = old.assign(similarity=old["similarity"] + 1e-4, c=old["c"] * (1 + 1e-12))
-    assert not list(verify._of_tables("s", "t", old, near))
+    assert not list(verify.table_differences("s", "t", old, near))
     for changed, place in (
         (old.assign(a=[1, 2, 4]), (2, "a")), (old.assign(b=["x", "", "z"]), (1, "b")), (old.assign(c=[0.1, 0.2, 0.3000001]), (2, "c")),
         (old.assign(similarity=[0.1234, 0.5, 0.0]), (2, "similarity")), (old.assign(similarity=[0.1237, 0.5, np.nan]), (0, "similarity")),
         (old.head(2), (-1, "number of rows")), (old.drop(columns="a"), (-1, "columns")),
     ):  # fmt: skip
-        assert [(d.row, d.column) for d in verify._of_tables("s", "t", old, changed)] == [place]
-    many = list(verify._of_tables("s", "t", pd.DataFrame({"a": range(99)}), pd.DataFrame({"a": range(1, 100)})))
-    assert len(many) == verify.MOST + 1 and many[-1].column == "more"
-    assert not list(verify._of_tables("s", "t", old.head(0), old.head(0)))
+        assert [(d.row, d.column) for d in verify.table_differences("s", "t", old, changed)] == [place]
+    many = list(verify.table_differences("s", "t", pd.DataFrame({"a": range(99)}), pd.DataFrame({"a": range(1, 100)})))
+    assert len(many) == verify.MOST_LISTED + 1 and many[-1].column == "more"
+    assert not list(verify.table_differences("s", "t", old.head(0), old.head(0)))
 
 
 def test_same():
     for a, b in ((None, math.nan), (pd.NA, None), (1, 1.0), ("a", "a"), (0.1 + 0.2, 0.3), (True, True)):
-        assert verify.same(a, b) and verify.same(b, a)
+        assert verify.same_cell(a, b) and verify.same_cell(b, a)
     for a, b in ((None, 0), ("1", 1), (True, 1), (1, 2), (0.3, 0.3001), ("a", 0.5), (math.nan, 0.0), (math.inf, 1.0)):
-        assert not verify.same(a, b) and not verify.same(b, a)
+        assert not verify.same_cell(a, b) and not verify.same_cell(b, a)
 
 
 def test_what_cannot_be_verified_is_named(tmp_path):
@@ -121,5 +157,7 @@ def test_what_cannot_be_verified_is_named(tmp_path):
     ):
         verify.verify(run)
     (run / "evaluate" / "scores.parquet").write_bytes(b"no table")
-    assert [d.column for d in verify._differences("evaluate", run, published(tmp_path / "again"))][:1] == ["table"]
+    assert [d.column for d in verify._stage_differences("evaluate", run, published(tmp_path / "again"))][:1] == [
+        "table"
+    ]
     assert main.main(["verify", str(tmp_path / "nowhere")]) == main.BAD_INPUT
