@@ -111,7 +111,7 @@ class Generator:
         return {
             (key, sample): completion
             for key, count in samples.items()
-            for sample, completion in enumerate(self.store.get_by_key(key, count))
+            for sample, completion in enumerate(self.store.samples(key, 0, count))
             if completion is not None and not self._fits_now(completion, limit[key])
         }
 

@@ -1,4 +1,10 @@
-"""One SQLite file with one writer: opening, the writer's lock, and a look at its length."""
+"""The generation store: every completion that was sampled, in one SQLite file, found by its request and sample number.
+
+A request is one prompt to one model with its sampling settings; its key is a hash over all of that, and together with a sample
+number it names one completion. The file has one writer at a time and any number of readers. What `put` returned from survives
+kill -9, and a row that a disk has changed is found by its checksum when it is read. From top to bottom: the file and its lock,
+then requests and completions, then the store.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +20,35 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+VERSION = 2  # of the file's format; 1 had no checksums
+STOP, LENGTH, TOO_LONG = "stop", "length", "prompt too long"  # how a completion ends: its `finish`
+RECOVER = "`crescent store recover` saves what can be read"
+_SCHEMA = f"""
+PRAGMA user_version={VERSION};
+CREATE TABLE IF NOT EXISTS settings (id INTEGER PRIMARY KEY, json TEXT UNIQUE NOT NULL);
+CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, json TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS models (label TEXT PRIMARY KEY, fingerprint TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS requests (
+    id INTEGER PRIMARY KEY, key BLOB UNIQUE NOT NULL, model TEXT NOT NULL,
+    settings_id INTEGER NOT NULL REFERENCES settings(id), messages TEXT NOT NULL, prefix TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS completions (
+    request_id INTEGER NOT NULL REFERENCES requests(id), sample INTEGER NOT NULL, text TEXT NOT NULL,
+    finish TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL,
+    batch_id INTEGER NOT NULL REFERENCES batches(id), crc INTEGER NOT NULL,
+    PRIMARY KEY (request_id, sample)) WITHOUT ROWID;
+"""
+_ROW = "sample, text, finish, prompt_tokens, tokens, batch_id, crc"
+# A stored completion stays as it is, unless it only says that the prompt was too long then.
+_INSERT = f"""
+INSERT INTO completions VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET
+    text = excluded.text, finish = excluded.finish, prompt_tokens = excluded.prompt_tokens, tokens = excluded.tokens,
+    batch_id = excluded.batch_id, crc = excluded.crc
+WHERE finish = '{TOO_LONG}' AND excluded.finish != '{TOO_LONG}'
+"""
+
 
 class StoreError(RuntimeError):
     """A store that cannot be opened or written; the message says why and what to do."""
-
-
-RECOVER = "`crescent store recover` saves what can be read"
 
 
 def connect(path: Path, options: str = "mode=rwc") -> sqlite3.Connection:
@@ -28,20 +57,16 @@ def connect(path: Path, options: str = "mode=rwc") -> sqlite3.Connection:
 
 
 def expected_size(path: Path) -> int:
-    """Bytes that a file should have by its header: SQLite finds a missing page only when it needs it. 0 where it is no SQLite file."""
+    """Return the bytes that a file should have by its header, 0 where it is no SQLite file.
+
+    SQLite itself finds a missing page only when it needs it.
+    """
     with open(path, "rb") as handle:
         header = handle.read(100)
     if not header.startswith(b"SQLite format 3\0"):
         return 0
     page = int.from_bytes(header[16:18], "big")
     return (65536 if page == 1 else page) * int.from_bytes(header[28:32], "big")
-
-
-def check_length(path: Path) -> None:
-    """Raise StoreError where the file is shorter than its header says."""
-    size, expected = path.stat().st_size, expected_size(path)
-    if size < expected:
-        raise StoreError(f"{path}: is truncated: {size:,} of {expected:,} bytes; {RECOVER}")
 
 
 def take_lock(path: Path) -> IO[str]:
@@ -65,29 +90,6 @@ def take_lock(path: Path) -> IO[str]:
     handle.write(f"process {os.getpid()} on {socket.gethostname()}")
     handle.flush()
     return handle
-
-
-VERSION = 2  # of the file; 1 had no checksums
-SCHEMA = f"""
-PRAGMA user_version={VERSION};
-CREATE TABLE IF NOT EXISTS settings (id INTEGER PRIMARY KEY, json TEXT UNIQUE NOT NULL);
-CREATE TABLE IF NOT EXISTS batches (id INTEGER PRIMARY KEY, json TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS models (label TEXT PRIMARY KEY, fingerprint TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS requests (
-    id INTEGER PRIMARY KEY, key BLOB UNIQUE NOT NULL, model TEXT NOT NULL, settings_id INTEGER NOT NULL REFERENCES settings(id),
-    messages TEXT NOT NULL, prefix TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS completions (
-    request_id INTEGER NOT NULL REFERENCES requests(id), sample INTEGER NOT NULL, text TEXT NOT NULL, finish TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL, tokens INTEGER NOT NULL, batch_id INTEGER NOT NULL REFERENCES batches(id),
-    crc INTEGER NOT NULL, PRIMARY KEY (request_id, sample)) WITHOUT ROWID;
-"""
-STOP, LENGTH, TOO_LONG = "stop", "length", "prompt too long"
-_ROW = "sample, text, finish, prompt_tokens, tokens, batch_id, crc"
-_INSERT = (
-    "INSERT INTO completions VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET text = excluded.text, finish = excluded.finish, "
-    "prompt_tokens = excluded.prompt_tokens, tokens = excluded.tokens, batch_id = excluded.batch_id, crc = excluded.crc "
-    f"WHERE finish = '{TOO_LONG}' AND excluded.finish != '{TOO_LONG}'"
-)
 
 
 @dataclass(frozen=True)
@@ -139,10 +141,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model wrote (without the prefix). Token counts are of this sample; `batch` is the store's record of how it was made.
+    """What the model wrote, without the prefix.
 
-    `finish` is "stop", "length" (cut at its token limit) or "prompt too long" (nothing was sampled: prompt and completion do not
-    fit the model's context; the text is empty).
+    Token counts are of this sample; `batch` is the store's record of how it was sampled. `finish` is "stop", "length" (cut at
+    its token limit) or "prompt too long": prompt and completion do not fit the model's context, and the text is empty.
     """
 
     text: str
@@ -195,8 +197,8 @@ class GenerationStore:
     def _open(self) -> sqlite3.Connection:
         there = self.path.exists() and self.path.stat().st_size > 0
         log = self.path.with_name(self.path.name + "-wal")
-        if there and not log.exists():
-            check_length(self.path)
+        if there and not log.exists() and (size := self.path.stat().st_size) < (expected := expected_size(self.path)):
+            raise StoreError(f"{self.path}: is truncated: {size:,} of {expected:,} bytes; {RECOVER}")
         with self._damage_named():
             if self.read_only:
                 # immutable leaves no -wal or -shm file behind; it is only right where nobody is writing.
@@ -206,12 +208,13 @@ class GenerationStore:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if there and version != VERSION and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise StoreError(
-                    f"{self.path}: has format {version}, this kit writes {VERSION}; `crescent store recover` copies it into a new one"
+                    f"{self.path}: has format {version}, this kit writes {VERSION}; "
+                    "`crescent store recover` copies it into a new one"
                 )
             if not self.read_only:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute("PRAGMA synchronous=NORMAL")
-                db.executescript(SCHEMA)
+                db.executescript(_SCHEMA)
         return db
 
     @contextlib.contextmanager
@@ -244,19 +247,20 @@ class GenerationStore:
 
     def get(self, request: Request, samples: int) -> list[Completion | None]:
         """Return samples 0 … samples-1 of `request`; None where one has not been sampled. Raises StoreError on a damaged row."""
-        return self.get_by_key(request.key(), samples)
+        return self.samples(request.key(), 0, samples)
 
-    def get_by_key(self, key: bytes, samples: int) -> list[Completion | None]:
-        """Do as `get`, for a caller that has the request's key already."""
-        found: list[Completion | None] = [None] * samples
+    def samples(self, key: bytes, start: int, stop: int) -> list[Completion | None]:
+        """Return samples start … stop-1 of the request with this key, as `get` does; no other row is read."""
+        completions: list[Completion | None] = [None] * (stop - start)
         with self._damage_named():
             rows = self._db.execute(
-                f"SELECT {_ROW} FROM completions JOIN requests ON requests.id = request_id WHERE key = ? AND sample < ?",
-                (key, samples),
+                f"SELECT {_ROW} FROM completions JOIN requests ON requests.id = request_id "
+                "WHERE key = ? AND sample >= ? AND sample < ?",
+                (key, start, stop),
             )
             for row in rows:
-                found[row[0]] = self._checked(row)
-        return found
+                completions[row[0] - start] = self._checked(row)
+        return completions
 
     def _checked(self, row: tuple[Any, ...]) -> Completion:
         sample, *values, crc = row
@@ -297,18 +301,9 @@ class GenerationStore:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 batch = self._db.execute("INSERT INTO batches (json) VALUES ('{}')").lastrowid
-                for request, sample, c in rows:
-                    values = (
-                        self._request_id(request),
-                        sample,
-                        c.text,
-                        c.finish,
-                        c.prompt_tokens,
-                        c.tokens,
-                        batch,
-                        c.crc(sample),
-                    )
-                    added += self._db.execute(_INSERT, values).rowcount
+                for request, sample, done in rows:
+                    row = (sample, done.text, done.finish, done.prompt_tokens, done.tokens, batch, done.crc(sample))
+                    added += self._db.execute(_INSERT, (self._request_id(request), *row)).rowcount
                 text = json.dumps({**(made_by or {}), "count": added})
                 self._db.execute("UPDATE batches SET json = ? WHERE id = ?", (text, batch))
                 self._db.execute("COMMIT")
@@ -343,20 +338,14 @@ class GenerationStore:
         row = self._db.execute("SELECT id FROM requests WHERE key = ?", (key,)).fetchone()
         if row:
             return int(row[0])
-        settings = json.dumps(asdict(request.sampling))
-        if settings not in self._settings:
-            self._db.execute("INSERT OR IGNORE INTO settings (json) VALUES (?)", (settings,))
-            self._settings[settings] = self._db.execute(
-                "SELECT id FROM settings WHERE json = ?", (settings,)
-            ).fetchone()[0]
-        cursor = self._db.execute(
-            "INSERT INTO requests (key, model, settings_id, messages, prefix) VALUES (?,?,?,?,?)",
-            (
-                key,
-                request.model,
-                self._settings[settings],
-                json.dumps(request.messages, ensure_ascii=False),
-                request.prefix,
-            ),
-        )
-        return int(cursor.lastrowid or 0)
+        row = (key, request.model, self._sampling_id(request.sampling), json.dumps(request.messages, ensure_ascii=False))
+        insert = "INSERT INTO requests (key, model, settings_id, messages, prefix) VALUES (?,?,?,?,?)"
+        return int(self._db.execute(insert, (*row, request.prefix)).lastrowid or 0)
+
+    def _sampling_id(self, sampling: Sampling) -> int:
+        text = json.dumps(asdict(sampling))
+        if text not in self._settings:
+            self._db.execute("INSERT OR IGNORE INTO settings (json) VALUES (?)", (text,))
+            row = self._db.execute("SELECT id FROM settings WHERE json = ?", (text,)).fetchone()
+            self._settings[text] = row[0]
+        return self._settings[text]

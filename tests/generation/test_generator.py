@@ -163,14 +163,35 @@ def test_an_overlong_prompt_comes_back_by_name_and_is_tried_again_where_it_fits(
         (good,), (long,) = small.generate(requests)
         assert (long.finish, long.text, long.tokens) == ("prompt too long", "", 0) and long.prompt_tokens > 100
         assert good.tokens > 0 and small.cost.too_long == 1
-        with pytest.raises(models.PromptTooLong, match="max_model_len: 80 is too small for every one of 1 prompts"):
-            small.generate(requests[1:])
     with made(80) as again:
         again.generate(requests)
         assert again.cost.sampled == 0
     with made(512) as large:
         (same,), (now,) = large.generate(requests)
         assert large.cost.sampled == 1 and same == good and now.tokens > 0
+
+
+def test_a_call_whose_prompts_are_all_too_long_returns_each_of_them_as_too_long(tmp_path, folder):
+    words = models.load_tokenizer(folder)
+    engine = TransformersEngine(folder, lambda request: models.prompt_token_ids(words, request, 80))
+    model = models.Model("base", "tiny", lambda: tmp_path)
+    store = GenerationStore(tmp_path / "s.sqlite")
+    with Generator(store, model, 1, lambda: engine, max_model_len=80) as small:
+        with pytest.warns(UserWarning, match="max_model_len: 80 is too small for all of 2 prompts, the shortest of 1"):
+            completions = small.complete([(ask("x" * 100), 0), (ask("y" * 120), 0)])
+        assert [completion.finish for completion in completions] == ["prompt too long"] * 2
+        assert [completion.text for completion in completions] == ["", ""]
+        assert (small.cost.completions, small.cost.too_long, small.store.count()) == (2, 2, 2)
+
+
+def test_looking_up_one_sample_reads_no_other(tmp_path, engine, monkeypatch):
+    with generator(tmp_path / "s.sqlite", engine) as sampled:
+        sampled.generate([ask("a", Sampling(1.0, 1.0, 2, (), 1))], 40)
+        rows_read = []
+        check = GenerationStore._checked
+        monkeypatch.setattr(GenerationStore, "_checked", lambda self, row: rows_read.append(row) or check(self, row))
+        sampled.complete([(ask("a", Sampling(1.0, 1.0, 2, (), 1)), 39)])
+    assert len(rows_read) == 1
 
 
 def test_what_is_done_is_stored_before_a_chunk_is_full(tmp_path, engine, monkeypatch):

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import select
+import signal
 import socket
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,7 +21,7 @@ from crescent_utils.generation.engines import EngineError, Job, server
 from crescent_utils.generation.engines.server import ServerEngine
 from crescent_utils.generation.engines.transformers import TransformersEngine
 from crescent_utils.generation.store import GenerationStore, Request, Sampling, sample_seed
-from crescent_utils.runs import params
+from crescent_utils.runs import folders, params
 
 KEY = "sk-secret-4711"
 SAMPLING = Sampling(1.0, 0.9, 6, (), 1)
@@ -52,7 +57,14 @@ class Handler(BaseHTTPRequestHandler):
                 self.connection.shutdown(socket.SHUT_RDWR)
                 self.close_connection = True
                 return
-            code, answer = trouble or (200, self.answer(json.loads(body)))
+            if trouble != "hang":
+                code, answer = trouble or (200, self.answer(json.loads(body)))
+        if trouble == "hang":  # until the client closes the connection, as a long completion would
+            self.server.hanging.release()
+            readable, _, _ = select.select([self.connection], [], [], 20)
+            self.server.cancelled.append(bool(readable) and self.connection.recv(1) == b"")
+            self.close_connection = True
+            return
         answer = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         answer = answer.replace(b"ECHO", (self.headers.get("Authorization") or "").encode())
         self.send_response(code)
@@ -85,6 +97,7 @@ def serving(engine, troubles=()):
     made = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     made.daemon_threads = True
     made.engine, made.troubles, made.seen, made.lock = engine, list(troubles), [], threading.Lock()
+    made.hanging, made.cancelled = threading.Semaphore(0), []
     made.serves = ["m", "served-name"]
     thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
@@ -214,6 +227,61 @@ def test_an_answer_that_is_none_is_an_engine_error(engine, waits, answer):
         sampled([http.url], jobs(1))
 
 
+def reply(finish_reason):
+    return {"choices": [{"message": {"role": "assistant", "content": "It is"}, "finish_reason": finish_reason}]}
+
+
+@pytest.mark.parametrize("finish_reason", ["abort", "content_filter", "tool_calls", None])
+def test_a_reply_that_the_server_broke_off_is_no_completion(engine, waits, tmp_path, finish_reason):
+    wanted = jobs(3)
+    with serving(engine, [(200, reply(finish_reason))] * 2) as http:
+        assert sampled([http.url], wanted) == dict(engine.sample(wanted)), "it is asked for again"
+    model = models.Model("base", "tiny", lambda: tmp_path)
+    with serving(engine, [(200, reply(finish_reason))] * 99) as http:
+        endless = generator.Generator(
+            GenerationStore(tmp_path / "s.sqlite"), model, 1, lambda: ServerEngine([http.url], "m", retries=2)
+        )
+        with endless, pytest.raises(EngineError, match=f"reply ended by {finish_reason!r}"):
+            endless.generate([wanted[0].request])
+    with GenerationStore(tmp_path / "s.sqlite", read_only=True) as store:
+        assert store.count() == 0
+
+
+@pytest.mark.parametrize("where", ["while it waits for answers", "while it stores one"])
+def test_an_interrupt_stores_what_is_answered_and_cancels_what_is_in_flight(engine, waits, tmp_path, where):
+    model = models.Model("base", "tiny", lambda: tmp_path)
+    with serving(engine, [None] * 5 + ["hang"] * 3) as http:
+        interrupted = generator.Generator(
+            GenerationStore(tmp_path / "s.sqlite"), model, 1, lambda: ServerEngine([http.url], "m", concurrency=3)
+        )
+
+        def all_answered_or_hanging():
+            for _ in range(3):
+                assert http.hanging.acquire(timeout=20)
+            time.sleep(0.3)  # for the last answers to arrive
+
+        def stop(text):
+            if where == "while it stores one":
+                all_answered_or_hanging()
+                raise KeyboardInterrupt
+            return True
+
+        def interrupt():
+            all_answered_or_hanging()
+            os.kill(os.getpid(), signal.SIGINT)
+
+        thread = threading.Thread(target=interrupt)
+        if where == "while it waits for answers":
+            thread.start()
+        with interrupted, pytest.raises(KeyboardInterrupt):
+            interrupted.complete([(job.request, 0) for job in jobs(8)], stop)
+        if thread.ident:
+            thread.join()
+    assert http.cancelled == [True] * 3, "the connections were closed, not waited for"
+    with GenerationStore(tmp_path / "s.sqlite", read_only=True) as store:
+        assert store.count() == 5
+
+
 def test_an_empty_completion_without_usage_is_a_completion(engine, waits):
     answer = {"choices": [{"message": {"role": "assistant", "content": None}, "finish_reason": "length"}]}
     with serving(engine, [(200, answer)]) as http:
@@ -291,8 +359,32 @@ def test_an_overlong_prompt_is_not_sent(engine, waits):
     assert got[0].tokens > 0
 
 
-def test_no_password_of_an_address_is_shown(waits):
-    url = dead_url().replace("http://", "http://user:hunter2@")
+@pytest.mark.parametrize("password", ["hunter2", "hunter2/with@signs", "hunter2%40x"])
+def test_no_password_of_an_address_is_shown(waits, password):
+    url = dead_url().replace("http://", f"http://user:{password}@")
     with pytest.raises(EngineError) as caught:
         ServerEngine([url], "m").meet()
-    assert "no server answers" in str(caught.value) and "hunter2" not in str(caught.value)
+    assert "base_urls" in str(caught.value) and "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+def test_no_password_of_an_address_reaches_a_file_of_the_run(engine, waits, tmp_path, capfd):
+    model = models.Model("base", "tiny", lambda: engine.folder)
+    encoded = base64.b64encode(b"user:hunter2").decode()
+    with serving(engine, [None] * 3 + [(400, b"refused: ECHO")] * 9) as http:
+        url = http.url.replace("http://", "http://user:hunter2@")
+        settings = params.build_settings(
+            "elicit", {"engine": "server", "base_urls": [url], "model": "m", "outputs": str(tmp_path), "concurrency": 1}
+        )
+        stage = folders.begin_stage("elicit", settings)
+        with generator.open_generator(settings, model) as sampler:
+            sampler.generate([sampler.request([{"role": "user", "content": "x"}], SAMPLING)], 3)
+            with pytest.raises(EngineError) as caught:
+                sampler.generate([sampler.request([{"role": "user", "content": "y"}], SAMPLING)])
+            stage.finish({}, sampled_by=[sampler])
+        assert [authorization for _, authorization, _ in http.seen] == [f"Basic {encoded}"] * 4
+    assert "refused" in str(caught.value)
+    written = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) >= 2
+    for text in (*written, str(caught.value).encode(), "".join(capfd.readouterr()).encode()):
+        assert b"hunter2" not in text and encoded.encode() not in text
