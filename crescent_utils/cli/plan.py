@@ -69,14 +69,14 @@ def estimate_run(values: dict[str, Any], stages: Sequence[str]) -> Plan:
         return Plan([], "replay", "engine: replay samples nothing", 0.0)
     with generation.open_generator(settings) as generator:
         known = _known_pairs(generator, own, stages)
-        speed, completions = _probe(generator, _mixed([generator.missing(pairs) for pairs in known.values()]))
+        speed, completions = _probe(generator, _mixed([_missing(generator, pairs) for pairs in known.values()]))
         tokens = {stage: _length(generator, pairs) for (stage, _), pairs in known.items()}
         accepted, note = _yield(generator, own["elicit"], known)
         base = generation.load_tokenizer(generator.model.locate())
         rows = []
         for (stage, label), pairs in known.items():
-            lengths = {request: len(generation.prompt_token_ids(base, request, 10**9)) for request, _ in pairs}
-            left = len(generator.missing(pairs))
+            lengths = {request: len(generation.prompt_token_ids(base, request)) for request, _ in pairs}
+            left = len(_missing(generator, pairs))
             new = left * tokens[stage]
             rows.append(Row(stage, label, len(pairs), len(pairs) - left, sum(lengths[r] for r, _ in pairs),
                             round(len(pairs) * tokens[stage]), new * speed.slow, new * speed.fast, True))  # fmt: skip
@@ -132,6 +132,10 @@ def _evaluate_pairs(generator: generation.Generator, settings: runs.Evaluate) ->
     return pairs
 
 
+def _missing(generator: generation.Generator, pairs: Pairs) -> Pairs:
+    return [pair for pair, done in zip(pairs, generator.stored(pairs), strict=True) if done is None]
+
+
 def _mixed(missing: Sequence[Pairs]) -> Pairs:
     """Return the probe: requests of each stage in turn, since stages ask and answer at different lengths."""
     turns = zip_longest(*(pairs[: sum(PROBE)] for pairs in missing))
@@ -140,8 +144,7 @@ def _mixed(missing: Sequence[Pairs]) -> Pairs:
 
 def _length(generator: generation.Generator, pairs: Pairs) -> float:
     """Mean tokens of those of the first 400 completions that are there."""
-    stored = [generator.store.get(request, sample + 1)[sample] for request, sample in pairs[:400]]
-    return fmean([completion.tokens for completion in stored if completion] or [0.0])
+    return fmean([completion.tokens for completion in generator.stored(pairs[:400]) if completion] or [0.0])
 
 
 def _probe(generator: generation.Generator, pairs: Pairs) -> tuple[_Speed, list[Completion]]:
@@ -177,7 +180,7 @@ def _yield(
     """Share of the baits' stored completions that are questions, with a note on its interval."""
     domain = _domain(settings)
     pairs = known.get(("elicit", "base"), [])[: max(sum(PROBE), 1000)]
-    seen = [(r, c) for r, i in pairs if (c := generator.store.get(r, i + 1)[i]) is not None]
+    seen = [(r, c) for (r, _), c in zip(pairs, generator.stored(pairs), strict=True) if c is not None]
     gates = runs.validity_gates(domain)
     good = sum(elicit.is_question(r.prefix + c.text, gates, settings.protocol) for r, c in seen)
     if not seen:

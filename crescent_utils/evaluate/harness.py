@@ -197,17 +197,19 @@ def _in_memory(engine: str, folder: Path, settings: Evaluate) -> Any:
 def _vllm(folder: Path, settings: Evaluate) -> Any:
     import torch
 
-    from ..generation import set_cpu_environment
+    from ..generation import start_vllm
 
     cuda = torch.cuda.is_available()
     share, dtype = (0.6, settings.dtype) if cuda else (0.2, "bfloat16" if settings.dtype == "auto" else settings.dtype)
-    if not cuda:
-        set_cpu_environment()
-    from lm_eval.models.vllm_causallms import VLLM
-
     arguments = {"max_model_len": settings.max_model_len, "gpu_memory_utilization": share, "enforce_eager": not cuda}
-    # With "auto" lm-eval has vLLM show a bar, which divides by zero where bars are switched off.
-    return VLLM(pretrained=str(folder), dtype=dtype, batch_size=TOGETHER, **(arguments | settings.engine_args))
+
+    def start() -> Any:
+        from lm_eval.models.vllm_causallms import VLLM
+
+        # With "auto" lm-eval has vLLM show a bar, which divides by zero where bars are switched off.
+        return VLLM(pretrained=str(folder), dtype=dtype, batch_size=TOGETHER, **(arguments | settings.engine_args))
+
+    return start_vllm(start)
 
 
 def general_ability(generator: generation.Generator, settings: Evaluate) -> pd.DataFrame:

@@ -39,7 +39,7 @@ def check_pairs(tokenizer: Any, pairs: list[dict[str, Any]], limit: int) -> None
     for pair in pairs:
         whole, start = _masked(tokenizer, pair)
         request = Request.of("", pair["prompt"], Sampling(max_tokens=0))
-        asked = generation.prompt_token_ids(tokenizer, request, max_model_len=len(whole) + 1_000_000)
+        asked = generation.prompt_token_ids(tokenizer, request)
         if asked != whole[:start]:
             raise TrainingError(
                 f"the prompt is {start} tokens in training and {len(asked)} in sampling, or others, for "

@@ -9,7 +9,7 @@ is one SQLite file, `outputs/<run>/store.sqlite`.
 
 from .engines import EngineError, Job
 from .engines.transformers import best_device
-from .engines.vllm import set_cpu_environment, shut_down
+from .engines.vllm import shut_down, start_vllm
 from .generator import STORE_NAME, Generator, choose_engine, open_generator
 from .leftovers import end_processes, leftover_engines
 from .models import (
@@ -59,6 +59,6 @@ __all__ = [
     "quiet_transformers",
     "resolve_model",
     "resolve_student",
-    "set_cpu_environment",
     "shut_down",
+    "start_vllm",
 ]

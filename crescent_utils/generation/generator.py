@@ -1,23 +1,26 @@
-"""Generate: look in the store, sample only what is missing, store it, and account for it.
+"""The generator: looks in the store, samples only what is missing, stores it, and accounts for it.
 
-Resume is to ask again; replay is a generator without an engine. The engine starts when the first completion is missing, so that
-a finished stage runs again without loading a model.
+Resuming is asking again; a replay is a generator without an engine. The engine starts when the first completion is missing, so
+that a finished stage runs again without loading a model.
 """
 
 from __future__ import annotations
 
 import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .. import runs
 from ..runs import Common, Cost, ProgressBar
 from . import models
-from .engines import Engine, EngineError, Job
+from .engines import Engine, EngineError, Job, answered_before
 from .store import TOO_LONG, Completion, GenerationStore, Request, Sampling, sample_seed
 
+Pair = tuple[Request, int]  # a request and the number of one of its samples
 STORE_NAME = "store.sqlite"
 COMMIT_EVERY = 256  # completions; a kill loses at most so many that were done
 COMMIT_SECONDS = 5.0  # … or those of so many seconds
@@ -47,7 +50,6 @@ class Generator:
         self.store, self.model, self.seed = store, model, seed
         self._start, self._max_model_len = start_engine, max_model_len
         self._engine: Engine | None = None
-        self._made_by: dict[str, Any] = {}
         self._batches: dict[int, dict[str, Any]] = {}
         self._bar = ProgressBar(model.label, shown=progress)
         self.cost = Cost()  # of all completions that were asked for, sampled now or before
@@ -62,112 +64,113 @@ class Generator:
     def generate(
         self, requests: Sequence[Request], samples: int = 1, accepted: Callable[[str], bool] | None = None
     ) -> list[list[Completion]]:
-        """Return samples 0 … samples-1 of each request, in order; see `complete`."""
+        """Return samples 0 … samples-1 of each request, one list per request; see `complete`."""
         flat = self.complete([(request, sample) for request in requests for sample in range(samples)], accepted)
         return [flat[i * samples : (i + 1) * samples] for i in range(len(requests))]
 
-    def complete(
-        self, pairs: Sequence[tuple[Request, int]], accepted: Callable[[str], bool] | None = None
-    ) -> list[Completion]:
+    def complete(self, pairs: Sequence[Pair], accepted: Callable[[str], bool] | None = None) -> list[Completion]:
         """Return the completion of each (request, sample number), in order, sampling those that the store does not hold.
 
-        The same pair twice is sampled once. `accepted(prefix + text)` only feeds the progress bar. Raises ReplayMiss without an
-        engine, and PromptTooLong where not one of the prompts fits; single ones come back empty, with that as their `finish`.
+        The same pair twice is sampled once. A prompt that is too long comes back as an empty completion whose `finish` says
+        so. `accepted(prefix + text)` only feeds the progress bar. Raises ReplayMiss without an engine.
         """
-        keys = _keys(pairs)
-        found = self._look_up(keys, pairs)
-        missing = {
-            (key, pair[1]): pair[0] for key, pair in zip(keys, pairs, strict=True) if (key, pair[1]) not in found
-        }
+        stored = self.stored(pairs)
+        missing = list(dict.fromkeys(pair for pair, done in zip(pairs, stored, strict=True) if done is None))
         if missing:
-            jobs = [
-                Job(request, i, sample_seed(key, i, request.sampling.seed)) for (key, i), request in missing.items()
-            ]
-            sampled = self._sample(jobs, accepted)
-            found |= self._look_up([key for key, _ in missing], [(request, i) for (_, i), request in missing.items()])
-            self.cost += Cost(sampled=sampled)
-        whole = [found[key, sample] for key, (_, sample) in zip(keys, pairs, strict=True)]
-        self._account(whole)
-        if whole and all(completion.finish == TOO_LONG for completion in whole):
-            raise models.PromptTooLong(
-                f"max_model_len: {self._max_model_len} is too small for every one of {len(whole)} prompts, the shortest of which has "
-                f"{min(c.prompt_tokens for c in whole)} tokens; raise it, or lower the stage's max_tokens",
-                min(c.prompt_tokens for c in whole),
+            self.cost += Cost(sampled=self._sample(missing, accepted))
+            sampled = dict(zip(missing, self.stored(missing), strict=True))
+            stored = [done or sampled[pair] for pair, done in zip(pairs, stored, strict=True)]
+        completions = cast(list[Completion], stored)
+        self._account(completions)
+        self._warn_if_all_too_long(completions)
+        return completions
+
+    def stored(self, pairs: Sequence[Pair]) -> list[Completion | None]:
+        """Return what the store holds for each (request, sample number), None for what would have to be sampled.
+
+        A prompt that was too long before counts as missing where it fits by now.
+        """
+        numbers: dict[Request, set[int]] = {}
+        for request, sample in pairs:
+            numbers.setdefault(request, set()).add(sample)
+        completions: dict[Pair, Completion | None] = {}
+        for request, samples in numbers.items():
+            first, last = min(samples), max(samples)
+            for sample, done in enumerate(self.store.samples(request.key(), first, last + 1), start=first):
+                completions[request, sample] = done if done and not self._fits_now(request, done) else None
+        return [completions[pair] for pair in pairs]
+
+    def _fits_now(self, request: Request, completion: Completion) -> bool:
+        was_too_long = completion.finish == TOO_LONG and self._start is not None
+        return was_too_long and completion.prompt_tokens + request.sampling.max_tokens <= self._max_model_len
+
+    def _warn_if_all_too_long(self, completions: Sequence[Completion]) -> None:
+        if completions and all(completion.finish == TOO_LONG for completion in completions):
+            warnings.warn(
+                f"max_model_len: {self._max_model_len} is too small for all of {len(completions)} prompts, the shortest of "
+                f"{min(completion.prompt_tokens for completion in completions)} tokens, so none was asked; raise it, or lower "
+                "the stage's max_tokens",
+                stacklevel=3,
             )
-        return whole
 
-    def missing(self, pairs: Sequence[tuple[Request, int]]) -> list[tuple[Request, int]]:
-        """Return the (request, sample number) pairs that the store cannot answer yet; nothing is sampled."""
-        keys = _keys(pairs)
-        found = self._look_up(keys, pairs)
-        return [pair for key, pair in zip(keys, pairs, strict=True) if (key, pair[1]) not in found]
-
-    def _look_up(self, keys: list[bytes], pairs: Sequence[tuple[Request, int]]) -> dict[tuple[bytes, int], Completion]:
-        samples: dict[bytes, int] = {}
-        limit: dict[bytes, int] = {}
-        for key, (request, sample) in zip(keys, pairs, strict=True):
-            samples[key] = max(samples.get(key, 0), sample + 1)
-            limit[key] = request.sampling.max_tokens
-        return {
-            (key, sample): completion
-            for key, count in samples.items()
-            for sample, completion in enumerate(self.store.samples(key, 0, count))
-            if completion is not None and not self._fits_now(completion, limit[key])
-        }
-
-    def _fits_now(self, completion: Completion, max_tokens: int) -> bool:
-        too_long = completion.finish == TOO_LONG and self._start is not None
-        return too_long and completion.prompt_tokens + max_tokens <= self._max_model_len
-
-    def _sample(self, jobs: list[Job], accepted: Callable[[str], bool] | None) -> int:
+    def _sample(self, pairs: Sequence[Pair], accepted: Callable[[str], bool] | None) -> int:
+        """Sample the pairs and store them; return how many are new in the store. What is done is stored at an interrupt too."""
         if self._start is None:
-            first = jobs[0]
+            request, sample = pairs[0]
             raise ReplayMiss(
-                f"{self.store.path}: does not hold sample {first.sample} of the request {first.request.messages[-1][1][:200]!r} to "
-                f"{self.model.label} ({len(jobs)} completions are missing). Replay samples nothing: run with engine: auto to sample them"
+                f"{self.store.path}: does not hold sample {sample} of the request {request.messages[-1][1][:200]!r} to "
+                f"{self.model.label} ({len(pairs)} completions are missing). Replay samples nothing: run with engine: auto to "
+                "sample them"
             )
         if self._engine is None:
             self._engine = self._start()
-            self._made_by = {
-                "engine": self._engine.name,
-                "guarantee": self._engine.guarantee,
-                **runs.library_versions(),
-            }
-        engine, meter = self._engine, runs.Meter(self._engine.devices)
+        keys = {request: request.key() for request in dict.fromkeys(request for request, _ in pairs)}
+        jobs = [Job(request, i, sample_seed(keys[request], i, request.sampling.seed)) for request, i in pairs]
+        meter = runs.Meter(self._engine.devices)
         chunk: list[tuple[Request, int, Completion]] = []
-        added, since = 0, time.monotonic()
+        added, last_commit = 0, time.monotonic()
         self._bar.start(len(jobs))
+        answers = self._engine.sample(jobs)
         try:
-            for index, completion in engine.sample(jobs):
+            for index, completion in answers:
                 request = jobs[index].request
                 chunk.append((request, jobs[index].sample, completion))
                 self._bar.update(completion.tokens, accepted(request.prefix + completion.text) if accepted else None)
-                if len(chunk) >= COMMIT_EVERY or time.monotonic() - since >= COMMIT_SECONDS:
+                if len(chunk) >= COMMIT_EVERY or time.monotonic() - last_commit >= COMMIT_SECONDS:
                     added += self._commit(chunk, meter)
-                    chunk, since = [], time.monotonic()
-        finally:  # also what was done before an interrupt
+                    chunk, last_commit = [], time.monotonic()
+        except BaseException as interrupt:
+            for index, completion in answered_before(interrupt, answers):
+                chunk.append((jobs[index].request, jobs[index].sample, completion))
+            raise
+        finally:
             if chunk:
                 added += self._commit(chunk, meter)
             self._bar.pause()
         return added
 
     def _commit(self, chunk: list[tuple[Request, int, Completion]], meter: runs.Meter) -> int:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return self.store.put(chunk, {**self._made_by, "time": now, **meter.lap()})
+        assert self._engine is not None
+        record = {
+            "engine": self._engine.name,
+            "guarantee": self._engine.guarantee,
+            **runs.library_versions(),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            **meter.lap(),
+        }
+        return self.store.put(chunk, record)
 
     def _account(self, completions: list[Completion]) -> None:
-        shares: dict[int, int] = {}
-        for completion in completions:
-            shares[completion.batch] = shares.get(completion.batch, 0) + 1
-        for number, count in shares.items():
-            made = self._batches.setdefault(number, self.store.batch(number))
-            if made.get("seconds") is None or not made.get("count"):
+        """Add what these completions took, each its share of the batch that it was sampled in, now or long ago."""
+        for number, count in Counter(completion.batch for completion in completions).items():
+            batch = self._batches.setdefault(number, self.store.batch(number))
+            if batch.get("seconds") is None or not batch.get("count"):
                 self.cost += Cost(unmetered=count)
                 continue
-            share, energy = count / made["count"], made.get("energy_joules")
+            share, energy = count / batch["count"], batch.get("energy_joules")
             self.cost += Cost(
-                seconds=made["seconds"] * share,
-                device_seconds=made["device_seconds"] * share,
+                seconds=batch["seconds"] * share,
+                device_seconds=batch["device_seconds"] * share,
                 energy_joules=None if energy is None else energy * share,
             )
         self.cost += Cost(
@@ -181,12 +184,14 @@ class Generator:
     @property
     def engine_name(self) -> str:
         """Name of the engine that sampled, "store" where nothing had to be."""
-        return self._engine.name if self._engine is not None else "replay" if self._start is None else "store"
+        if self._engine is not None:
+            return self._engine.name
+        return "replay" if self._start is None else "store"
 
     @property
     def guarantee(self) -> str:
-        """What a completion is a function of, as each engine says that made one of those asked for; sorted, joined by "; "."""
-        return "; ".join(sorted({made["guarantee"] for made in self._batches.values() if made.get("guarantee")}))
+        """What a completion is a function of, as the engines say that sampled those asked for; sorted, joined by "; "."""
+        return "; ".join(sorted({batch["guarantee"] for batch in self._batches.values() if batch.get("guarantee")}))
 
     def close(self) -> None:
         """End the engine, then the store."""
@@ -202,14 +207,6 @@ class Generator:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _keys(pairs: Sequence[tuple[Request, int]]) -> list[bytes]:
-    keys: dict[Request, bytes] = {}
-    for request, _ in pairs:
-        if request not in keys:
-            keys[request] = request.key()
-    return [keys[request] for request, _ in pairs]
 
 
 def open_generator(settings: Common, model: models.Model | None = None, *, label: str = "base") -> Generator:
@@ -288,7 +285,7 @@ def _server(settings: Common, label: str, tokenizer: Any, render: Any) -> Engine
     engine = ServerEngine(settings.base_urls, served, render, concurrency=settings.concurrency)
     probe = Request.of("", [{"role": "user", "content": "What is 3 + 4?"}], Sampling(max_tokens=1))
     try:
-        engine.meet(probe, models.prompt_token_ids(tokenizer, probe, settings.max_model_len))
+        engine.meet(probe, models.prompt_token_ids(tokenizer, probe))
     except BaseException:
         engine.close()
         raise

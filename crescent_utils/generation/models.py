@@ -165,19 +165,20 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def prompt_token_ids(tokenizer: Any, request: Request, max_model_len: int) -> list[int]:
+def prompt_token_ids(tokenizer: Any, request: Request, max_model_len: int | None = None) -> list[int]:
     """Return a request's token ids: chat template once, then the prefilled start of the reply.
 
     The template writes its own BOS, so nothing is added in tokenising. Raises PromptTooLong where prompt and completion
-    together pass `max_model_len` tokens: a prompt is never cut in silence.
+    together pass `max_model_len` tokens (None: no limit): a prompt is never cut in silence.
     """
     messages = [{"role": role, "content": content} for role, content in request.messages]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) + request.prefix
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) + request.sampling.max_tokens > max_model_len:
+    if max_model_len is not None and len(ids) + request.sampling.max_tokens > max_model_len:
         raise PromptTooLong(
-            f"max_model_len: {max_model_len} is too small for a prompt of {len(ids)} tokens and {request.sampling.max_tokens} new "
-            f"ones; raise max_model_len or lower the stage's max_tokens. The prompt begins {messages[-1]['content'][:80]!r}",
+            f"max_model_len: {max_model_len} is too small for a prompt of {len(ids)} tokens and "
+            f"{request.sampling.max_tokens} new ones; raise max_model_len or lower the stage's max_tokens. The prompt begins "
+            f"{messages[-1]['content'][:80]!r}",
             len(ids),
         )
     return ids

@@ -338,7 +338,12 @@ class GenerationStore:
         row = self._db.execute("SELECT id FROM requests WHERE key = ?", (key,)).fetchone()
         if row:
             return int(row[0])
-        row = (key, request.model, self._sampling_id(request.sampling), json.dumps(request.messages, ensure_ascii=False))
+        row = (
+            key,
+            request.model,
+            self._sampling_id(request.sampling),
+            json.dumps(request.messages, ensure_ascii=False),
+        )
         insert = "INSERT INTO requests (key, model, settings_id, messages, prefix) VALUES (?,?,?,?,?)"
         return int(self._db.execute(insert, (*row, request.prefix)).lastrowid or 0)
 

@@ -323,7 +323,9 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{runs.shown_path(target)}: {export(path, target):,} completions")
     elif arguments.verb == "recover":
         done = recover(path)
-        print(f"{shown}: {done.saved:,} completions of {done.requests:,} requests saved, {done.lost:,} lost and sampled again")
+        print(
+            f"{shown}: {done.saved:,} completions of {done.requests:,} requests saved, {done.lost:,} lost and sampled again"
+        )
         print(f"by the next run; the damaged file is kept as {runs.shown_path(done.kept_as)}")
     else:
         merged = merge_stores(path, [_find_store(name) for name in arguments.others])

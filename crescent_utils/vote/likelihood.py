@@ -34,7 +34,7 @@ def path_likelihoods(
     tokenizer = generation.load_tokenizer(folder)
     jobs = []
     for request, written in zip(requests, paths, strict=True):
-        prompt = generation.prompt_token_ids(tokenizer, request, settings.max_model_len)
+        prompt = generation.prompt_token_ids(tokenizer, request)
         jobs += [(prompt, tokenizer(path, add_special_tokens=False)["input_ids"]) for path in written]
     values = iter(_scored(_load(folder, settings.dtype), jobs))
     return [[next(values) for _ in written] for written in paths]
@@ -65,14 +65,14 @@ def _load(folder: Any, dtype: str) -> Any:
 
 def _scored(model: Any, jobs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
     """Score each (prompt, completion); those of about one length go through the model together."""
-    order = sorted(range(len(jobs)), key=lambda i: -sum(map(len, jobs[i])))
-    values = [float("-inf")] * len(jobs)  # an empty path is no likely one
+    values = [float("-inf")] * len(jobs)  # an empty path is no likely one; that of a prompt which is too long is empty
+    order = sorted((i for i, (_, path) in enumerate(jobs) if path), key=lambda i: -sum(map(len, jobs[i])))
     start = 0
     while start < len(order):
         longest = sum(map(len, jobs[order[start]]))
         chunk = order[start : start + max(1, BATCH_TOKENS // max(1, longest))]
         for i, value in zip(chunk, _batch(model, [jobs[i] for i in chunk]), strict=True):
-            values[i] = value if jobs[i][1] else values[i]
+            values[i] = value
         start += len(chunk)
     return values
 
@@ -91,5 +91,5 @@ def _batch(model: Any, jobs: Sequence[tuple[list[int], list[int]]]) -> list[floa
         places = torch.arange(len(prompt) - 1, len(prompt) + len(path) - 1, device=model.device)
         chosen = ids[row, places + 1].unsqueeze(1)
         scores = logits[row, places].float().log_softmax(-1).gather(1, chosen)
-        found.append(float(scores.mean()) if path else float("-inf"))
+        found.append(float(scores.mean()))
     return found

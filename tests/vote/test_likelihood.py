@@ -40,6 +40,14 @@ def by_hand(base, request, path):
     return total / len(written)
 
 
+def test_a_question_whose_prompt_was_too_long_has_no_likelihood_and_ends_nothing(base):
+    settings = params.build_settings("vote", {"engine": "auto", "dtype": "float32", "max_model_len": 200})
+    too_long = Request.of(base.fingerprint, [{"role": "user", "content": "How many? " * 40}], Sampling())
+    short = Request.of(base.fingerprint, [{"role": "user", "content": "Why?"}], Sampling(max_tokens=10))
+    (unread,), (likelihood_of_short,) = likelihood.path_likelihoods(settings, base, [too_long, short], [[""], ["9"]])
+    assert unread == float("-inf") < likelihood_of_short
+
+
 def test_likelihoods_are_those_of_one_path_at_a_time(base):
     found = likelihood.path_likelihoods(
         params.build_settings("vote", {"engine": "auto", "dtype": "float32"}), base, requests(base), PATHS

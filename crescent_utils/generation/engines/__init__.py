@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -55,3 +56,19 @@ class Prompts:
             except PromptTooLong as error:
                 self._last = request, Completion("", TOO_LONG, error.tokens, 0)
         return self._last[1]
+
+
+def answered_before(
+    interrupt: BaseException, answers: Iterator[tuple[int, Completion]]
+) -> Iterator[tuple[int, Completion]]:
+    """Yield what an engine had ready when its consumer was interrupted.
+
+    The interrupt is raised where the engine's `sample` stands; an engine that catches it cancels what is in flight, yields
+    what is answered, and raises it again.
+    """
+    throw = getattr(answers, "throw", None)
+    if throw is None:
+        return
+    with contextlib.suppress(type(interrupt), StopIteration):
+        yield throw(interrupt)
+        yield from answers

@@ -1,23 +1,32 @@
 """server: any OpenAI-compatible endpoint (`vllm serve`, also over several GPUs or nodes), one or several base URLs.
 
-The API key comes from the environment variable CRESCENT_API_KEY alone, so that it can reach no parameter file and no manifest.
+The requests run in an event loop in a thread of their own, so that an interrupt can cancel at once what is in flight. The API key
+comes from the environment variable CRESCENT_API_KEY alone, so that it can reach no parameter file and no manifest; a password in
+an address (http://user:password@host) is sent and never shown.
 """
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import contextlib
 import os
+import queue
 import random
+import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
+from urllib.parse import unquote
 
 from ..store import LENGTH, STOP, Completion, Request
 from . import EngineError, Job, Prompts
 
 _RETRIED = {408, 409, 429, 500, 502, 503, 504}
 _REST = 15.0  # seconds for which a server that did not answer is asked last; ours
+_FINISHES = {"stop": STOP, "length": LENGTH}  # any other finish_reason means that the reply was broken off
+_Answer = tuple[int, Completion]  # the job's index, and what the server wrote
 
 
 class ServerEngine:
@@ -45,12 +54,16 @@ class ServerEngine:
 
         if not base_urls:
             raise EngineError("engine: server needs base_urls, for example base_urls: ['http://localhost:8000/v1']")
-        key = os.environ.get("CRESCENT_API_KEY", "")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        limits = httpx.Limits(max_connections=concurrency)
-        self._client: Any = httpx.Client(headers=headers, timeout=timeout, limits=limits)
         self._urls = [url.rstrip("/") for url in base_urls]
-        self._model, self._concurrency, self._retries = model, concurrency, retries
+        for url in self._urls:
+            try:
+                httpx.URL(url)
+            except httpx.InvalidURL:  # its message may hold a part of the password
+                trouble = (
+                    f"base_urls: {self._shown(url)} is no address; write a password's special characters as %40, %2F …"
+                )
+                raise EngineError(trouble) from None
+        self._model, self._concurrency, self._retries, self._timeout = model, concurrency, retries, timeout
         self._prompts = Prompts(render) if render else None
         self._silent: dict[str, float] = {}  # server -> when it may be asked first again
         self._extra: dict[str, Any] = {}
@@ -58,9 +71,9 @@ class ServerEngine:
     def meet(self, probe: Request | None = None, tokens: list[int] | None = None) -> None:
         """Ask each server what it serves, before anything is sampled.
 
-        Raises EngineError where none answers, where one does not serve the model, or where a vLLM server turns `probe` into other
-        token ids than `tokens`: another chat template or tokenizer would silently make another experiment. A server that is down
-        is left out until it answers.
+        Raises EngineError where none answers, where one does not serve the model, or where a vLLM server turns `probe` into
+        other token ids than `tokens`: another chat template or tokenizer would silently make another experiment. A server that
+        is down is left out until it answers.
         """
         answered = False
         for url in self._urls:
@@ -72,8 +85,8 @@ class ServerEngine:
             served = [str(entry.get("id")) for entry in models.get("data") or []]
             if self._model not in served:
                 raise EngineError(
-                    f"base_urls: {_shown(url)} serves {', '.join(map(repr, served)) or 'nothing'}, not {self._model!r}; start it with "
-                    f"--served-model-name {self._model}, or say its name in served_names"
+                    f"base_urls: {self._shown(url)} serves {', '.join(map(repr, served)) or 'nothing'}, not {self._model!r}; "
+                    f"start it with --served-model-name {self._model}, or say its name in served_names"
                 )
             root = url.removesuffix("/v1")
             if self._json("GET", f"{root}/version") is None:
@@ -83,81 +96,107 @@ class ServerEngine:
             if probe is not None and tokens is not None:
                 self._compare(url, root, probe, tokens)
         if not answered:
-            raise EngineError(
-                f"base_urls: no server answers at {', '.join(map(_shown, self._urls))}; start one, or mend the address"
-            )
+            places = ", ".join(map(self._shown, self._urls))
+            raise EngineError(f"base_urls: no server answers at {places}; start one, or mend the address")
 
     def _compare(self, url: str, root: str, probe: Request, tokens: list[int]) -> None:
         body = {"model": self._model, "messages": _messages(probe), "add_generation_prompt": True}
         answer = self._json("POST", f"{root}/tokenize", body)
         if answer is not None and answer.get("tokens") != tokens:
             raise EngineError(
-                f"base_urls: {_shown(url)} turns a chat into other tokens than the model's own template ({len(answer.get('tokens', []))}, "
-                f"not {len(tokens)}); serve the same model, without --chat-template, or set `model` to the served one"
+                f"base_urls: {self._shown(url)} turns a chat into other tokens than the model's own template "
+                f"({len(answer.get('tokens', []))}, not {len(tokens)}); serve the same model, without --chat-template, or set "
+                "`model` to the served one"
             )
 
     def _json(self, method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
         import httpx
 
         with contextlib.suppress(httpx.TransportError, ValueError):
-            answer = self._client.request(method, url, json=body, timeout=30)
+            answer = httpx.request(method, url, json=body, timeout=30, headers=_headers())
             if answer.status_code in (401, 403):
-                raise EngineError(f"base_urls: {_shown(url)} refuses the key; put the right one into CRESCENT_API_KEY")
+                raise EngineError(
+                    f"base_urls: {self._shown(url)} refuses the key; put the right one into CRESCENT_API_KEY"
+                )
             value = answer.json() if answer.status_code == 200 else None
             return value if isinstance(value, dict) else None
         return None
 
-    def sample(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Completion]]:
-        """Send the jobs, spread over the servers, a bounded number ahead; yield each as its answer comes."""
-        waiting = iter(enumerate(jobs))
-        asked: dict[Future[Completion], int] = {}
-        with ThreadPoolExecutor(self._concurrency) as pool:
-            try:
-                more = True
-                while more or asked:
-                    while more and len(asked) < 2 * self._concurrency:
-                        index, job = next(waiting, (-1, None))
-                        if job is None:
-                            more = False
-                            break
-                        prompt = self._prompts.get(job.request) if self._prompts else None
-                        if isinstance(prompt, Completion):
-                            yield index, prompt
-                        else:
-                            asked[pool.submit(self._one, index, job)] = index
-                    for future in wait(asked, return_when=FIRST_COMPLETED).done if asked else ():
-                        yield asked.pop(future), future.result()
-            finally:
-                for future in asked:
-                    future.cancel()
+    def sample(self, jobs: Sequence[Job]) -> Iterator[_Answer]:
+        """Send the jobs, spread over the servers, and yield each as its answer comes.
 
-    def _one(self, index: int, job: Job) -> Completion:
+        An interrupt, or a request that fails for good, cancels what is in flight; what is answered by then is still yielded.
+        """
+        answers: queue.SimpleQueue[_Answer | BaseException | None] = queue.SimpleQueue()  # None: there are no more
+        loop = asyncio.new_event_loop()
+        sending = loop.create_task(self._send_all(jobs, answers.put))
+        thread = threading.Thread(target=_run_to_its_end, args=(loop, sending, answers.put), daemon=True)
+        thread.start()
+        try:
+            while (answer := answers.get()) is not None:
+                if isinstance(answer, BaseException):
+                    raise answer
+                yield answer
+        except GeneratorExit:  # nobody takes what is left
+            raise
+        except BaseException:
+            _cancel(loop, sending, thread)
+            while not answers.empty():
+                answer = answers.get()
+                if isinstance(answer, tuple):
+                    yield answer
+            raise
+        finally:
+            _cancel(loop, sending, thread)
+
+    async def _send_all(self, jobs: Sequence[Job], put: Callable[[_Answer], None]) -> None:
+        """Let `concurrency` workers take the jobs in turn; the first that fails ends them all."""
+        import httpx
+
+        waiting = iter(enumerate(jobs))
+        limits = httpx.Limits(max_connections=self._concurrency)
+
+        async def work() -> None:
+            for index, job in waiting:
+                prompt = self._prompts.get(job.request) if self._prompts else None
+                put((index, prompt if isinstance(prompt, Completion) else await self._answer(client, index, job)))
+
+        async with httpx.AsyncClient(headers=_headers(), timeout=self._timeout, limits=limits) as client:
+            workers = [asyncio.create_task(work()) for _ in range(min(self._concurrency, len(jobs)))]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _answer(self, client: Any, index: int, job: Job) -> Completion:
+        """Ask the servers in turn until one gives a whole completion. Raises EngineError where none does."""
         import httpx
 
         trouble = ""
         turn: list[str] = []
         for attempt in range(self._retries):
             turn = turn or self._order(index)
-            url, pause = turn.pop(0), 0.0
+            url, wait = turn.pop(0), 0.0
             try:
-                answer = self._client.post(f"{url}/chat/completions", json=self._body(job))
+                answer = await client.post(f"{url}/chat/completions", json=self._body(job))
             except httpx.TransportError as error:
-                trouble = f"{_shown(url)}: {type(error).__name__}"
+                trouble = f"{self._shown(url)}: {type(error).__name__}"
                 self._silent[url] = time.monotonic() + _REST
             else:
-                if answer.status_code == 200:
-                    with contextlib.suppress(ValueError, LookupError, TypeError):  # no JSON, or no completion in it
-                        return _completion(answer.json())
-                trouble = f"{_shown(url)}: HTTP {answer.status_code}: {_shown(answer.text)}"
-                if answer.status_code not in _RETRIED:
+                completion, reason = _read(answer)
+                if completion is not None:
+                    return completion
+                trouble = f"{self._shown(url)}: {reason or f'HTTP {answer.status_code}: {self._shown(answer.text)}'}"
+                if answer.status_code != 200 and answer.status_code not in _RETRIED:
                     break
                 with contextlib.suppress(ValueError):
-                    pause = float(answer.headers.get("Retry-After", 0))
+                    wait = float(answer.headers.get("Retry-After", 0))
             if not turn and attempt + 1 < self._retries:  # every server had its turn: wait, longer each time
-                time.sleep(max(min(30.0, pause), min(30.0, 0.5 * 2**attempt) * (0.5 + random.random())))
-        raise EngineError(
-            f"server gave no completion: {trouble}. Check base_urls and the server's log; what was sampled is stored"
-        )
+                await _pause(max(min(30.0, wait), min(30.0, 0.5 * 2**attempt) * (0.5 + random.random())))
+        hint = "Check base_urls and the server's log; what was sampled is stored"
+        raise EngineError(f"server gave no completion: {trouble}. {hint}")
 
     def _order(self, index: int) -> list[str]:
         """Return the servers in turn, those that did not answer a moment ago last."""
@@ -183,27 +222,62 @@ class ServerEngine:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body
 
+    def _shown(self, text: str) -> str:
+        """Return `text` without what must not be shown, which a server may repeat: the key, the passwords in addresses."""
+        secrets = [os.environ.get("CRESCENT_API_KEY", "")]
+        for url in self._urls:
+            if login := re.search(r"://(.*)@", url):
+                plain = unquote(login[1])
+                secrets += [login[1], plain, plain.partition(":")[2], base64.b64encode(plain.encode()).decode()]
+        for secret in filter(None, secrets):
+            text = text.replace(secret, "<hidden>")
+        return re.sub(r"://.*@", "://", text)[:300]
+
     def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+        """Do nothing: connections end with each call of `sample`."""
+
+
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+def _run_to_its_end(loop: asyncio.AbstractEventLoop, sending: asyncio.Task[None], put: Callable[[Any], None]) -> None:
+    """Run the event loop until everything is sent; put what went wrong, or None, after the last answer."""
+    try:
+        loop.run_until_complete(sending)
+        put(None)
+    except BaseException as error:
+        put(error)
+    finally:
+        loop.close()
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, sending: asyncio.Task[None], thread: threading.Thread) -> None:
+    """End the event loop and its thread; the connections of what is in flight are closed, which ends it on the server."""
+    with contextlib.suppress(RuntimeError):  # the loop has ended by itself
+        loop.call_soon_threadsafe(sending.cancel)
+    thread.join()
+
+
+def _headers() -> dict[str, str]:
+    key = os.environ.get("CRESCENT_API_KEY", "")
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def _messages(request: Request) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in request.messages]
 
 
-def _shown(text: str) -> str:
-    """Return `text` without what must not be shown: the key, which a server may repeat, and a password in an address."""
-    key = os.environ.get("CRESCENT_API_KEY")
-    text = text.replace(key, "<key>") if key else text
-    scheme, separator, rest = text.partition("://")
-    if separator and "@" in rest.partition("/")[0]:
-        text = f"{scheme}://{rest.partition('@')[2]}"
-    return text[:300]
-
-
-def _completion(answer: dict[str, Any]) -> Completion:
-    choice, usage = answer["choices"][0], answer.get("usage") or {}
-    finish = LENGTH if choice["finish_reason"] == "length" else STOP
-    text = choice["message"]["content"] or ""
-    return Completion(text, finish, usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0))
+def _read(answer: Any) -> tuple[Completion | None, str]:
+    """Return the completion in a server's answer, or None and why its reply is no whole completion ("": see the status)."""
+    if answer.status_code != 200:
+        return None, ""
+    try:
+        value = answer.json()
+        choice, usage = value["choices"][0], value.get("usage") or {}
+        reason, text = choice["finish_reason"], choice["message"]["content"] or ""
+    except (ValueError, LookupError, TypeError, AttributeError):  # no JSON, or no completion in it
+        return None, ""
+    if reason not in _FINISHES:
+        return None, f"reply ended by {reason!r}"
+    return Completion(text, _FINISHES[reason], usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)), ""

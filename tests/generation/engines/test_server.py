@@ -114,7 +114,11 @@ def serving(engine, troubles=()):
 def waits(monkeypatch):
     """Waiting takes no time here; the seconds that would have passed are returned."""
     passed: list[float] = []
-    monkeypatch.setattr(server.time, "sleep", passed.append)
+
+    async def pause(seconds):
+        passed.append(seconds)
+
+    monkeypatch.setattr(server, "_pause", pause)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("CRESCENT_API_KEY", raising=False)
     return passed
