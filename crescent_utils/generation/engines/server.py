@@ -1,24 +1,21 @@
 """server: any OpenAI-compatible endpoint (`vllm serve`, also over several GPUs or nodes), one or several base URLs.
 
-The requests run in an event loop in a thread of their own, so that an interrupt can cancel at once what is in flight. The API key
-comes from the environment variable CRESCENT_API_KEY alone, so that it can reach no parameter file and no manifest; a password in
-an address (http://user:password@host) is sent and never shown.
+The requests run in an event loop in a thread of their own, so that an interrupt can cancel at once what is in flight. The API
+key comes from the environment variable CRESCENT_API_KEY alone, so that it can reach no parameter file and no manifest; an
+address with a login (http://user:password@host) is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import os
 import queue
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from urllib.parse import unquote
 
 from ..store import LENGTH, STOP, Completion, Request
 from . import EngineError, Job, Prompts
@@ -50,19 +47,11 @@ class ServerEngine:
 
         `render(request)`, where it is given, finds prompts that are too long before they are sent.
         """
-        import httpx
-
         if not base_urls:
             raise EngineError("engine: server needs base_urls, for example base_urls: ['http://localhost:8000/v1']")
+        if any("@" in url for url in base_urls):  # not shown: it may hold a password
+            raise EngineError("base_urls: an address with a login in it is refused; put the key into CRESCENT_API_KEY")
         self._urls = [url.rstrip("/") for url in base_urls]
-        for url in self._urls:
-            try:
-                httpx.URL(url)
-            except httpx.InvalidURL:  # its message may hold a part of the password
-                trouble = (
-                    f"base_urls: {self._shown(url)} is no address; write a password's special characters as %40, %2F …"
-                )
-                raise EngineError(trouble) from None
         self._model, self._concurrency, self._retries, self._timeout = model, concurrency, retries, timeout
         self._prompts = Prompts(render) if render else None
         self._silent: dict[str, float] = {}  # server -> when it may be asked first again
@@ -85,7 +74,7 @@ class ServerEngine:
             served = [str(entry.get("id")) for entry in models.get("data") or []]
             if self._model not in served:
                 raise EngineError(
-                    f"base_urls: {self._shown(url)} serves {', '.join(map(repr, served)) or 'nothing'}, not {self._model!r}; "
+                    f"base_urls: {url} serves {', '.join(map(repr, served)) or 'nothing'}, not {self._model!r}; "
                     f"start it with --served-model-name {self._model}, or say its name in served_names"
                 )
             root = url.removesuffix("/v1")
@@ -96,7 +85,7 @@ class ServerEngine:
             if probe is not None and tokens is not None:
                 self._compare(url, root, probe, tokens)
         if not answered:
-            places = ", ".join(map(self._shown, self._urls))
+            places = ", ".join(self._urls)
             raise EngineError(f"base_urls: no server answers at {places}; start one, or mend the address")
 
     def _compare(self, url: str, root: str, probe: Request, tokens: list[int]) -> None:
@@ -104,7 +93,7 @@ class ServerEngine:
         answer = self._json("POST", f"{root}/tokenize", body)
         if answer is not None and answer.get("tokens") != tokens:
             raise EngineError(
-                f"base_urls: {self._shown(url)} turns a chat into other tokens than the model's own template "
+                f"base_urls: {url} turns a chat into other tokens than the model's own template "
                 f"({len(answer.get('tokens', []))}, not {len(tokens)}); serve the same model, without --chat-template, or set "
                 "`model` to the served one"
             )
@@ -112,12 +101,10 @@ class ServerEngine:
     def _json(self, method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
         import httpx
 
-        with contextlib.suppress(httpx.TransportError, ValueError):
+        with contextlib.suppress(httpx.TransportError, httpx.InvalidURL, ValueError):
             answer = httpx.request(method, url, json=body, timeout=30, headers=_headers())
             if answer.status_code in (401, 403):
-                raise EngineError(
-                    f"base_urls: {self._shown(url)} refuses the key; put the right one into CRESCENT_API_KEY"
-                )
+                raise EngineError(f"base_urls: {url} refuses the key; put the right one into CRESCENT_API_KEY")
             value = answer.json() if answer.status_code == 200 else None
             return value if isinstance(value, dict) else None
         return None
@@ -181,14 +168,14 @@ class ServerEngine:
             url, wait = turn.pop(0), 0.0
             try:
                 answer = await client.post(f"{url}/chat/completions", json=self._body(job))
-            except httpx.TransportError as error:
-                trouble = f"{self._shown(url)}: {type(error).__name__}"
+            except (httpx.TransportError, httpx.InvalidURL) as error:
+                trouble = f"{url}: {type(error).__name__}"
                 self._silent[url] = time.monotonic() + _REST
             else:
                 completion, reason = _read(answer)
                 if completion is not None:
                     return completion
-                trouble = f"{self._shown(url)}: {reason or f'HTTP {answer.status_code}: {self._shown(answer.text)}'}"
+                trouble = f"{url}: {reason or f'HTTP {answer.status_code}: {_without_key(answer.text)}'}"
                 if answer.status_code != 200 and answer.status_code not in _RETRIED:
                     break
                 with contextlib.suppress(ValueError):
@@ -222,17 +209,6 @@ class ServerEngine:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
         return body
 
-    def _shown(self, text: str) -> str:
-        """Return `text` without what must not be shown, which a server may repeat: the key, the passwords in addresses."""
-        secrets = [os.environ.get("CRESCENT_API_KEY", "")]
-        for url in self._urls:
-            if login := re.search(r"://(.*)@", url):
-                plain = unquote(login[1])
-                secrets += [login[1], plain, plain.partition(":")[2], base64.b64encode(plain.encode()).decode()]
-        for secret in filter(None, secrets):
-            text = text.replace(secret, "<hidden>")
-        return re.sub(r"://.*@", "://", text)[:300]
-
     def close(self) -> None:
         """Do nothing: connections end with each call of `sample`."""
 
@@ -262,6 +238,12 @@ def _cancel(loop: asyncio.AbstractEventLoop, sending: asyncio.Task[None], thread
 def _headers() -> dict[str, str]:
     key = os.environ.get("CRESCENT_API_KEY", "")
     return {"Authorization": f"Bearer {key}"} if key else {}
+
+
+def _without_key(text: str) -> str:
+    """Return the start of what a server says, without the key, which it may repeat."""
+    key = os.environ.get("CRESCENT_API_KEY")
+    return (text.replace(key, "<key>") if key else text)[:300]
 
 
 def _messages(request: Request) -> list[dict[str, str]]:
