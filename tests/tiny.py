@@ -17,10 +17,18 @@ LLAMA2 = (
     "{% for m in messages %}{% if m['role'] == 'user' %}{{ '<s>[INST] ' + m['content'] + ' [/INST]' }}"
     "{% else %}{{ ' ' + m['content'] + ' </s>' }}{% endif %}{% endfor %}"
 )
-SPECIAL = {
-    "chatml": ("<|im_start|>", "<|im_end|>", CHATML), "llama3": ("<|begin_of_text|>", "<|eot_id|>", LLAMA3),
-    "llama2": ("<s>", "</s>", LLAMA2),
-}  # fmt: skip
+# Gemma closes a turn with a token that is not the tokenizer's eos, puts a newline after it, and trims what is said.
+GEMMA = (
+    "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' "
+    "+ (m['content'] | trim) + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+SPECIAL = {  # bos, eos, what else closes or opens a turn, and the template
+    "chatml": ("<|im_start|>", "<|im_end|>", [], CHATML),
+    "llama3": ("<|begin_of_text|>", "<|eot_id|>", [], LLAMA3),
+    "llama2": ("<s>", "</s>", [], LLAMA2),
+    "gemma": ("<bos>", "<eos>", ["<start_of_turn>", "<end_of_turn>"], GEMMA),
+}
 
 
 def tokenizer(style: str = "chatml"):
@@ -28,12 +36,12 @@ def tokenizer(style: str = "chatml"):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    bos, eos, template = SPECIAL[style]
+    bos, eos, others, template = SPECIAL[style]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     inner = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    inner.add_special_tokens([bos, eos])
+    inner.add_special_tokens([bos, eos, *others])
     inner.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", special_tokens=[(bos, inner.token_to_id(bos))]
     )

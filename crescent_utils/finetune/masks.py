@@ -1,4 +1,4 @@
-"""Masks: what training learns of a pair and what is only context, told by the chat template, and shown as coloured tokens."""
+"""Masks: what training learns of a pair and what is only context, by the chat template, and shown as coloured tokens."""
 
 from __future__ import annotations
 
@@ -24,34 +24,37 @@ def loss_mask(tokenizer: Any, pair: dict[str, Any]) -> list[tuple[str, bool]]:
 
     Raises TrainingError where the template's tokens for the prompt are no start of those for the pair.
     """
-    whole, start = _masked(tokenizer, pair)
-    return [(tokenizer.decode([token]), place >= start) for place, token in enumerate(whole)]
+    tokens, start = _masked(tokenizer, pair)
+    return [(tokenizer.decode([token]), place >= start) for place, token in enumerate(tokens)]
 
 
 def check_pairs(tokenizer: Any, pairs: list[dict[str, Any]], limit: int) -> None:
     """Raise TrainingError unless each pair's prompt is, token for token, the vote's request, and the pair fits `limit` tokens.
 
-    TRL renders a pair by the chat template in one way, sampling (`models.render`) in another: a BOS that only one of them writes,
-    or a template that strips the system prompt once there is an answer, would train on prompts that nobody ever asks. A longer
-    pair TRL would cut, and with it the end of turn that has to be learned, or drop, without a word.
+    TRL renders a pair by the chat template in one way, sampling (`prompt_token_ids`) in another. A BOS that only one of them
+    writes, or a template that strips the system prompt once there is an answer, would train on prompts that nobody ever asks.
+    A pair that is too long TRL would cut, and with it the end of turn that has to be learned, or drop, without a word.
     """
-    long, longest = 0, 0
+    lengths = []
     for pair in pairs:
-        whole, start = _masked(tokenizer, pair)
+        tokens, start = _masked(tokenizer, pair)
         request = Request.of("", pair["prompt"], Sampling(max_tokens=0))
-        asked = generation.prompt_token_ids(tokenizer, request)
-        if asked != whole[:start]:
+        sampling_prompt = generation.prompt_token_ids(tokenizer, request)
+        if sampling_prompt != tokens[:start]:
             raise TrainingError(
-                f"the prompt is {start} tokens in training and {len(asked)} in sampling, or others, for "
+                f"the prompt is {start} tokens in training and {len(sampling_prompt)} in sampling, or others, for "
                 f"{pair['prompt'][-1]['content'][:80]!r}; the model would learn to answer what it is never asked"
             )
-        long, longest = long + (len(whole) > limit), max(longest, len(whole))
-    if long:
-        raise TrainingError(f"max_length: {limit} cuts {long} of {len(pairs)} pairs; the longest has {longest} tokens")
+        lengths.append(len(tokens))
+    too_long = sum(length > limit for length in lengths)
+    if too_long:
+        raise TrainingError(
+            f"max_length: {limit} cuts {too_long} of {len(pairs)} pairs; the longest has {max(lengths)} tokens"
+        )
 
 
 def token_table(tokenizer: Any, pairs: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return the tokens of `pairs`, a row each: `pair` (its number), `token` (text), `learned` (whether the loss counts it)."""
+    """Return the tokens of `pairs`, one row each: `pair` (its number), `token` (text), `learned` (whether the loss counts it)."""
     import pandas as pd
 
     rows = [
@@ -63,12 +66,15 @@ def token_table(tokenizer: Any, pairs: list[dict[str, Any]]) -> pd.DataFrame:
 
 
 def coloured(tokens: pd.DataFrame) -> str:
-    """Return a `token_table` as HTML, a block a pair: grey is context, blue is learned. The text is escaped: a model wrote it."""
+    """Return a `token_table` as HTML, one block per pair: grey is context, blue is learned.
+
+    The text is escaped: a model wrote it.
+    """
     blocks = []
-    for _, part in tokens.groupby("pair", sort=True):
+    for _, of_pair in tokens.groupby("pair", sort=True):
         spans = [
             f'<span style="{_LEARNED if learned else _CONTEXT};margin-right:1px">{_visible(text)}</span>'
-            for text, learned in zip(part["token"], part["learned"], strict=True)
+            for text, learned in zip(of_pair["token"], of_pair["learned"], strict=True)
         ]
         blocks.append(f'<pre style="white-space:pre-wrap;line-height:1.7">{"".join(spans)}</pre>')
     legend = f'<span style="{_CONTEXT}"> context </span> <span style="{_LEARNED}"> learned </span>'
@@ -80,15 +86,36 @@ def _visible(text: str) -> str:
 
 
 def _masked(tokenizer: Any, pair: dict[str, Any]) -> tuple[list[int], int]:
-    """Return the pair's token ids, as TRL makes them, and where the completion begins."""
+    """Return the pair's token ids, as TRL makes them, and where the reply begins."""
+    messages = pair["prompt"] + pair["completion"]
     context = tokenizer.apply_chat_template(pair["prompt"], add_generation_prompt=True, return_dict=True)["input_ids"]
-    whole = tokenizer.apply_chat_template(pair["prompt"] + pair["completion"], return_dict=True)["input_ids"]
-    if whole[: len(context)] != context:
+    whole = tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
+    context_text = tokenizer.apply_chat_template(pair["prompt"], add_generation_prompt=True, tokenize=False)
+    whole_text = tokenizer.apply_chat_template(messages, tokenize=False)
+    if whole[: len(context)] != context or not whole_text.startswith(context_text):
         raise TrainingError(
             "the chat template renders a prompt differently once it is answered, so the loss cannot be masked by it"
         )
-    if tokenizer.eos_token_id not in whole[len(context) :]:
-        raise TrainingError(
-            f"the end-of-turn token {tokenizer.eos_token!r} is not in what is learned: the model would never stop"
-        )
+    _check_reply(tokenizer, whole_text.removeprefix(context_text), pair["completion"][0]["content"].strip())
     return whole, len(context)
+
+
+def _check_reply(tokenizer: Any, reply: str, completion: str) -> None:
+    """Raise TrainingError unless the template makes the completion and an end of turn of a reply, and nothing else.
+
+    The end is whatever the template itself writes behind a reply: a token of the vocabulary that ordinary text cannot become,
+    the tokenizer's eos or another one (Gemma's <end_of_turn>), with white space around it.
+    """
+    before, kept_completion, end = reply.partition(completion) if completion else ("", "", reply)
+    words_of_end = end
+    for token in {tokenizer.eos_token, *(str(token) for token in tokenizer.added_tokens_decoder.values())}:
+        words_of_end = words_of_end.replace(token, "")
+    if kept_completion == completion and words_of_end.strip() == end.strip():
+        raise TrainingError(
+            f"the chat template writes no end-of-turn token behind a reply, but {end!r}: the model would never stop"
+        )
+    if kept_completion != completion or before.strip() or words_of_end.strip():
+        raise TrainingError(
+            f"the chat template makes {reply[:200]!r} of the reply {completion[:80]!r}: more or less than the completion and an "
+            "end of turn would be learned; choose a model whose template keeps replies as they are"
+        )

@@ -58,7 +58,8 @@ class Recipe:
     @classmethod
     def of(cls, values: dict[str, Any]) -> Recipe:
         """Build a recipe from plain values, as parameters and JSON have them: a list becomes a tuple."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return cls(**plain)
 
     @property
     def examples_at_once(self) -> int:

@@ -85,7 +85,7 @@ def test_a_pair_asks_as_the_vote_and_the_evaluation_ask():
     assert pair["completion"] == [{"role": "assistant", "content": "It is 7."}]
 
 
-@pytest.mark.parametrize("style", ["chatml", "llama3", "llama2"])
+@pytest.mark.parametrize("style", ["chatml", "llama3", "llama2", "gemma"])
 def test_the_mask_covers_the_prompt_and_leaves_the_reply_with_its_end(style):
     words = tiny.tokenizer(style)
     pair = {**pairs(1)[0], "prompt": pairs(1)[0]["prompt"][-1:]}  # Llama 2 has no system turn of its own
@@ -94,7 +94,8 @@ def test_the_mask_covers_the_prompt_and_leaves_the_reply_with_its_end(style):
     reply = "".join(text for text, learned in masked if learned)
     assert context + reply == words.apply_chat_template(pair["prompt"] + pair["completion"], tokenize=False)
     assert context.endswith(words.apply_chat_template(pair["prompt"], add_generation_prompt=True, tokenize=False)[-20:])
-    assert reply.strip().startswith("0 + 4 = 4") and words.eos_token in reply and "What is" not in reply
+    end = {"gemma": "<end_of_turn>"}.get(style, words.eos_token)
+    assert re.fullmatch(rf"\s*0 \+ 4 = 4\s*{re.escape(end)}\s*", reply)
     assert [learned for _, learned in masked] == sorted(learned for _, learned in masked)
 
 
@@ -103,12 +104,28 @@ def test_a_template_that_cannot_be_masked_or_never_ends_is_refused():
     words.chat_template = "{% if add_generation_prompt %}A{% else %}B{% endif %}" + tiny.CHATML
     with pytest.raises(TrainingError, match="renders a prompt differently"):
         masks.loss_mask(words, pairs(1)[0])
-    words.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    with pytest.raises(TrainingError, match="would never stop"):
-        masks.loss_mask(words, pairs(1)[0])
+    for end in ("", "\\n", "</reply>"):
+        words.chat_template = "{% for m in messages %}{{ m['content'] }}{{ '" + end + "' }}{% endfor %}"
+        with pytest.raises(TrainingError, match="would never stop"):
+            masks.loss_mask(words, pairs(1)[0])
 
 
-def test_the_trainer_learns_just_the_replies_and_their_ends(base, seen, tmp_path):
+@pytest.mark.parametrize(
+    "reply", ["'<think></think>' + m['content']", "m['content'] | upper", "m['content'] + ' Goodbye.'"]
+)
+def test_a_template_that_makes_another_reply_of_the_completion_is_refused(reply):
+    words = tiny.tokenizer()
+    words.chat_template = tiny.CHATML.replace(
+        "m['content']", f"({reply} if m['role'] == 'assistant' else m['content'])"
+    )
+    pair = {**pairs(1)[0], "completion": [{"role": "assistant", "content": "It is 7."}]}
+    with pytest.raises(TrainingError, match="more or less than the completion"):
+        masks.loss_mask(words, pair)
+
+
+@pytest.mark.parametrize("style", ["chatml", "gemma"])
+def test_the_trainer_learns_just_the_replies_and_their_ends(seen, tmp_path, style):
+    base = models.from_folder(tiny.model_folder(tmp_path / "base", style), "base")
     examples = pairs()
     training.train(base, examples, tmp_path, recipe("full"), "tuned")
     words = models.load_tokenizer(base.locate())
@@ -120,8 +137,12 @@ def test_the_trainer_learns_just_the_replies_and_their_ends(base, seen, tmp_path
             assert (labels[labels != IGNORED] == ids[labels != IGNORED]).all()
             learned.append(words.decode(labels[labels != IGNORED]))
             contexts.append(words.decode(ids[real & (labels == IGNORED)]))
-    assert sorted(learned) == sorted(f"{pair['completion'][0]['content']}<|im_end|>\n" for pair in examples)
-    assert all(text.endswith("<|im_start|>assistant\n") and "What is" in text for text in contexts)
+    start, end = {
+        "chatml": ("<|im_start|>assistant\n", "<|im_end|>\n"),
+        "gemma": ("<start_of_turn>model\n", "<end_of_turn>\n"),
+    }[style]
+    assert sorted(learned) == sorted(pair["completion"][0]["content"] + end for pair in examples)
+    assert all(text.endswith(start) and "What is" in text for text in contexts)
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
