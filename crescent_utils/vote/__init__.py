@@ -1,25 +1,34 @@
 """Vote: the model answers each question several times, and the most frequent final answer becomes its label.
 
 In come questions: the pool of `02_dedup`, or unlabelled ones from elsewhere as LMSI has it (`questions_of_stage`).
-`sampled_paths` samples reasoning paths, `vote_tables` reads their answers and votes. Out go `qa` (id, question, answer, path,
-agreement, votes, total, margin, entropy, tied, gold, correct; with LMSI's formats also format and prompt), `paths` (question_id,
-sample, path, answer, won) and `rejected` (id, question, the same counts, reason). Golds judge labels where they are known;
-they never make one. The rest says how far the labels can be trusted, from these tables alone.
+`sampled_paths` samples reasoning paths, `vote_tables` reads their answers and votes. Out go three tables: `qa` (id, question,
+answer, path, agreement, votes, total, margin, entropy, tied, gold, correct; with LMSI's formats also format and prompt), `paths`
+(question_id, sample, path, answer, won) and `rejected` (id, question, the same counts, reason). Golds judge labels where they
+are known (`known_golds`); they never make one. The other tables say how far the labels can be trusted, from these alone.
 """
 
-from .labels import agreement_by, by_agreement, cost_of_released, kept_by_threshold, length_groups, votes_needed
+from .labels import (
+    accuracy_by_agreement,
+    agreement_by_group,
+    cost_of_released,
+    kept_by_threshold,
+    length_groups,
+    votes_needed,
+)
 from .likelihood import path_likelihoods
 from .majority import majority_vote
-from .tables import join_tables, sampled_paths, token_budget, vote_tables
+from .tables import all_rejected, known_golds, learned_texts, sampled_paths, token_budget, vote_tables
 from .unlabelled import MOST_ARITHMETIC, questions_of_stage
 
 __all__ = [
     "MOST_ARITHMETIC",
-    "agreement_by",
-    "by_agreement",
+    "accuracy_by_agreement",
+    "agreement_by_group",
+    "all_rejected",
     "cost_of_released",
-    "join_tables",
     "kept_by_threshold",
+    "known_golds",
+    "learned_texts",
     "length_groups",
     "majority_vote",
     "path_likelihoods",

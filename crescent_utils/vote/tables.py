@@ -1,11 +1,8 @@
-"""Tables: the rows that `03_vote` writes, kept beside rejected, nothing dropped between them.
-
-They join the pure rooms (answers, vote, benchmarks) with the samples of the generator.
-"""
+"""Tables: from sampled paths to the rows that `03_vote` writes, kept beside rejected, nothing dropped between them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import answers, benchmarks, generation, runs
@@ -17,20 +14,10 @@ if TYPE_CHECKING:
 
 # Ours: questions asked before a token budget is looked at for the first time, and at most between two looks.
 BUDGET_CHUNKS = 8, 64
-QA_COLUMNS = [
-    "id",
-    "question",
-    "answer",
-    "path",
-    "agreement",
-    "votes",
-    "total",
-    "margin",
-    "entropy",
-    "tied",
-    "gold",
-    "correct",
-]
+COUNTS = ["agreement", "votes", "total", "margin", "entropy", "tied"]
+QA_COLUMNS = ["id", "question", "answer", "path", *COUNTS, "gold", "correct"]
+PATH_COLUMNS = ["question_id", "sample", "path", "answer", "won"]
+REJECTED_COLUMNS = ["id", "question", *COUNTS, "reason"]
 
 
 def sampled_paths(
@@ -38,22 +25,22 @@ def sampled_paths(
 ) -> list[list[generation.Completion]]:
     """Sample `votes` paths for each request, in order, until they have cost `budget` completion tokens (0: no limit).
 
-    A question is asked whole or not at all; the result may be shorter than `requests`, and costs hardly more than the budget, since
-    only so many are asked at a time as the rest will probably pay.
+    A question is asked whole or not at all. The result may be shorter than `requests`; it costs hardly more than the budget,
+    since only so many are asked at a time as the rest of it will probably pay.
     """
     if not budget:
         return generator.generate(requests, votes)
-    found: list[list[generation.Completion]] = []
+    completions: list[list[generation.Completion]] = []
     chunk = BUDGET_CHUNKS[0]
-    while len(found) < len(requests) and generator.cost.completion_tokens < budget:
-        found += generator.generate(requests[len(found) : len(found) + chunk], votes)
+    while len(completions) < len(requests) and generator.cost.completion_tokens < budget:
+        completions += generator.generate(requests[len(completions) : len(completions) + chunk], votes)
         spent = max(1, generator.cost.completion_tokens)
-        chunk = min(BUDGET_CHUNKS[1], max(1, (budget - spent) * len(found) // spent))
-    return found
+        chunk = min(BUDGET_CHUNKS[1], max(1, (budget - spent) * len(completions) // spent))
+    return completions
 
 
 def token_budget(settings: VoteSettings) -> int:
-    """Return the completion tokens that the vote may cost: `token_budget`, or what 01 to 03 of the run `budget_of` took; 0: no limit.
+    """Return the completion tokens that the vote may cost (0: no limit): `token_budget`, or what 01 to 03 of `budget_of` took.
 
     Raises ParameterError where both are set, RunError where that run has not come to the end of its vote.
     """
@@ -61,7 +48,7 @@ def token_budget(settings: VoteSettings) -> int:
         return settings.token_budget
     if settings.token_budget:
         raise runs.ParameterError(
-            f"token_budget: {settings.token_budget} and budget_of: {settings.budget_of!r} contradict each other; set one of them"
+            f"token_budget: {settings.token_budget} and budget_of: {settings.budget_of!r} contradict each other; set one"
         )
     folder = runs.run_folder(settings, settings.budget_of)
     spent = 0
@@ -69,77 +56,90 @@ def token_budget(settings: VoteSettings) -> int:
         manifest = runs.read_manifest(folder, stage)
         if manifest is None:
             raise runs.RunError(
-                f"budget_of: run {settings.budget_of!r} has no finished {stage}; finish it (crescent run … --to vote), or set token_budget"
+                f"budget_of: run {settings.budget_of!r} has no finished {stage}; finish it (crescent run … --to vote), or set "
+                "token_budget"
             )
         spent += manifest["tokens"]["completion"]
     return spent
 
 
-def join_tables(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Put rows of several causes into one table; an empty part adds nothing, not even a column."""
-    import pandas as pd
+def known_golds(questions: pd.DataFrame, domain: runs.Domain) -> dict[int, str]:
+    """Return the right answers that are known, by question id: those of the source, or of a generated arithmetic problem.
 
-    return pd.concat([part for part in parts if len(part)] or [parts[0]], ignore_index=True)
+    They judge labels and never make one. A missing gold, which a table holds as None or as nan, is left out here, once for all.
+    """
+    if "gold" in questions:
+        golds = list(questions["gold"])
+    elif domain.name == "arithmetic":
+        golds = [benchmarks.arithmetic_gold(text) for text in questions["question"]]
+    else:
+        return {}
+    return {number: gold for number, gold in zip(questions["id"], golds, strict=True) if isinstance(gold, str)}
 
 
 def vote_tables(
-    ids: Sequence[int],
-    texts: Sequence[str],
+    questions: pd.DataFrame,
     paths: Sequence[Sequence[str]],
     settings: VoteSettings,
-    domain_name: str,
-    *,
-    golds: Sequence[str | None] | None = None,
+    domain: runs.Domain,
     likelihoods: Sequence[Sequence[float]] | None = None,
-    kind: str = "number",
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Vote over the sampled `paths` of each question; return the tables `qa`, `paths` and `rejected`.
+    """Vote over the sampled `paths` of each question (columns id, question); return the tables `qa`, `paths` and `rejected`.
 
-    `gold` and `correct` judge the label where `golds` are known, or the question states an arithmetic problem; they never
-    decide anything. `likelihoods` (a row a question) are for path_choice "most_likely"; `kind` is the domain's answer_type
-    ("choice" reads letters). With `path_formats`, `qa` has a row for each winning path and format, whose `prompt` is learned
-    in the place of the question's.
+    `gold` and `correct` judge the label where the right answer is known; they never decide anything. `likelihoods`, one row per
+    question, are for path_choice "most_likely". With `path_formats`, `qa` has one row per winning path and format, whose
+    `prompt` is learned in the place of the question's.
     """
     import pandas as pd
 
+    golds = known_golds(questions, domain)
     qa: list[dict[str, Any]] = []
-    sampled, rejected = [], []
-    known = golds or [benchmarks.arithmetic_gold(text) if domain_name == "arithmetic" else None for text in texts]
-    scores: Sequence[Sequence[float] | None] = likelihoods or [None] * len(ids)
-    for number, text, written, gold, likely in zip(ids, texts, paths, known, scores, strict=True):
-        read = [_read(path, settings.protocol, kind) for path in written]
-        seed = majority.tie_seed(settings.seed, number)
-        result = _vote(read, settings, seed)
-        form = result.answer
-        won = (
-            set()
-            if form is None
-            else set(majority.choose_path(written, read, form, settings.path_choice, seed, likely))
-        )
-        sampled += [
-            {"question_id": number, "sample": sample, "path": path, "answer": answer, "won": sample in won}
-            for sample, (path, answer) in enumerate(zip(written, read, strict=True))
-        ]
-        row = {"id": number, "question": text, **_counted(result)}
-        if form is None:
-            rejected.append({**row, "reason": result.reason or "no answer could be read"})
-            continue
-        row |= {"answer": form, "gold": gold, "correct": None if gold is None else answers.answers_equal(form, gold)}
-        qa += [
-            {**row, **learned} for sample in sorted(won) for learned in _targets(text, written[sample], form, settings)
-        ]
-    table = pd.DataFrame(sampled, columns=["question_id", "sample", "path", "answer", "won"])
+    path_rows: list[dict[str, Any]] = []
+    rejected: list[dict[str, Any]] = []
+    scores: Sequence[Sequence[float] | None] = likelihoods or [None] * len(paths)
+    for number, text, written, likely in zip(questions["id"], questions["question"], paths, scores, strict=True):
+        read = [_read(path, settings.protocol, domain.answer_type) for path in written]
+        tie_seed = majority.tie_seed(settings.seed, number)
+        result = _vote(read, settings, tie_seed)
+        winners: list[int] = []
+        question = {"id": number, "question": text, **_counts(result)}
+        if result.answer is None:
+            rejected.append({**question, "reason": result.reason})
+        else:
+            winners = majority.choose_path(written, read, result.answer, settings.path_choice, tie_seed, likely)
+            label = {**question, "answer": result.answer, **_judged(result.answer, golds.get(number))}
+            for winner in winners:
+                learned = learned_texts(text, written[winner], result.answer, settings.path_formats, domain)
+                qa += [{**label, **part} for part in learned]
+        for sample, (path, answer) in enumerate(zip(written, read, strict=True)):
+            path_rows.append(
+                {"question_id": number, "sample": sample, "path": path, "answer": answer, "won": sample in winners}
+            )
+    path_table = pd.DataFrame(path_rows, columns=PATH_COLUMNS)
     if likelihoods is not None:
-        table["likelihood"] = [value for values in likelihoods for value in values]
-    reject_columns = ["id", "question", "agreement", "votes", "total", "margin", "entropy", "tied", "reason"]
-    return (
-        pd.DataFrame(qa, columns=[*QA_COLUMNS, *(["format", "prompt"] if settings.path_formats else [])]),
-        table,
-        pd.DataFrame(rejected, columns=reject_columns),
-    )
+        path_table["likelihood"] = [value for values in likelihoods for value in values]
+    qa_columns = [*QA_COLUMNS, "format", "prompt"] if settings.path_formats else QA_COLUMNS
+    return pd.DataFrame(qa, columns=qa_columns), path_table, pd.DataFrame(rejected, columns=REJECTED_COLUMNS)
 
 
-def _counted(result: majority.Vote) -> dict[str, Any]:
+def all_rejected(
+    outvoted: pd.DataFrame, too_long: Collection[int], not_asked: pd.DataFrame, repeats: pd.DataFrame
+) -> pd.DataFrame:
+    """Return every question that was not kept, one row each with its reason.
+
+    `outvoted` are those that `vote_tables` rejected; of these the ids `too_long` had a prompt that did not fit. `not_asked` are
+    those that the token budget left out, `repeats` those that repeat a benchmark's item.
+    """
+    import pandas as pd
+
+    outvoted = outvoted.copy()
+    outvoted.loc[outvoted["id"].isin(too_long), "reason"] = generation.TOO_LONG
+    not_asked = not_asked[["id", "question"]].assign(reason="token_budget")
+    parts = [outvoted, not_asked, repeats[["id", "question", "reason"]]]
+    return pd.concat([part for part in parts if len(part)] or [outvoted], ignore_index=True)
+
+
+def _counts(result: majority.Vote) -> dict[str, Any]:
     return {
         "agreement": round(result.agreement, 4),
         "votes": result.votes,
@@ -150,21 +150,25 @@ def _counted(result: majority.Vote) -> dict[str, Any]:
     }
 
 
-def _targets(question: str, path: str, answer: str, settings: VoteSettings) -> list[dict[str, str]]:
-    """What is learned from one winning path: the path itself, or each of LMSI's formats that was asked for."""
-    if not settings.path_formats:
+def _judged(answer: str, gold: str | None) -> dict[str, Any]:
+    return {"gold": gold, "correct": None if gold is None else answers.answers_equal(answer, gold)}
+
+
+def learned_texts(
+    question: str, path: str, answer: str | None, path_formats: Collection[str], domain: runs.Domain
+) -> list[dict[str, str]]:
+    """Return what is learned from one path as parts of rows: the path itself, or the path in each of LMSI's `path_formats`.
+
+    Keys: `path`, and with formats `format` and `prompt`. A path without a readable answer has no direct formats.
+    """
+    if not path_formats:
         return [{"path": path}]
-    made = formats.lmsi_formats(question, path, answer, _exemplars(settings.domain))
+    exemplars = domain.exemplars or runs.get_domain("math_word_problems").exemplars  # borrowed from the paper's domain
     return [
         {"path": text.completion, "format": text.format, "prompt": text.prompt}
-        for text in made
-        if text.format in settings.path_formats
+        for text in formats.lmsi_formats(question, path, answer or "", exemplars)
+        if text.format in path_formats and (answer is not None or text.completion == path)
     ]
-
-
-def _exemplars(domain_name: str) -> Sequence[runs.Exemplar]:
-    """Return the domain's worked examples; a domain that has none borrows those of the paper's."""
-    return runs.get_domain(domain_name).exemplars or runs.get_domain("math_word_problems").exemplars
 
 
 def _read(path: str, protocol: str, kind: str) -> str | None:

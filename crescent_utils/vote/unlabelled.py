@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,5 +140,6 @@ def _questions(table: pd.DataFrame, where: str) -> list[tuple[str, str | None]]:
     for question, gold in zip(table["question"], golds, strict=True):
         text = str(question).strip() if isinstance(question, str) else ""
         if text:
-            pairs.append((text, None if gold is None or gold != gold else answers.extract_answer(str(gold))))
+            known = isinstance(gold, str | Number) and gold == gold  # nan and pandas' NA mark a missing answer
+            pairs.append((text, answers.extract_answer(str(gold)) if known else None))
     return pairs

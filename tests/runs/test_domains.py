@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -127,7 +128,9 @@ def test_settings_read_no_file_and_a_changed_file_is_another_run(tmp_path):
 def test_letters_are_voted_on():
     paths = ["The answer is B.", "B) a hat", "I would say\n(A)", "no idea", "Answer: (b) a hat", "The answer is E"]
     own = params.build_settings("vote", {"domain": SHIPPED, "min_agreement": 0.0})
-    qa, sampled, rejected = tables.vote_tables([1], [ASKED], [paths], own, "commonsense", kind="choice")
+    qa, sampled, rejected = tables.vote_tables(
+        pd.DataFrame({"id": [1], "question": [ASKED]}), [paths], own, domains.get_domain("commonsense")
+    )
     assert sampled["answer"].fillna("").tolist() == ["B", "B", "A", "", "B", "E"]
     assert qa["answer"].tolist() == ["B"] and len(rejected) == 0 and qa["gold"].isna().all()
 

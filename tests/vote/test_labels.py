@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from shared import REFERENCE
 
 from crescent_utils.figures import vote
-from crescent_utils.runs import params
+from crescent_utils.runs import domains, params
 from crescent_utils.vote import labels, tables
 
 LABELS = pd.DataFrame(
@@ -45,7 +45,7 @@ def test_a_threshold_keeps_each_question_once():
 
 
 def test_the_reliability_curve_is_by_agreement():
-    curve = labels.by_agreement(LABELS)
+    curve = labels.accuracy_by_agreement(LABELS)
     assert curve["known"].tolist() == [2, 0, 1] and curve["right"].tolist()[::2] == [0.5, 1.0]
 
 
@@ -55,10 +55,22 @@ def test_groups_of_length_are_of_about_one_size_and_named_by_their_ends():
     assert labels.length_groups(["same", "long"]) == ["4", "4"]
     assert labels.length_groups([]) == []
     with pytest.raises(ValueError, match="groups: 1 for 5 labels"):
-        labels.agreement_by(LABELS, ["a"])
-    found = labels.agreement_by(LABELS, ["b", "a", "b", "b", "b"])
+        labels.agreement_by_group(LABELS, ["a"])
+    found = labels.agreement_by_group(LABELS, ["b", "a", "b", "b", "b"])
     assert found["group"].tolist() == ["a", "b"] and found["n"].tolist() == [1, 4]
     assert found["agreement"].tolist() == pytest.approx([0.25, 0.6875])
+
+
+def path_table(answer_rows):
+    """The vote's table of paths as far as it is read here: answers, and as their paths the same texts."""
+    rows = [(number, answer) for number, row in enumerate(answer_rows) for answer in row]
+    table = pd.DataFrame(rows, columns=["question_id", "answer"])
+    return table.assign(path=table["answer"])
+
+
+def curve_of(answer_rows, golds, **more):
+    known = {number: gold for number, gold in enumerate(golds) if gold is not None}
+    return labels.votes_needed(path_table(answer_rows), known, **more)
 
 
 BALLOTS = st.lists(st.lists(st.sampled_from(["1", "2", "3", None]), min_size=3, max_size=3), min_size=1, max_size=6)
@@ -68,7 +80,7 @@ BALLOTS = st.lists(st.lists(st.sampled_from(["1", "2", "3", None]), min_size=3, 
 @given(BALLOTS)
 def test_one_and_all_paths_are_exact(ballots):
     """By all subsets of one, and of three: a tie counts by the chance of its draw."""
-    curve = labels.votes_needed(ballots, ["1"] * len(ballots), votes=(1, 3))
+    curve = curve_of(ballots, ["1"] * len(ballots), votes=(1, 3))
     for m, found in zip((1, 3), curve["right"], strict=True):
         shares = []
         for ballot in ballots:
@@ -82,7 +94,7 @@ def test_one_and_all_paths_are_exact(ballots):
 
 def test_random_subsets_are_near_all_subsets():
     ballots = [["1", "2", "1", None, "3", "1", "2", "2"], ["2", "2", "1", "1", "1", "3", "3", None]] * 40
-    curve = labels.votes_needed(ballots, ["1"] * 80, seed=4, votes=(3, 5, 16))
+    curve = curve_of(ballots, ["1"] * 80, seed=4, votes=(3, 5, 16))
     assert curve["m"].tolist() == [3, 5], "sixteen are not stored"
     for m, found in zip((3, 5), curve["right"], strict=True):
         exact = []
@@ -92,12 +104,12 @@ def test_random_subsets_are_near_all_subsets():
                 leaders = [x for x, n in counts.items() if n == max(counts.values())]
                 exact.append(("1" in leaders) / len(leaders))
         assert found == pytest.approx(sum(exact) / len(exact), abs=0.04)
-    assert labels.votes_needed(ballots, ["1"] * 80, seed=4).equals(labels.votes_needed(ballots, ["1"] * 80, seed=4))
+    assert curve_of(ballots, ["1"] * 80, seed=4).equals(curve_of(ballots, ["1"] * 80, seed=4))
 
 
 def test_unknown_golds_and_gaps_of_a_table_are_not_judged():
-    assert labels.votes_needed([["1"], ["2"]], [None, None]).empty
-    curve = labels.votes_needed([["1", float("nan")], ["9", "9"]], ["1.0", None])
+    assert curve_of([["1"], ["2"]], [None, None]).empty
+    curve = curve_of([["1", float("nan")], ["9", "9"]], ["1.0", None])
     assert curve["n"].tolist() == [1] and curve["right"].tolist() == [0.5]
 
 
@@ -107,27 +119,24 @@ def test_what_the_released_reading_costs():
         ["The answer is 3/4.", "0.75", "It is 0.75"],
         ["no idea"] * 3,
     ]
-    cost = labels.cost_of_released([1, 2, 3], paths, ["1234", "3/4", "5"]).set_index("rule")
+    cost = labels.cost_of_released(path_table(paths), {0: "1234", 1: "3/4", 2: "5"}).set_index("rule")
     assert cost["right"].tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3])  # 234 wins over 1234; 4, 0.75, 0.75
     assert cost["labelled"].tolist() == [2, 2, 2]
     assert cost["difference"].tolist() == pytest.approx([0, -1 / 3, -1 / 3])
-    assert labels.cost_of_released([], [], []).empty is False, "three rules, nothing judged"
+    assert labels.cost_of_released(path_table([]), {}).empty is False, "three rules, nothing judged"
 
 
 def test_the_reference_run_by_its_tables_alone():
     paths = pd.read_parquet(REFERENCE / "vote" / "paths.parquet")
     pool = pd.read_parquet(REFERENCE / "dedup" / "questions.parquet")
     texts = [list(part) for _, part in paths.groupby("question_id", sort=False)["path"]]
-    everything, sampled, _ = tables.vote_tables(
-        list(pool["id"]),
-        list(pool["question"]),
-        texts,
-        params.build_settings("vote", {"min_agreement": 0.0}),
-        "arithmetic",
-    )
-    read = [list(part) for _, part in sampled.groupby("question_id", sort=False)["answer"]]
-    curve = labels.votes_needed(read, list(everything["gold"]))
-    cost = labels.cost_of_released(list(pool["id"]), texts, list(everything["gold"]), 1)
+    domain = domains.get_domain("arithmetic")
+    settings = params.build_settings("vote", {"min_agreement": 0.0})
+    everything, sampled, _ = tables.vote_tables(pool, texts, settings, domain)
+    golds = tables.known_golds(pool, domain)
+    assert len(golds) == len(everything)
+    curve = labels.votes_needed(sampled, golds)
+    cost = labels.cost_of_released(sampled, golds, 1)
     assert curve["m"].tolist() == [1, 3, 5, 8] and curve["right"].is_monotonic_increasing
     assert cost["right"][0] == pytest.approx(everything["correct"].astype(bool).mean()), "drawn as the vote draws"
     assert labels.kept_by_threshold(everything)["right"].is_monotonic_increasing
@@ -143,11 +152,11 @@ FIGURES = {
         "0.25: 4; 0.50: 2; 1.00: 1",
     ),
     "groups": (
-        lambda: vote.agreement_by_group({"length": labels.agreement_by(LABELS, list("abbbb"))}),
+        lambda: vote.agreement_by_group({"length": labels.agreement_by_group(LABELS, list("abbbb"))}),
         "length a: 0.25 [",
     ),
     "votes": (
-        lambda: vote.votes_needed(labels.votes_needed([["1", "1", "2"]] * 9, ["1"] * 9)),
+        lambda: vote.votes_needed(curve_of([["1", "1", "2"]] * 9, ["1"] * 9)),
         "1: 66.7% [66.7%, 66.7%], 3: 100.0% [",
     ),
 }
@@ -168,8 +177,8 @@ def test_figure_says_its_numbers_and_cuts_nothing_off(name):
     "draw",
     [
         lambda: vote.threshold_sweep(labels.kept_by_threshold(LABELS.head(0))),
-        lambda: vote.agreement_by_group({"length": labels.agreement_by(LABELS.head(0), [])}),
-        lambda: vote.votes_needed(labels.votes_needed([], [])),
+        lambda: vote.agreement_by_group({"length": labels.agreement_by_group(LABELS.head(0), [])}),
+        lambda: vote.votes_needed(curve_of([], [])),
     ],
 )
 def test_nothing_to_draw(draw):

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from crescent_utils.generation import models
 from crescent_utils.generation.store import Request, Sampling
-from crescent_utils.runs import folders, params
+from crescent_utils.runs import domains, folders, params
 from crescent_utils.vote import likelihood, tables
 
 PATHS = [["3 + 4 = 7", "The answer is 7.", ""], ["9", "I do not know, maybe 12 or so"]]
@@ -70,7 +70,8 @@ def test_a_replay_reads_what_was_recorded_and_nothing_else(base, tmp_path):
     settings = params.build_settings("vote", own)
     values = [[-0.5, -0.1, -9.0], [-2.0, -1.0]]
     paths = [["It is 7.", "7.", "8"], ["1", "The answer is 1."]]
-    qa, table, _ = tables.vote_tables([1, 2], ["a", "b"], paths, settings, "math_word_problems", likelihoods=values)
+    questions = pd.DataFrame({"id": [1, 2], "question": ["a", "b"]})
+    qa, table, _ = tables.vote_tables(questions, paths, settings, domains.get_domain("math_word_problems"), values)
     assert qa["path"].tolist() == ["7.", "The answer is 1."]
     (tmp_path / "old" / "vote").mkdir(parents=True)
     table.to_parquet(tmp_path / "old" / "vote" / "paths.parquet")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crescent_utils.runs import Exemplar
-from crescent_utils.vote.formats import LMSI_FORMATS, lmsi_formats
+from crescent_utils.vote.formats import lmsi_formats
 from crescent_utils.vote.majority import choose_path, majority_vote
 
 BALLOTS = st.lists(st.sampled_from(["1", "2", "3", None]), max_size=9)
@@ -104,11 +104,11 @@ def test_choose_path() -> None:
 def test_lmsi_formats() -> None:
     exemplar = Exemplar(question="What is 1 + 1?", path="One and one is two. The answer is 2.", answer="2")
     rows = lmsi_formats("What is 2 + 3?", "Two and three is five. The answer is 5.", "5", [exemplar])
-    assert tuple(row.format for row in rows) == LMSI_FORMATS
+    names = ["few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct"]
+    assert [row.format for row in rows] == names
     few_cot, few_direct, zero_cot, zero_direct = rows
     assert few_cot.prompt == "Q: What is 1 + 1?\nA: One and one is two. The answer is 2.\n\nQ: What is 2 + 3?\nA:"
     assert few_direct.prompt == "Q: What is 1 + 1?\nA: The answer is 2.\n\nQ: What is 2 + 3?\nA:"
     assert zero_cot.prompt.endswith("step by step.") and zero_direct.prompt == "Q: What is 2 + 3?\nA:"
     assert few_cot.completion == zero_cot.completion == "Two and three is five. The answer is 5."
     assert few_direct.completion == zero_direct.completion == "The answer is 5."
-    assert [m["role"] for m in few_cot.messages] == ["user", "assistant"]

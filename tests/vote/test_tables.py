@@ -25,6 +25,11 @@ def of_vote(**values):
     return params.build_settings("vote", {"min_agreement": 0.0, **values})
 
 
+def vote_on(ids, texts, paths, own, domain, **more):
+    questions = pd.DataFrame({"id": ids, "question": texts})
+    return tables.vote_tables(questions, paths, own, domains.get_domain(domain), **more)
+
+
 # --- voted ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -38,7 +43,7 @@ def of_vote(**values):
 def test_every_question_and_every_path_is_accounted_for(paths, protocol, least, choice, domain):
     ids = [10 + i for i in range(len(paths))]
     own = of_vote(protocol=protocol, min_agreement=least, path_choice=choice)
-    qa, sampled, rejected = tables.vote_tables(ids, ["What is 3 + 4?"] * len(paths), paths, own, domain)
+    qa, sampled, rejected = vote_on(ids, ["What is 3 + 4?"] * len(paths), paths, own, domain)
     assert sorted([*qa["id"].unique(), *rejected["id"]]) == ids
     places = [(i, sample) for i, row in zip(ids, paths, strict=True) for sample in range(len(row))]
     assert list(zip(sampled["question_id"], sampled["sample"], strict=True)) == places
@@ -61,7 +66,7 @@ def test_every_question_and_every_path_is_accounted_for(paths, protocol, least, 
 
 
 def voted(paths, question="What is 3 + 4?", **values):
-    qa, sampled, rejected = tables.vote_tables([1], [question], [paths], of_vote(**values), "arithmetic")
+    qa, sampled, rejected = vote_on([1], [question], [paths], of_vote(**values), "arithmetic")
     return (qa["answer"].tolist(), qa["path"].tolist(), rejected["reason"].tolist(), sampled["answer"].tolist())
 
 
@@ -104,7 +109,7 @@ def test_agreement_counts_the_unreadable_in_the_total():
 
 def test_a_domain_of_choices_votes_on_letters():
     paths = [["The answer is (B), which has 3 sides.", "B", "I say C, of 2."]]
-    qa, _, _ = tables.vote_tables([1], ["Which?"], paths, of_vote(), "math_word_problems", kind="choice")
+    qa, _, _ = vote_on([1], ["Which?"], paths, of_vote(), "commonsense")
     assert qa["answer"].tolist() == ["B"] and qa["votes"].tolist() == [2]
 
 
@@ -120,13 +125,13 @@ def test_which_path_is_learned():
 
 def test_the_gold_judges_a_label_and_never_makes_it():
     paths = ["The answer is 8.", "The answer is 8.", "The answer is 7."]
-    qa, _, _ = tables.vote_tables([1, 2], ["What is 3 + 4?", "How far is it?"], [paths, paths], of_vote(), "arithmetic")
+    qa, _, _ = vote_on([1, 2], ["What is 3 + 4?", "How far is it?"], [paths, paths], of_vote(), "arithmetic")
     assert qa["answer"].tolist() == ["8", "8"]
     assert qa["gold"].iloc[0] == "7" and not qa["correct"].iloc[0]
     assert qa[["gold", "correct"]].iloc[1].isna().all()
 
 
 def test_empty_in_empty_out():
-    qa, sampled, rejected = tables.vote_tables([], [], [], of_vote(), "arithmetic")
+    qa, sampled, rejected = vote_on([], [], [], of_vote(), "arithmetic")
     assert list(qa.columns) == tables.QA_COLUMNS
     assert len(qa) == len(sampled) == len(rejected) == 0

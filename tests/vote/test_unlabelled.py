@@ -7,14 +7,14 @@ import json
 import pandas as pd
 import pytest
 
-from crescent_utils import runs
+from crescent_utils import figures, runs
 from crescent_utils.benchmarks import files, items
 from crescent_utils.finetune import training
 from crescent_utils.generation import models
 from crescent_utils.generation.generator import Generator
-from crescent_utils.generation.store import Completion, GenerationStore, Sampling
+from crescent_utils.generation.store import TOO_LONG, Completion, GenerationStore, Sampling
 from crescent_utils.runs import domains, folders, params
-from crescent_utils.vote import formats, tables, unlabelled
+from crescent_utils.vote import formats, labels, tables, unlabelled
 
 FORMATS = ["few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct"]
 
@@ -87,7 +87,9 @@ def test_a_vote_on_other_questions_needs_no_pool(tmp_path):
 def test_the_four_formats_are_learned_as_they_are_written():
     settings = of_vote(path_choice="all", path_formats=FORMATS)
     paths = [["3 + 4 = 7", "It is 8.", "The answer is 7."]]
-    qa, sampled, _ = tables.vote_tables([5], ["What is 3 + 4?"], paths, settings, "arithmetic")
+    question = pd.DataFrame({"id": [5], "question": ["What is 3 + 4?"]})
+    arithmetic, word_problems = domains.get_domain("arithmetic"), domains.get_domain("math_word_problems")
+    qa, sampled, _ = tables.vote_tables(question, paths, settings, arithmetic)
     assert len(qa) == 8 and qa["format"].tolist() == FORMATS * 2 and sampled["won"].tolist() == [True, False, True]
     pairs = training.training_pairs(qa, domains.get_domain("arithmetic"), "Be brief.")
     assert [m["role"] for m in pairs[0]["prompt"]] == ["system", "user"]
@@ -95,9 +97,7 @@ def test_the_four_formats_are_learned_as_they_are_written():
     assert [p["prompt"][-1]["content"] for p in pairs[:4]] == [text.prompt for text in texts]
     assert [p["completion"][0]["content"] for p in pairs[:4]] == ["3 + 4 = 7", "The answer is 7."] * 2
     assert "22" in pairs[0]["prompt"][-1]["content"], "the exemplars stand before the question"
-    some, _, _ = tables.vote_tables(
-        [5], ["What is 3 + 4?"], paths, of_vote(path_formats=["zero_shot_cot"]), "math_word_problems"
-    )
+    some, _, _ = tables.vote_tables(question, paths, of_vote(path_formats=["zero_shot_cot"]), word_problems)
     assert some["format"].tolist() == ["zero_shot_cot"]
 
 
@@ -144,14 +144,81 @@ def test_the_budget_can_be_that_of_another_run(tmp_path):
 def test_a_margin_is_asked_for():
     paths = [["7", "7", "8"]]
     for margin, kept in ((0.33, 1), (0.34, 0)):
-        qa, _, rejected = tables.vote_tables([1], ["?"], paths, of_vote(min_margin=margin), "arithmetic")
+        question = pd.DataFrame({"id": [1], "question": ["?"]})
+        qa, _, rejected = tables.vote_tables(
+            question, paths, of_vote(min_margin=margin), domains.get_domain("arithmetic")
+        )
         assert len(qa) == kept and rejected["reason"].tolist() == ["min_margin"] * (1 - kept)
 
 
-def test_join_adds_no_column_for_nothing():
-    one = pd.DataFrame({"id": [1], "tied": [True]})
-    assert tables.join_tables([one, pd.DataFrame({"x": []})]).equals(one)
-    assert tables.join_tables([one.head(0), pd.DataFrame({"x": []})]).equals(one.head(0))
+def test_every_question_that_is_not_kept_stands_in_one_table_with_its_reason():
+    questions = pd.DataFrame({"id": [1, 2, 3], "question": ["a", "b", "c"], "round": [0, 0, 1]})
+    _, _, outvoted = tables.vote_tables(
+        questions.head(2), [["x"], ["y"]], of_vote(), domains.get_domain("math_word_problems")
+    )
+    repeats = pd.DataFrame({"id": [9], "question": ["d"], "gold": ["4"], "reason": ["repeats a benchmark item"]})
+    rejected = tables.all_rejected(outvoted, [2], questions.tail(1), repeats)
+    assert rejected["id"].tolist() == [1, 2, 3, 9]
+    assert rejected["reason"].tolist() == ["no_answer", TOO_LONG, "token_budget", "repeats a benchmark item"]
+    assert list(rejected) == list(tables.REJECTED_COLUMNS)
+    alone = tables.all_rejected(outvoted, [], questions.head(0), repeats.head(0))
+    assert alone.equals(outvoted), "an empty part adds nothing, not even a column"
+    nothing = tables.all_rejected(outvoted.head(0), [], questions.head(0), repeats.head(0))
+    assert list(nothing) == list(outvoted) and nothing.empty
+
+
+# What the cells of notebook 03 call, on a source in which some answers are missing or cannot be read.
+GAPS = [
+    {"question": "Tom has 3 apples and eats 1. How many?", "answer": "3 - 1 = 2\n#### 2"},
+    {"question": "Why?", "answer": "no idea"},
+    {"question": "How?", "answer": None},
+]
+
+
+def through_the_cells(questions, protocol="paper"):
+    """Vote on `questions` as notebook 03 does; return qa and the two tables that golds judge."""
+    settings, domain = of_vote(protocol=protocol), domains.get_domain("math_word_problems")
+    paths_of_three = [["It is 2.", "2", "3"], ["4", "4", "x"], ["5", "no", "no"]]
+    qa, paths, _ = tables.vote_tables(questions, paths_of_three[: len(questions)], settings, domain)
+    golds = tables.known_golds(questions, domain)
+    labels.kept_by_threshold(qa)
+    labels.agreement_by_group(qa, labels.length_groups(qa["question"]))
+    for draw in (figures.agreement_histogram, figures.reliability):
+        draw(qa)
+    figures.threshold_sweep(labels.kept_by_threshold(qa))
+    assert labels.accuracy_by_agreement(qa)["known"].sum() == len(golds)
+    return qa, labels.votes_needed(paths, golds), labels.cost_of_released(paths, golds)
+
+
+@pytest.mark.parametrize("protocol", ["paper", "released"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_a_question_without_a_gold_is_voted_on_and_not_judged(tmp_path, suffix, protocol):
+    path, table = tmp_path / f"gaps{suffix}", pd.DataFrame(GAPS)
+    {".jsonl": lambda: table.to_json(path, orient="records", lines=True), ".csv": lambda: table.to_csv(path, index=False),
+     ".parquet": lambda: table.to_parquet(path)}[suffix]()  # fmt: skip
+    questions = unlabelled.load_unlabelled(of_vote(question_source=str(path)), []).questions
+    qa, curve, cost = through_the_cells(questions, protocol)
+    assert qa["correct"].tolist()[0] is True and qa["correct"].iloc[1:].isna().all()
+    assert curve["n"].tolist() == [1, 1] and curve["right"].tolist() == pytest.approx([2 / 3, 1.0])
+    assert cost["n"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+def test_a_missing_gold_is_read_alike_however_a_table_holds_it(missing):
+    golds = pd.Series(["2", missing, missing], dtype=object)
+    questions = pd.DataFrame({"id": range(3), "question": [row["question"] for row in GAPS], "gold": golds})
+    assert tables.known_golds(questions, domains.get_domain("arithmetic")) == {0: "2"}
+    qa, curve, _ = through_the_cells(questions)
+    assert qa["correct"].tolist()[0] is True and curve["n"].tolist() == [1, 1]
+    _, curve, cost = through_the_cells(questions.assign(gold=missing))
+    assert curve.empty and cost["n"].tolist() == [0, 0, 0]
+
+
+def test_a_file_may_mark_missing_answers_as_pandas_does(tmp_path):
+    answers = pd.array([2, None, None], dtype="Int64")
+    pd.DataFrame(GAPS).assign(answer=answers).to_parquet(tmp_path / "gaps.parquet")
+    found = unlabelled.load_unlabelled(of_vote(question_source=str(tmp_path / "gaps.parquet")), []).questions
+    assert tables.known_golds(found, domains.get_domain("arithmetic")) == {0: "2"}
 
 
 def test_a_model_folder_of_a_run_is_found_from_any_folder(tmp_path, monkeypatch):
