@@ -1,39 +1,100 @@
-"""Baselines: what else a student could learn from at the same budget, raw samples of the model or the augmentation of a seed set."""
+"""Student data: what a student learns from. The pairs, or, at the same budget, raw samples or an augmented seed set."""
 
 from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .. import benchmarks, elicit, finetune, runs
-from ..generation import Sampling
+from .. import benchmarks, elicit, finetune, generation, runs, vote
+from ..generation import Generator, Sampling
 from ..runs import Distil
-from ..vote import vote_tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..generation import Generator
-
-ROUNDS = 8  # ours: so many variants of each kind are sampled of a seed question before the budget is given up
-# Worded by us after MetaMath (Yu et al. 2023, arXiv 2309.12284, section 3), which rephrases questions and makes new ones of them.
+ROUNDS = 8  # ours: after so many variants of each kind of a seed question the budget is given up
+# Worded by us after MetaMath (Yu et al. 2023, arXiv 2309.12284, section 3), which rephrases questions and extends them.
 REPHRASE = "Say this question in other words, so that its answer stays the same. Write only the question.\nQuestion: {question}"
 EXTEND = "Write a new question of the same kind as this one, with other numbers. Write only the question.\nQuestion: {question}"
+REJECTED_COLUMNS = ["round", "source", "text", "reason"]
 
 
-def raw_samples(paths: pd.DataFrame, asked: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """Return one path of each question, drawn by `seed` whatever its answer: the model's own samples without a vote.
+@dataclass(frozen=True)
+class StudentPairs:
+    """The training `pairs` of a student, the `rows` that they are taken from, in order, and what was `rejected` on the way.
 
-    `paths` is the vote's table of every path, `asked` dedup's table of the questions. Columns: id, question, path, agreement (1).
+    `sampled_by` are the generators that had to sample for it.
     """
-    drawn = paths.sample(frac=1.0, random_state=seed).drop_duplicates("question_id").sort_values("question_id")
-    texts = dict(zip(asked["id"], asked["question"], strict=True))
-    drawn = drawn[drawn["path"].str.strip() != ""].sample(frac=1.0, random_state=seed)
-    return drawn.assign(id=drawn["question_id"], question=drawn["question_id"].map(texts), agreement=1.0)[
-        ["id", "question", "path", "agreement"]
-    ].reset_index(drop=True)
+
+    pairs: list[dict[str, Any]]
+    rows: pd.DataFrame
+    rejected: pd.DataFrame
+    sampled_by: list[Generator]
+
+
+def student_pairs(stage: runs.Stage, domain: runs.Domain, qa: pd.DataFrame) -> StudentPairs:
+    """Return what the student of `05_distil` learns from, as the parameter `student_data` says.
+
+    `qa` are the chosen rows of the vote. Raw samples and an augmented seed set are no more than their pairs in number and tokens.
+    """
+    import pandas as pd
+
+    settings: Any = stage.settings
+    pairs = finetune.training_pairs(qa, domain, settings.system_prompt)
+    if settings.student_data in ("pairs", "on_policy"):
+        return StudentPairs(pairs, qa, pd.DataFrame(columns=REJECTED_COLUMNS), [])
+    recorded = runs.parameters_of("vote", runs.recorded_parameters(stage.upstream["vote"]))
+    vote_settings = runs.build_settings("vote", recorded)
+    sampled_by = []
+    if settings.student_data == "self_samples":
+        tables = {name: stage.read_table("vote", name) for name in ("qa", "rejected", "paths")}
+        rows, rejected = raw_samples(tables, settings.seed, vote_settings.path_formats, domain)
+    else:
+        with generation.open_generator(settings) as generator:
+            rows, rejected = seed_augmented(generator, settings, domain, vote_settings, len(pairs))
+        sampled_by.append(generator)
+    tokenizer = generation.load_tokenizer(generation.resolve_model(settings.model).locate())
+    kept = within_budget(rows, pairs, domain, settings.system_prompt, tokenizer)
+    return StudentPairs(kept, rows, rejected, sampled_by)
+
+
+def raw_samples(
+    tables: dict[str, pd.DataFrame], seed: int, path_formats: Sequence[str], domain: runs.Domain
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return one path of each question, drawn by `seed` whatever its answer, and the questions whose drawn path is empty.
+
+    These are the model's own samples without a vote. `tables` are the vote's `qa`, `rejected` and `paths`: wherever the vote took
+    its questions from, they stand there. Columns: id, question, path, agreement (1); with `path_formats` also format and prompt.
+    """
+    import pandas as pd
+
+    questions = pd.concat([tables["qa"][["id", "question"]], tables["rejected"][["id", "question"]]])
+    text_of = dict(zip(questions["id"], questions["question"], strict=True))
+    drawn = (
+        tables["paths"].sample(frac=1.0, random_state=seed).drop_duplicates("question_id").sort_values("question_id")
+    )
+    empty = drawn["path"].str.strip() == ""
+    rows: list[dict[str, Any]] = []
+    for path in drawn[~empty].sample(frac=1.0, random_state=seed).itertuples():
+        question = text_of[path.question_id]
+        answer = path.answer if isinstance(path.answer, str) else None
+        for learned in vote.learned_texts(question, path.path, answer, path_formats, domain):
+            rows.append({"id": path.question_id, "question": question, "agreement": 1.0, **learned})
+    rejected = pd.DataFrame(
+        [
+            {"round": 0, "source": "self_samples", "text": text_of[number], "reason": "empty path"}
+            for number in drawn[empty]["question_id"]
+        ],
+        columns=REJECTED_COLUMNS,
+    )
+    return pd.DataFrame(rows, columns=_row_columns(path_formats)), rejected
+
+
+def _row_columns(path_formats: Sequence[str]) -> list[str]:
+    return ["id", "question", "path", "agreement", *(["format", "prompt"] if path_formats else [])]
 
 
 def seed_items(settings: Distil, domain: runs.Domain) -> list[benchmarks.Item]:
@@ -42,112 +103,128 @@ def seed_items(settings: Distil, domain: runs.Domain) -> list[benchmarks.Item]:
     Raises BenchmarkError for a benchmark without one.
     """
     name = settings.seed_set or domain.benchmarks[0]
-    split = "train" if name == "arithmetic" else "test"
-    bench = benchmarks.load_benchmark(
-        name, folder=settings.benchmark_dir, split=split, items=settings.benchmark_items if split == "train" else 0,
-        seed=settings.benchmark_seed,
-    )  # fmt: skip
-    found = bench.items if split == "train" else bench.train
-    if not found:
+    if name == "arithmetic":  # its training split is what its test items leave
+        items = benchmarks.load_benchmark(
+            name, split="train", items=settings.benchmark_items, seed=settings.benchmark_seed
+        ).items
+    else:
+        items = benchmarks.load_benchmark(name, folder=settings.benchmark_dir).train
+    if not items:
         raise benchmarks.BenchmarkError(f"seed_set: {name} has no training split; allowed: arithmetic, gsm8k")
-    count = min(settings.seed_items, len(found))
-    return [found[i] for i in sorted(random.Random(settings.seed).sample(range(len(found)), count))]
+    count = min(settings.seed_items, len(items))
+    return [items[i] for i in sorted(random.Random(settings.seed).sample(range(len(items)), count))]
 
 
 def seed_augmented(
-    generator: Generator, settings: Distil, domain: runs.Domain, voted: Mapping[str, Any], examples: int
+    generator: Generator, settings: Distil, domain: runs.Domain, vote_settings: runs.Vote, examples: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return at most `examples` pairs made from the seed set, and what was rejected on the way, with reasons.
+    """Return at most `examples` rows made from the seed set, and what was rejected on the way, with reasons.
 
-    First the seeds with their own solutions; then, round by round, questions that the teacher rephrased or made after them, which it
-    answers and votes on with the settings of `03_vote` (`voted` is its manifest). A question that repeats a benchmark's item, or
-    another, is rejected.
+    First the seeds with their own solutions; then, round by round, questions that the teacher rephrased or made after them,
+    which it answers and votes on with the settings of `03_vote`. A question that repeats another, or an item of a benchmark that
+    the run is judged on, is rejected.
     """
     import pandas as pd
 
-    recorded = runs.parameters_of("vote", runs.recorded_parameters(voted))
-    vote = runs.build_settings("vote", recorded | {"domain": settings.domain})  # the very domain: see check_asked_alike
     seeds = seed_items(settings, domain)
-    held = _held(settings, domain)
-    kept = pd.DataFrame(
-        {"id": range(len(seeds)), "question": [s.question for s in seeds], "path": [s.solution or s.gold for s in seeds],
-         "agreement": 1.0, "source": "seed"}
-    ).iloc[:examples]  # fmt: skip
-    seen, rejected = {seed.question for seed in seeds}, []
+    judged_on = vote_settings.model_copy(
+        update={"benchmark_dir": settings.benchmark_dir}
+    )  # a manifest hides the folder
+    held_out = benchmarks.load_held_out(judged_on, domain)
+    rows = _seed_rows(seeds, vote_settings, domain)
+    questions = {seed.question for seed in seeds}
+    next_id = len(seeds)
+    rejected: list[dict[str, Any]] = []
     for number in range(ROUNDS):
-        if len(kept) >= examples:
+        if len(rows) >= examples:
             break
-        fresh = []
-        for kind, text in _variants(generator, settings, domain, seeds, number):
-            reason = text.reason if isinstance(text, elicit.Rejected) else ""
-            if not reason:
-                reason = "repeats a question" if text.text in seen else benchmarks.repeated_items([text.text], held)[0]
+        fresh: list[dict[str, Any]] = []
+        for kind, variant in _variants(generator, settings, domain, seeds, number):
+            reason = _reason_to_reject(variant, questions, held_out)
             if reason:
-                rejected.append({"round": number, "source": kind, "text": text.text, "reason": reason})
+                rejected.append({"round": number, "source": kind, "text": variant.text, "reason": reason})
             else:
-                seen.add(text.text)
-                fresh.append((kind, text.text))
-        qa, lost = _answered(generator, fresh, vote, domain, settings.system_prompt, len(seen))
-        rejected += [{"round": number, **row} for row in lost]
-        kept = pd.concat([kept, qa], ignore_index=True)
-    return kept.iloc[:examples], pd.DataFrame(rejected, columns=["round", "source", "text", "reason"])
+                questions.add(variant.text)
+                fresh.append({"id": next_id + len(fresh), "question": variant.text, "source": kind})
+        next_id += len(fresh)
+        qa, without_label = _answered(generator, fresh, vote_settings, domain, settings.system_prompt)
+        rejected += [{"round": number, **row} for row in without_label]
+        rows = pd.concat([rows, qa], ignore_index=True)
+    return rows.iloc[:examples], pd.DataFrame(rejected, columns=REJECTED_COLUMNS)
 
 
-def _held(settings: Distil, domain: runs.Domain) -> list[benchmarks.Benchmark]:
-    found = []
-    for name in domain.benchmarks:
-        for split in ["dev", "test"] if name == "arithmetic" else ["test"]:
-            items = settings.benchmark_items if name == "arithmetic" else 0
-            found.append(
-                benchmarks.load_benchmark(
-                    name, folder=settings.benchmark_dir, split=split, items=items, seed=settings.benchmark_seed
-                )
-            )
-    return found
+def _seed_rows(seeds: list[benchmarks.Item], vote_settings: runs.Vote, domain: runs.Domain) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [
+        {"id": number, "question": seed.question, "agreement": 1.0, "source": "seed", **learned}
+        for number, seed in enumerate(seeds)
+        for learned in vote.learned_texts(
+            seed.question, seed.solution or seed.gold, seed.gold, vote_settings.path_formats, domain
+        )
+    ]
+    return pd.DataFrame(rows, columns=[*_row_columns(vote_settings.path_formats), "source"])
+
+
+def _reason_to_reject(
+    variant: elicit.Question | elicit.Rejected, questions: set[str], held_out: list[benchmarks.Benchmark]
+) -> str:
+    if isinstance(variant, elicit.Rejected):
+        return variant.reason
+    if variant.text in questions:
+        return "repeats a question"
+    return benchmarks.repeated_items([variant.text], held_out)[0]
 
 
 def _variants(
     generator: Generator, settings: Distil, domain: runs.Domain, seeds: list[benchmarks.Item], number: int
 ) -> list[tuple[str, elicit.Question | elicit.Rejected]]:
-    """Sample variant `number` of both kinds of each seed question."""
+    """Sample variant `number` of both kinds of each seed question; return each with its kind."""
     sampling = Sampling(settings.rewrite_temperature, 1.0, settings.rewrite_max_tokens, domain.bait_stop)
     # What the domain's prefilled starts share ("What is"); a rephrased question must be free to name the same numbers.
     prefix = os.path.commonprefix(list(domain.bait_prefixes)).rstrip()
     system = [{"role": "system", "content": settings.system_prompt}] if settings.system_prompt else []
-    kinds = [(kind, prompt) for kind, prompt in (("rephrased", REPHRASE), ("extended", EXTEND)) for _ in seeds]
-    texts = [prompt.replace("{question}", seed.question) for (_, prompt), seed in zip(kinds, seeds * 2, strict=True)]
-    asked = [generator.request([*system, {"role": "user", "content": text}], sampling, prefix) for text in texts]
-    made = generator.complete([(request, number) for request in asked])
+    kinds, requests = [], []
+    for kind, prompt in (("rephrased", REPHRASE), ("extended", EXTEND)):
+        for seed in seeds:
+            text = prompt.replace("{question}", seed.question)
+            kinds.append(kind)
+            requests.append(generator.request([*system, {"role": "user", "content": text}], sampling, prefix))
+    completions = generator.complete([(request, number) for request in requests])
     gates = runs.validity_gates(domain)
-    return [
-        (kind, elicit.extract_question(prefix + completion.text, **gates))
-        for (kind, _), completion in zip(kinds, made, strict=True)
-    ]
+    variants = [elicit.extract_question(prefix + completion.text, **gates) for completion in completions]
+    return list(zip(kinds, variants, strict=True))
 
 
 def _answered(
-    generator: Generator, fresh: list[tuple[str, str]], vote: Any, domain: runs.Domain, system: str, first: int
+    generator: Generator, fresh: list[dict[str, Any]], vote_settings: runs.Vote, domain: runs.Domain, system: str
 ) -> tuple[pd.DataFrame, list[dict[str, str]]]:
-    sampling = Sampling(vote.vote_temperature, vote.vote_top_p, vote.vote_max_tokens)
-    texts = [text for _, text in fresh]
-    asked = [generator.request(runs.solve_messages(domain, text, system), sampling) for text in texts]
-    made = generator.generate(asked, vote.votes) if asked else []
-    ids = list(range(first, first + len(texts)))
-    qa, _, lost = vote_tables(ids, texts, [[c.text for c in row] for row in made], vote, domain.name)
-    kind = dict(zip(ids, [kind for kind, _ in fresh], strict=True))
-    qa = qa.assign(source=[kind[i] for i in qa["id"]])[["id", "question", "path", "agreement", "source"]]
-    return qa, [{"source": kind[row.id], "text": row.question, "reason": row.reason} for row in lost.itertuples()]
+    """Vote on the `fresh` questions (id, question, source); return the rows to learn, and the questions that got no label."""
+    import pandas as pd
+
+    questions = pd.DataFrame(fresh, columns=["id", "question", "source"])
+    sampling = Sampling(vote_settings.vote_temperature, vote_settings.vote_top_p, vote_settings.vote_max_tokens)
+    messages = [runs.solve_messages(domain, text, system) for text in questions["question"]]
+    requests = [generator.request(message, sampling) for message in messages]
+    completions = generator.generate(requests, vote_settings.votes) if requests else []
+    texts = [[completion.text for completion in row] for row in completions]
+    qa, _, without_label = vote.vote_tables(questions, texts, vote_settings, domain)
+    source_of = dict(zip(questions["id"], questions["source"], strict=True))
+    qa = qa.assign(source=qa["id"].map(source_of))[[*_row_columns(vote_settings.path_formats), "source"]]
+    return qa, [
+        {"source": source_of[row.id], "text": row.question, "reason": row.reason} for row in without_label.itertuples()
+    ]
 
 
 def within_budget(
     rows: pd.DataFrame, pairs: list[dict[str, Any]], domain: runs.Domain, system: str, tokenizer: Any
-) -> list[Any]:
-    """Return the training pairs of `rows`, in their order, as long as they are no more than `pairs` in number and in tokens."""
-    budget = sum(len(finetune.loss_mask(tokenizer, pair)) for pair in pairs)
+) -> list[dict[str, Any]]:
+    """Return the training pairs of `rows`, in order, as long as they are no more than `pairs` in number and in tokens."""
+    tokens_left = sum(len(finetune.loss_mask(tokenizer, pair)) for pair in pairs)
     chosen: list[dict[str, Any]] = []
     for pair in finetune.training_pairs(rows, domain, system):
-        budget -= len(finetune.loss_mask(tokenizer, pair))
-        if budget < 0 or len(chosen) == len(pairs):
+        tokens_left -= len(finetune.loss_mask(tokenizer, pair))
+        if tokens_left < 0 or len(chosen) == len(pairs):
             break
         chosen.append(pair)
     return chosen
