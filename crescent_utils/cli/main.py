@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BAD_INPUT
 
 
-# --- the parser -----------------------------------------------------------------------------------------------------------------
+# --- the parser -----------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,7 +129,7 @@ def _add_overrides(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help=purpose)
 
 
-# --- the commands ---------------------------------------------------------------------------------------------------------------
+# --- the commands ---------------------------------------------------------------------------------
 
 
 def _run_command(arguments: argparse.Namespace) -> int:
@@ -213,7 +213,7 @@ def _defaults() -> dict[str, Any]:
     }
 
 
-# --- the check of a run's input -------------------------------------------------------------------------------------------------
+# --- the check of a run's input -------------------------------------------------------------------
 
 
 def _check_input(values: dict[str, Any], stages: Sequence[str] = runs.STAGES) -> None:
@@ -266,11 +266,11 @@ def _check_recipes(values: dict[str, Any], stages: Sequence[str]) -> None:
             raise runs.ParameterError(str(error)) from None
 
 
-# --- the run of the stages ------------------------------------------------------------------------------------------------------
+# --- the run of the stages ------------------------------------------------------------------------
 
 
 def _run_profile(values: dict[str, Any]) -> int:
-    """Run all six notebooks with one run's parameters, as sweeps and rounds do again and again; return the exit status."""
+    """Run all six notebooks with one run's parameters, for sweeps and rounds; return the exit status."""
     _check_input(values)
     print(f"\nrun {values['run']}", flush=True)
     return _run_stages(values, runs.STAGES, force=False)
@@ -340,13 +340,13 @@ def _label(stage: str) -> str:
 
 
 def _line_start() -> str:
-    """Return what goes back to the start of the line and clears it, in a terminal; in a log each message has its line."""
+    """Return what clears a terminal's line and goes back to its start; "" in a log, where each message has its line."""
     return "\r\x1b[K" if sys.stdout.isatty() else ""
 
 
 @contextlib.contextmanager
 def _quiet_kernel(log: Path) -> Iterator[None]:
-    """Send what the kernel and the engines print on standard error to `log`, and find the kernel of this very environment."""
+    """Send what kernel and engines print on standard error to `log`; take the kernel of this very environment."""
     logger = logging.getLogger("papermill")
     level, path, error_output = logger.level, os.environ.get("PATH", ""), os.dup(2)
     logger.setLevel(logging.ERROR)

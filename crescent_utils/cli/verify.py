@@ -1,8 +1,8 @@
 """Verify: compute a published run's tables again out of its store, without a model, and say where a number differs.
 
-The code cells of the kit's notebooks are executed on a replay of the run, into a folder that is thrown away; so a table is
-computed here by the very lines that computed it there. What was trained cannot be replayed: of `finetune` and `distil` only the
-fingerprints that link the stages are checked. The trained models' answers are in the store.
+The code cells of the kit's notebooks are executed on a replay of the run, into a folder that is thrown away; so a table
+is computed here by the very lines that computed it there. What was trained cannot be replayed: of `finetune` and
+`distil` only the fingerprints that link the stages are checked. The trained models' answers are in the store.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def verify(folder: Path | str, given: Mapping[str, Any] | None = None) -> list[D
     """Compute every table of the run in `folder` again and return the differences; an empty list means none.
 
     `given` are parameters that say where a file of the run lies on this machine (`benchmark_dir`, `embedder`,
-    `question_source`), since manifests do not name folders. Runs of `other_runs` and `compare_runs` are looked for beside the
-    run. Raises RunError where there is no store, no finished stage, or a file that has to be named.
+    `question_source`), since manifests do not name folders. Runs of `other_runs` and `compare_runs` are looked for
+    beside the run. Raises RunError where there is no store, no finished stage, or a file that has to be named.
     """
     folder = Path(folder).resolve()
     given = given or {}
@@ -120,8 +120,8 @@ def _outputs_of(folder: Path, manifests: Mapping[str, dict[str, Any]]) -> Path:
 def _parameters_here(manifest: Mapping[str, Any], given: Mapping[str, Any], work: Path) -> dict[str, Any]:
     """Return the parameters of a stage for its replay on this machine.
 
-    A domain of the run's own is written to `work` out of the manifest. A model stays under the name that is shown: a replay
-    knows it by what the run recorded.
+    A domain of the run's own is written to `work` out of the manifest. A model stays under the name that is shown: a
+    replay knows it by what the run recorded.
     """
     parameters = dict(manifest["parameters"]) | {"engine": "replay", "engine_args": {}, "base_urls": []}
     if "benchmark_dir" in manifest.get("hidden", []):
@@ -228,7 +228,7 @@ def _claim_differences(stored: Path, recomputed: Path) -> Iterator[Difference]:
 
 
 def same_cell(one: Any, other: Any, tolerance: float = 0.0) -> bool:
-    """Say whether two cells hold the same: whole numbers and text exactly, other numbers up to rounding, missing as missing."""
+    """Say whether two cells hold the same: other numbers than whole ones up to rounding; missing is missing."""
     missing = [_is_missing(value) for value in (one, other)]
     if any(missing):
         return all(missing)

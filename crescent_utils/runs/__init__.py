@@ -1,12 +1,15 @@
 """Runs: the parameters of a run, its domain, its folder with tables and manifests, and what it cost.
 
 `settings_from` turns the variables of a notebook into frozen, checked settings; `load_profile` merges YAML profiles.
-`get_domain` gives what the method knows of a kind of question: prompts, gates, threshold. `begin_stage` opens the folder
-`outputs/<run>/<stage>/`; the stage writes Parquet tables there and, last of all, `manifest.json`, whose presence means that
-the stage is complete: parameters, versions, model fingerprints, counts, tokens, seconds, memory.
+`get_domain` gives what the method knows of a kind of question: prompts, gates, threshold. `begin_stage` opens the
+folder `outputs/<run>/<stage>/`; the stage writes Parquet tables there and, last of all, `manifest.json`, whose presence
+means that the stage is complete: parameters as given, contents of what was read, versions, models, counts, tokens,
+seconds, memory. `is_current` tells by these contents whether a finished stage has to run again. `differing_parameters`
+compares a finished stage with settings; nothing else reads a manifest's parameters back, since they hide the folders of
+the machine.
 """
 
-from .contents import NOT_IN_FINGERPRINT, file_sha256, folder_fingerprint, is_current, model_content, stage_fingerprint
+from .contents import NOT_IN_FINGERPRINT, file_sha256, folder_fingerprint, is_current, stage_fingerprint
 from .costs import Cost, Meter
 from .domains import (
     Domain,
@@ -90,7 +93,6 @@ __all__ = [
     "left_out_stages",
     "library_versions",
     "load_profile",
-    "model_content",
     "parameters_of",
     "read_manifest",
     "read_table",

@@ -1,8 +1,8 @@
 """Contents: what a stage reads, as hashes. They tell a finished stage from a stale one.
 
-A stage is current if its parameters, the notebook's code, the domain, the models, the files and the tables that it reads are
-those that it was made with, wherever they lie and whatever they are called. Where and how fast the work is done (engine, batch
-size, folders) does not count, since completions come from the store whoever sampled them.
+A stage is current if its parameters, the notebook's code, the domain, the models, the files and the tables that it
+reads are those that it was made with, wherever they lie and whatever they are called. Where and how fast the work is
+done (engine, batch size, folders) does not count, since completions come from the store whoever sampled them.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _SETTLED = 2.0  # seconds: a file that changed later may change again without it
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in hex, in constant memory; a file that is unchanged is read once a process."""
+    """Return the SHA-256 of a file's content, in hex; a process reads an unchanged file once."""
     status = path.stat()
     if time.time() - status.st_mtime < _SETTLED:
         return _read_sha256(path)
@@ -89,9 +89,10 @@ def hash_json(value: Any) -> str:
 def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
     """Return what stage `stage` of the run reads, by content: what a manifest records and a fingerprint covers.
 
-    `notebook` and `domain` are hashes; `model`, `student` and `embedder` fingerprints; `upstream` the fingerprints of the stages
-    before, `tables` the hashes of their tables, `trained` the fingerprints of the models that they trained; then, where the stage
-    has such parameters, `benchmarks` (by file), `question_source`, `budget`, `other_runs` and `compare_runs`.
+    `notebook` and `domain` are hashes; `model`, `student` and `embedder` fingerprints; `upstream` the fingerprints of
+    the stages before, `tables` the hashes of their tables, `trained` the fingerprints of the models that they trained;
+    then, where the stage has such parameters, `benchmarks` (by file), `question_source`, `budget`, `other_runs` and
+    `compare_runs`.
     """
     run = layout.run_folder(settings)
     before = {name: layout.read_manifest(run, name) or {} for name in layout.stages_before(stage, settings)}
@@ -154,7 +155,7 @@ def model_inputs(stage: str, settings: Common) -> dict[str, str]:
 
 
 def model_content(name: str) -> str:
-    """Return what `name` stands for: a folder's fingerprint, a hub id with the commit in the hub's cache, or a known name.
+    """Return what a model's name stands for: a folder's fingerprint, a hub id with its cached commit, or a known name.
 
     A hub id that was not fetched yet ends on "@"; a folder that is not here is its path as it may be shown.
     """
@@ -169,7 +170,7 @@ def model_content(name: str) -> str:
 
 
 def same_content(recorded: str, now: str) -> bool:
-    """Say whether two contents are the same; a hub id of which the commit is not known here is what was recorded under it."""
+    """Say whether two contents are the same; a hub id without a commit is any that was recorded under it."""
     return recorded == now or (now.endswith("@") and recorded.startswith(now))
 
 
@@ -179,7 +180,7 @@ def domain_content(name: str) -> str:
 
 
 def _benchmark_files(settings: Any) -> dict[str, str]:
-    """Return the hashes of the benchmark files that the stage may read; what comes from the hub or is generated has none."""
+    """Return the hashes of the benchmark files that the stage may read; those of the hub have none."""
     place = settings.benchmark_dir or os.environ.get("CRESCENT_BENCHMARK_DIR", "")
     if not place:
         return {}
@@ -187,7 +188,7 @@ def _benchmark_files(settings: Any) -> dict[str, str]:
     names += [getattr(settings, name, "") for name in ("seed_set", "question_source")]
     patterns = {pattern for name in names for pattern in BENCHMARK_FILES.get(name, ())}
     if getattr(settings, "general_tasks", []):
-        patterns.add("**/*.yaml")  # task files of one's own
+        patterns.add("**/*.yaml")  # task files of the user's own
     folder = Path(place).expanduser()
     files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
@@ -203,7 +204,7 @@ def _question_source(settings: Any) -> str:
 
 
 def _tokens_of_run(settings: Common, run: str) -> list[Any]:
-    """Return the completion tokens of 01 to 03 of `run`, which give a vote its budget; its name where it is not complete."""
+    """Return the completion tokens of 01 to 03 of `run`, a vote's budget; its name where it is not complete."""
     if not run:
         return []
     stages = ("elicit", "dedup", "vote")
@@ -220,7 +221,7 @@ def _scores(settings: Common, run: str) -> list[str]:
 
 
 def stage_fingerprint(stage: str, settings: Common, inputs: dict[str, Any] | None = None) -> str:
-    """Return the hash of what can change the result of stage `stage` (16 hex digits); `inputs` default to what is here now."""
+    """Return the hash of what can change the result of a stage (16 hex digits); `inputs` default to the present ones."""
     ignored = NOT_IN_FINGERPRINT | READ_BY_NAME
     values = {name: value for name, value in settings.model_dump().items() if name not in ignored}
     inputs = stage_inputs(stage, settings) if inputs is None else inputs

@@ -1,7 +1,7 @@
-"""Costs: what sampling and training took, in tokens, seconds, device seconds, memory and, where the device reports it, energy.
+"""Costs: what sampling and training took, in tokens, seconds, device seconds, memory and, where it is reported, energy.
 
-The cost of a completion is recorded in the store when it is sampled and added up whenever it is asked for, so that a stage costs the
-same on paper whether it ran in one go, was resumed after a kill, or is replayed elsewhere.
+The cost of a completion is recorded in the store when it is sampled and added up whenever it is asked for, so that a
+stage costs the same on paper whether it ran in one go, was resumed after a kill, or is replayed elsewhere.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _RAPL = Path("/sys/class/powercap")
 class Cost:
     """What some work took; costs add up.
 
-    `seconds` is wall time during which an engine sampled (or a trainer trained), `device_seconds` the same times the number of
-    devices (GPUs; the CPUs of one machine count as one), `energy_joules` None where no device reports it. `sampled` of the
-    `completions` were sampled by this very execution; `truncated` ones hit their token limit, `too_long` ones had a prompt that
-    did not fit; `unmetered` ones were stored without their seconds.
+    `seconds` is wall time during which an engine sampled (or a trainer trained), `device_seconds` the same times the
+    number of devices (GPUs; the CPUs of one machine count as one), `energy_joules` None where no device reports it.
+    `sampled` of the `completions` were sampled by this very execution; `truncated` ones hit their token limit,
+    `too_long` ones had a prompt that did not fit; `unmetered` ones were stored without their seconds.
     """
 
     completions: int = 0
@@ -44,26 +44,30 @@ class Cost:
     unmetered: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        mine, theirs = asdict(self), asdict(other)
-        return Cost(**{name: _sum(mine[name], theirs[name]) for name in mine})
+        amounts, more = asdict(self), asdict(other)
+        return Cost(**{name: _sum(amounts[name], more[name]) for name in amounts})
 
     def per(self, things: int) -> dict[str, float | None]:
-        """Share of each amount per thing, for example per kept question-answer pair; empty where there is none."""
-        shares = ("prompt_tokens", "completion_tokens", "seconds", "device_seconds", "energy_joules")
-        mine = asdict(self)
-        return {n: None if mine[n] is None else round(mine[n] / things, 3) for n in shares} if things else {}
+        """Return the share of each amount per thing, for example per question-answer pair; empty if there is none."""
+        if not things:
+            return {}
+        names = ("prompt_tokens", "completion_tokens", "seconds", "device_seconds", "energy_joules")
+        amounts = {name: getattr(self, name) for name in names}
+        return {name: None if amount is None else round(amount / things, 3) for name, amount in amounts.items()}
 
     def rounded(self) -> dict[str, Any]:
-        """The amounts as plain numbers for a manifest."""
+        """Return the amounts as plain numbers for a manifest."""
         return {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
 def _sum(one: Any, other: Any) -> Any:
-    return other if one is None else one if other is None else one + other
+    if one is None or other is None:
+        return one if other is None else other
+    return one + other
 
 
 def total_cost(costs: Iterable[Cost]) -> Cost:
-    """Sum of costs."""
+    """Return the sum of costs."""
     return sum(costs, Cost())
 
 
@@ -86,10 +90,10 @@ class Meter:
 
 
 def energy_counter() -> float | None:
-    """Joules that the devices have used since some fixed time; None where none reports it.
+    """Return the joules that the devices have used since some fixed time; None where none reports it.
 
-    NVIDIA GPUs report it through NVML (Volta and later), Intel and some AMD CPUs through Linux's powercap. What is counted is
-    the whole device, also what others do on it.
+    NVIDIA GPUs report it through NVML (Volta and later), Intel and some AMD CPUs through Linux's powercap. What is
+    counted is the whole device, also what others do on it.
     """
     nvml = _nvml()
     if nvml is not None:
@@ -101,10 +105,10 @@ def energy_counter() -> float | None:
         except nvml.NVMLError:
             pass
     try:  # packages alone: their cores and memory controllers are counted in them
-        found = [int((zone / "energy_uj").read_text()) for zone in _RAPL.glob("*-rapl:?")]
+        microjoules = [int((zone / "energy_uj").read_text()) for zone in _RAPL.glob("*-rapl:?")]
     except (OSError, ValueError):
         return None
-    return sum(found) / 1e6 if found else None
+    return sum(microjoules) / 1e6 if microjoules else None
 
 
 def _nvml() -> Any:
@@ -121,13 +125,13 @@ def _nvml() -> Any:
 
 
 def device_count() -> int:
-    """Number of GPUs that torch sees, at least 1 (the CPU)."""
+    """Return the number of GPUs that torch sees, at least 1 (the CPU)."""
     torch = sys.modules.get("torch")
     return max(1, torch.cuda.device_count()) if torch is not None else 1
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident memory of this process and of its finished children, in bytes (the sum of the two peaks)."""
+    """Return the largest resident memory of this process and of its finished children, in bytes: the sum of both peaks."""
     try:
         import resource
     except ImportError:  # Windows
@@ -137,7 +141,10 @@ def peak_memory_bytes() -> int:
 
 
 def peak_device_bytes() -> int | None:
-    """Largest GPU memory that torch has held in this process, in bytes; None without a GPU. An engine of its own process is not in it."""
+    """Return the largest GPU memory, in bytes, that torch has used in this process; None without a GPU.
+
+    An engine that runs in a process of its own is not counted.
+    """
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return None
@@ -145,7 +152,7 @@ def peak_device_bytes() -> int | None:
 
 
 def device_name() -> str:
-    """Name the device: the GPU if torch is loaded and sees one, else the CPU's model and cores."""
+    """Return the name of the device: the GPU if torch is loaded and sees one, else the CPU's model and cores."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return str(torch.cuda.get_device_name(0))
@@ -163,10 +170,11 @@ def device_name() -> str:
 def cost_table(
     manifests: Mapping[str, dict[str, Any] | None], recorded: Mapping[str, dict[str, Any] | None] | None = None
 ) -> pd.DataFrame:
-    """Return what each finished stage took (by its manifest), their sum, and the sum per kept question-answer pair, as text.
+    """Return as text what each finished stage took (by its manifest), their sum, and the sum per question-answer pair.
 
-    Seconds are those of sampling and training, without loading; empty where nobody recorded them. For a replay, `recorded` are
-    the manifests of the replayed run: one column more has the seconds that its stages took as a whole, loading included.
+    Seconds are those of sampling and training, without loading; empty where nobody recorded them. For a replay,
+    `recorded` are the manifests of the replayed run: one column more has the seconds that its stages took as a whole,
+    loading included.
     """
     import pandas as pd
 
@@ -197,5 +205,5 @@ def cost_table(
 
 
 def _worded(value: float) -> str:
-    """A number with thousands separators, without a fraction where it has none; "" for what is not known."""
+    """Return a number as text with thousands separators, without an empty fraction; "" for what is not known."""
     return "" if math.isnan(value) else f"{value:,.1f}".removesuffix(".0")

@@ -1,8 +1,8 @@
 """Credentials: what in a parameter looks like a password, a token or a key.
 
-A parameter that holds one is refused, rather than hidden in what the run writes: papermill puts the parameters into the executed
-notebook before its first cell runs, so that hiding them later would come too late for a run that is cut; and a profile is made to
-be shared. Keys belong into the environment.
+A parameter that holds one is refused, rather than hidden in what the run writes: papermill puts the parameters into the
+executed notebook before its first cell runs, so that hiding them later would come too late for a run that is cut; and a
+profile is made to be shared. Keys belong into the environment.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _ISSUED_TOKEN = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_)\w{16,}")  # Hugging 
 def find_credential(value: Any) -> str:
     """Return in words why `value`, or something inside of it, looks like a credential; "" if nothing does.
 
-    A dictionary or a list of options is searched by the names too: what stands under `hf_token`, or after `--api-key`, is one.
-    The words never hold the credential itself.
+    A dictionary or a list of options is searched by the names too: what stands under `hf_token`, or after `--api-key`,
+    is one. The words never hold the credential itself.
     """
     seen: set[int] = set()  # YAML can write a list that holds itself
     remaining: list[tuple[str, Any]] = [("", value)]

@@ -1,9 +1,9 @@
 """Domains: what the method needs to know about one kind of question, from a YAML file, and the prompts made of it.
 
-The kit's own domains lie in params/domains/: `math_word_problems` is the paper's (Crescent, section 2), `arithmetic` is the one
-in which a 135M-parameter model has signal on two CPU cores, `commonsense` shows multiple choice. The parameter `domain` takes
-one of their names, or the path of a file of your own; all are read and checked, line by line, by the same loader. Every prompt
-is worded by us and can be replaced by a parameter of the notebooks. Ours.
+The kit's own domains lie in params/domains/: `math_word_problems` is the paper's (Crescent, section 2), `arithmetic` is
+the one in which a 135M-parameter model has signal on two CPU cores, `commonsense` shows multiple choice. The parameter
+`domain` takes one of their names, or the path of a file of your own; all are read and checked, line by line, by the
+same loader. Every prompt is worded by us and can be replaced by a parameter of the notebooks. Ours.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class Exemplar(BaseModel):
 
 
 class Domain(BaseModel):
-    """What one kind of question needs; the fields are the lines of a domain's file, but for `name`, which is the file's stem.
+    """What one kind of question needs; the fields are the lines of a domain's file, and `name`, the file's stem.
 
-    The prompts of `bait` take turns over the samples; each is combined with each of `bait_prefixes`, a start of the reply that
-    the model continues ("" lets it begin by itself). `similarity_threshold` is a cosine of MiniLM vectors (no unit, -1 to 1).
-    A prompt has the name of the parameter that replaces it for one run.
+    The prompts of `bait` take turns over the samples; each is combined with each of `bait_prefixes`, a start of the
+    reply that the model continues ("" lets it begin by itself). `similarity_threshold` is a cosine of MiniLM vectors
+    (no unit, -1 to 1). A prompt has the name of the parameter that replaces it for one run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -117,7 +117,7 @@ def get_domain(
     rewrite: str = "",
     solve: str = "",
 ) -> Domain:
-    """Return the domain `name` (one of the kit's, or a YAML file), with any prompt that is given in the place of its own.
+    """Return the domain `name` (one of the kit's, or a YAML file), with the given prompts in the place of its own.
 
     Raises ParameterError naming the nearest known domain, or what is wrong in the file.
     """
@@ -176,12 +176,12 @@ def bait_messages(domain: Domain, number: int, system: str = "") -> tuple[list[M
 
 
 def bait_count(domain: Domain) -> int:
-    """Number of different bait requests: each bait with each prefix."""
+    """Return the number of different bait requests: each bait with each prefix."""
     return len(domain.bait) * len(domain.bait_prefixes)
 
 
 def rewrite_messages(domain: Domain, question: str, neighbour: str, system: str = "") -> list[Message]:
-    """Return the request to change `question` because it is too similar to `neighbour` (Crescent, self-deduplication)."""
+    """Return the request to change `question` because it is too similar to `neighbour` (Crescent, section 2)."""
     text = _fill(domain.rewrite_prompt, question=question, neighbour=neighbour)
     return [*_system(system), {"role": "user", "content": text}]
 
@@ -195,8 +195,8 @@ def solve_messages(domain: Domain, question: str, system: str = "") -> list[Mess
 
 
 def _fill(template: str, **values: str) -> str:
-    # One pass over the template for the known placeholders alone: other braces, there (\\boxed{}) or in a question, are text.
-    return re.sub("|".join(rf"\{{{name}\}}" for name in values), lambda found: values[found[0][1:-1]], template)
+    # One pass, for the known placeholders alone: other braces, in the template (\\boxed{}) or in a question, are text.
+    return re.sub("|".join(rf"\{{{name}\}}" for name in values), lambda match: values[match[0][1:-1]], template)
 
 
 def _system(text: str) -> list[Message]:

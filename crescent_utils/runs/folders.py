@@ -1,8 +1,8 @@
 """Folders: one stage of a run while it is worked on, and the manifest that it leaves.
 
-A stage writes its tables first and `manifest.json` last, so that a manifest's presence means that the stage is complete. The
-manifest says what made the result: the parameters as given, without the folders of this machine; the contents of what was read
-(`contents.stage_inputs`); versions, models, counts, tokens, seconds, memory and device.
+A stage writes its tables first and `manifest.json` last, so that a manifest's presence means that the stage is
+complete. The manifest says what made the result: the parameters as given, without the folders of this machine; the
+contents of what was read (`contents.stage_inputs`); versions, models, counts, tokens, seconds, memory and device.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class Sampler(Protocol):
 class Stage:
     """One stage of one run while it is worked on: `begin_stage` makes it, `finish` ends it.
 
-    `inputs` are the contents of what it reads (`contents.stage_inputs`), `upstream` the manifests of the stages before it.
+    `inputs` are the contents of what it reads (`contents.stage_inputs`), `upstream` the manifests of the stages before
+    it.
     """
 
     name: str
@@ -104,9 +105,9 @@ class Stage:
     ) -> dict[str, Any]:
         """Check that kept + rejected = sampled where these are counted, write the manifest, return it.
 
-        `counts` are plain numbers of things; `models` maps a label (base, tuned, student …) to a fingerprint; `sampled_by` are
-        the generators of the stage, from which come its cost, its engine and what that engine guarantees; `cost` is that of
-        training.
+        `counts` are plain numbers of things; `models` maps a label (base, tuned, student …) to a fingerprint;
+        `sampled_by` are the generators of the stage, from which come its cost, its engine and what that engine
+        guarantees; `cost` is that of training.
         """
         self._check_counts(counts)
         spent = costs.total_cost([*(sampler.cost for sampler in sampled_by), *([cost] if cost else [])])
@@ -149,7 +150,7 @@ class Stage:
             )
 
     def _own_domain(self) -> dict[str, Any]:
-        """Return the whole content of a domain of the user's own, so that the run can be verified where its file is not."""
+        """Return the content of a domain of the user's own, to verify the run where its file is not."""
         if not domains.is_file(self.settings.domain):
             return {}
         return {"domain": domains.get_domain(self.settings.domain).model_dump()}
@@ -169,13 +170,14 @@ class Stage:
 def begin_stage(name: str, settings: Common) -> Stage:
     """Open stage `name`: its folder, what it reads, the manifests before it. What an earlier run of it left is removed.
 
-    What was trained stays, so that a training goes on from its checkpoints, or is taken over where nothing of it has changed.
-    Raises RunError if a stage before it is not complete, or a run is to be replayed into itself.
+    What was trained stays, so that a training goes on from its checkpoints, or is taken over where nothing of it has
+    changed. Raises RunError if a stage before it is not complete, or a run is to be replayed into itself.
     """
     folder = run_folder(settings)
     if settings.engine == "replay" and folder == run_folder(settings, settings.replay_from):
         raise RunError(
-            f"run: a replay of {settings.run!r} into itself would remove what it reads; give the replay another name as `run`"
+            f"run: a replay of {settings.run!r} into itself would remove what it reads; "
+            "give the replay another name as `run`"
         )
     if name in left_out_stages(dict(settings)):
         raise RunError(
@@ -203,9 +205,9 @@ def begin_stage(name: str, settings: Common) -> Stage:
 def shown_parameters(parameters: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return `parameters` as a manifest may show them, and the names of those that hide something.
 
-    A path inside the repository is written from there and means the same on any machine; of another only the last part is told,
-    since folders of this machine say nothing elsewhere and may name a person. There are no credentials in parameters
-    (`credentials.find_credential`).
+    A path inside the repository is written from there and means the same on any machine; of another only the last part
+    is told, since folders of this machine say nothing elsewhere and may name a person. There are no credentials in
+    parameters (`credentials.find_credential`).
     """
     shown = dict(parameters)
     for name in PLACES:
@@ -219,7 +221,7 @@ def shown_parameters(parameters: dict[str, Any]) -> tuple[dict[str, Any], list[s
 
 
 def _portable_options(value: Any) -> Any:
-    """Return options with their paths made portable, also those behind an equals sign: `--config_file=/some/where.yaml`."""
+    """Return options with their paths made portable, also behind an equals sign: `--config_file=/some/where.yaml`."""
     if isinstance(value, dict):
         return {name: _portable_options(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -241,10 +243,10 @@ def recorded_parameters(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def differing_parameters(
     manifest: Mapping[str, Any], settings: Common, names: Sequence[str]
 ) -> list[tuple[str, Any, Any]]:
-    """Return those of the parameters `names` in which a finished stage differs from `settings`, each as (name, then, now).
+    """Return the parameters of `names` in which a finished stage differs from `settings`, as (name, then, now).
 
-    Models and domains are compared by content, so that neither their place nor a hidden name matters; what is returned of them
-    is how they may be shown. A parameter that the manifest does not have (an older kit's) is passed over.
+    Models and domains are compared by content, so that neither their place nor a hidden name matters; what is returned
+    of them is how they may be shown. A parameter that the manifest does not have (an older kit's) is passed over.
     """
     shown, _ = shown_parameters(settings.model_dump())
     read_now = contents.model_inputs(manifest.get("stage", "vote"), settings)

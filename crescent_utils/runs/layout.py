@@ -1,7 +1,7 @@
 """Layout: the stages of a run, which stage reads which, and where their files lie.
 
-A run is a folder `outputs/<run>/` with one folder per stage: Parquet tables and `manifest.json`, whose presence says that the
-stage is complete.
+A run is a folder `outputs/<run>/` with one folder per stage: Parquet tables and `manifest.json`, whose presence says
+that the stage is complete.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def left_out_stages(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_manifest(folder: Path, stage: str) -> dict[str, Any] | None:
-    """Read the manifest of a stage of the run in `folder`; None if the stage is not complete. Raises RunError if damaged."""
+    """Read a stage's manifest in the run `folder`; None if the stage is not complete. Raises RunError if damaged."""
     path = folder / stage / "manifest.json"
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ def shown_path(path: Path) -> str:
 
 
 def portable_path(text: str) -> str:
-    """Return a parameter's path as it may be published: from the repository if it lies inside, else `.../` and its last part.
+    """Return a path as it may be published: from the repository if it lies inside, else `.../` and its last part.
 
     What is no path of this machine stays as it is: a known name, a hub id, a path from the repository.
     """

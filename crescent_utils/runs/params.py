@@ -1,7 +1,8 @@
 """Parameters: one validated, frozen model a notebook, and the merging of `params/*.yaml` profiles.
 
-A parameter has one flat name that means the same in every notebook, so that one YAML file drives all six, by papermill or by
-`crescent run`. The notebooks' literals are the defaults; a test holds names, types and values equal to these models.
+A parameter has one flat name that means the same in every notebook, so that one YAML file drives all six, by papermill
+or by `crescent run`. The notebooks' literals are the defaults; a test holds names, types and values equal to these
+models.
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ def build_settings(stage: str, values: Mapping[str, Any]) -> Any:
     for name, value in values.items():
         if why := find_credential(value):
             raise ParameterError(
-                f"{name}: {why} looks like a credential, which would stand in every notebook and manifest that the run writes; "
+                f"{name}: {why} looks like a credential, which would stand in every notebook that the run writes; "
                 "take it out and put a server's key into the environment as CRESCENT_API_KEY (the hub's: HF_TOKEN)"
             )
     try:

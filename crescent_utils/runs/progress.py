@@ -1,4 +1,4 @@
-"""Progress: one bar a stage, with tokens per second and, where it is known, the share that was accepted; in training, the loss.
+"""Progress: one bar per stage, with tokens per second and the share that was accepted; in training, the loss.
 
 It is plain text on standard error, so that it reads the same in a terminal, in JupyterLab and, line by line, in a log.
 """
@@ -17,9 +17,9 @@ LINE = re.compile(r"\S+ +\d+% \|.{16}\| \d+/\d+ (?:completions|steps)[^\r\n]*\]"
 
 
 class ProgressEcho:
-    """A file that a notebook's standard error is written to; of all that it lets only the bars through, each over the one before.
+    """The file to which papermill writes a notebook's standard error; it passes on nothing but progress bars.
 
-    In a log, where nothing can be written over, every bar is a line.
+    In a terminal each bar is written over the one before; in a log every bar is a line.
     """
 
     def __init__(self, target: TextIO, label: str) -> None:
@@ -29,8 +29,8 @@ class ProgressEcho:
 
     def write(self, text: str) -> int:
         """Pass on the last bar in `text`, cut to the terminal's width."""
-        if found := LINE.findall(text):
-            line = f"{self._label} {found[-1]}"
+        if bars := LINE.findall(text):
+            line = f"{self._label} {bars[-1]}"
             if line == self._last:  # a bar says its last state twice, as it is paused and as it is closed
                 return len(text)
             self._last = line
@@ -46,7 +46,10 @@ class ProgressEcho:
 
 
 class ProgressBar:
-    """A tqdm bar over the completions of one generator, or the steps of a training; its total grows with each request for more."""
+    """A tqdm bar over the completions of one generator, or the steps of a training.
+
+    Its total grows with each request for more.
+    """
 
     def __init__(self, label: str, *, shown: bool, unit: str = "completions") -> None:
         """`label` stands before the bar; a bar that is not shown costs nothing; `unit` is completions or steps."""
@@ -62,7 +65,7 @@ class ProgressBar:
             from tqdm import tqdm
 
             seconds = float(os.environ.get(PROGRESS_SECONDS) or 2)
-            # disable is said outright: an engine's environment may switch bars off by TQDM_DISABLE, its own are meant
+            # `disable` is given, since an engine may set TQDM_DISABLE to silence its own bars
             self._bar = tqdm(
                 total=0,
                 desc=self._label,
