@@ -221,7 +221,7 @@ def _scores(settings: Common, run: str) -> list[str]:
 
 
 def stage_fingerprint(stage: str, settings: Common, inputs: dict[str, Any] | None = None) -> str:
-    """Return the hash of what can change the result of a stage (16 hex digits); `inputs` default to the present ones."""
+    """Return the hash of what can change a stage's result (16 hex digits); `inputs` default to the present ones."""
     ignored = NOT_IN_FINGERPRINT | READ_BY_NAME
     values = {name: value for name, value in settings.model_dump().items() if name not in ignored}
     inputs = stage_inputs(stage, settings) if inputs is None else inputs

@@ -131,7 +131,7 @@ def device_count() -> int:
 
 
 def peak_memory_bytes() -> int:
-    """Return the largest resident memory of this process and of its finished children, in bytes: the sum of both peaks."""
+    """Return the largest resident memory in bytes: of this process, plus that of its finished children."""
     try:
         import resource
     except ImportError:  # Windows
