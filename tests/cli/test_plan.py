@@ -14,25 +14,26 @@ from crescent_utils.runs import folders, params
 @pytest.fixture
 def values(tmp_path):
     folder = tiny.model_folder(tmp_path / "model", layers=1)
-    return {"run": "r", "outputs": str(tmp_path / "outputs"), "engine": "transformers", "model": str(folder), "elicit_samples": 45,
-            "benchmark_items": 12, "elicit_max_tokens": 6, "max_rewrites": 2, "votes": 3, "other_runs": []}  # fmt: skip
+    place = {"run": "r", "outputs": str(tmp_path / "outputs"), "engine": "transformers", "model": str(folder)}
+    size = {"elicit_samples": 45, "benchmark_items": 12, "elicit_max_tokens": 6, "max_rewrites": 2, "votes": 3}
+    return place | size | {"other_runs": []}
 
 
-def by_stage(made):
-    return {(row.stage, row.model): row for row in made.rows}
+def by_stage(a_plan):
+    return {(row.stage, row.model): row for row in a_plan.rows}
 
 
 def test_a_plan_counts_requests_and_what_the_store_holds(values, tmp_path):
     rows = by_stage(plan.estimate_run(values, params.STAGES))
     elicit = rows["elicit", "base"]
-    assert (elicit.completions, elicit.stored, elicit.known) == (45, 10, True), (
+    assert (elicit.completions, elicit.stored, elicit.exact) == (45, 10, True), (
         "the probe takes turns with the evaluation"
     )
     assert elicit.prompt_tokens > 45 * 50 and 0 < elicit.completion_tokens <= 45 * 6
-    assert all(0 <= row.at_least <= row.seconds for row in rows.values()) and elicit.at_least > 0
+    assert all(0 <= row.least_seconds <= row.seconds for row in rows.values()) and elicit.least_seconds > 0
     assert rows["evaluate", "base"].completions == rows["evaluate", "tuned"].completions == 24
     assert rows["evaluate", "student"].completions == 12
-    assert not rows["vote", "base"].known and rows["vote", "base"].completions % 3 == 0
+    assert not rows["vote", "base"].exact and rows["vote", "base"].completions % 3 == 0
     with GenerationStore(tmp_path / "outputs" / "r" / "store.sqlite", read_only=True) as store:
         assert store.count() == 20
     again = by_stage(plan.estimate_run(values, params.STAGES))
@@ -45,7 +46,7 @@ def test_a_plan_counts_requests_and_what_the_store_holds(values, tmp_path):
 def test_a_plan_counts_each_number_of_shots_and_no_student_where_there_is_none(values):
     rows = by_stage(plan.estimate_run({**values, "shots": [0, 2], "student": "none"}, params.STAGES))
     evaluated = {model: row.completions for (stage, model), row in rows.items() if stage == "evaluate"}
-    assert evaluated == {"base": 24, "base, shots": 24, "tuned": 48}
+    assert evaluated == {"base": 24, "base, shots": 24, "tuned": 48}, "each number of shots, of the tuned model too"
 
 
 def test_a_plan_of_questions_from_elsewhere_stays_within_its_budget(values):
@@ -59,8 +60,8 @@ def test_a_plan_of_questions_from_elsewhere_stays_within_its_budget(values):
 
 
 def test_a_replay_has_nothing_to_plan(values):
-    made = plan.estimate_run({**values, "engine": "replay"}, params.STAGES)
-    assert plan.plan_text(made) == "engine: replay samples nothing"
+    nothing = plan.estimate_run({**values, "engine": "replay"}, params.STAGES)
+    assert plan.plan_text(nothing) == "engine: replay samples nothing"
 
 
 def test_the_command_prints_the_plan_and_runs_nothing(values, tmp_path, capsys):
