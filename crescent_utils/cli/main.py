@@ -148,7 +148,7 @@ def _run_command(arguments: argparse.Namespace) -> int:
         planned = [stage for stage in stages if stage not in runs.left_out_stages(values)]
         print(plan.plan_text(plan.estimate_run(values, planned)))
         return DONE
-    return _run_stages(values, stages, force=arguments.force)
+    return _run_stages(values, stages, force=arguments.force, profile=" ".join(map(str, arguments.profiles)))
 
 
 def _sweep_command(arguments: argparse.Namespace) -> int:
@@ -167,7 +167,7 @@ def _report_command(arguments: argparse.Namespace) -> int:
     from . import report
 
     folders = [_find_run(name) for name in arguments.runs]
-    target = report.write_report(folders, arguments.output or folders[0] / "report.html", defaults=_defaults())
+    target = report.write_report(folders, arguments.output or folders[0] / "report.html")
     print(runs.shown_path(target))
     return DONE
 
@@ -202,15 +202,6 @@ def _find_run(name: str) -> Path:
 
 def _settings_of(stage: str, values: dict[str, Any]) -> Any:
     return runs.build_settings(stage, runs.parameters_of(stage, values))
-
-
-def _defaults() -> dict[str, Any]:
-    """Return every parameter's default, for the report to show what a run changed."""
-    return {
-        name: field.get_default(call_default_factory=True)
-        for model in runs.STAGE_SETTINGS.values()
-        for name, field in model.model_fields.items()
-    }
 
 
 # --- the check of a run's input -------------------------------------------------------------------
@@ -276,7 +267,7 @@ def _run_profile(values: dict[str, Any]) -> int:
     return _run_stages(values, runs.STAGES, force=False)
 
 
-def _run_stages(values: dict[str, Any], stages: Sequence[str], *, force: bool) -> int:
+def _run_stages(values: dict[str, Any], stages: Sequence[str], *, force: bool, profile: str = "") -> int:
     for stage in stages:
         if reason := runs.left_out_stages(values).get(stage):
             print(f"{_label(stage)} left out ({reason})", flush=True)
@@ -285,7 +276,7 @@ def _run_stages(values: dict[str, Any], stages: Sequence[str], *, force: bool) -
         if status != DONE:
             return status
     if stages[-1] == "evaluate":
-        _finish(runs.run_folder(_settings_of("evaluate", values)))
+        _finish(runs.run_folder(_settings_of("evaluate", values)), profile)
     return DONE
 
 
@@ -363,15 +354,15 @@ def _quiet_kernel(log: Path) -> Iterator[None]:
         os.environ["PATH"] = path
 
 
-def _finish(folder: Path) -> None:
-    """Print the comparisons of a finished run and write its report."""
+def _finish(folder: Path, profile: str) -> None:
+    """Print the comparisons of a finished run and write its report, whose commands name the profile."""
     import pandas as pd
 
     from . import report
 
     comparisons = pd.read_parquet(folder / "evaluate" / "comparisons.parquet")
     print("\n" + report.result_table(comparisons))
-    target = report.write_report([folder], folder / "report.html", defaults=_defaults())
+    target = report.write_report([folder], folder / "report.html", profile)
     print(f"\nreport: {runs.shown_path(target)}")
 
 

@@ -1,4 +1,4 @@
-"""The report: one self-contained HTML file from the manifests and tables of one or several runs.
+"""Report: one self-contained HTML file from the manifests and tables of one or several runs.
 
 Whatever a model wrote is untrusted: the template escapes it, and nothing in the file loads or runs anything.
 """
@@ -9,7 +9,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,30 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import jinja2
 
-from .. import evaluate
+from .. import evaluate, figures, runs
 from ..benchmarks import SCORINGS
-from ..figures import (
-    acceptance_by_round,
-    accuracy_bars,
-    accuracy_by_seed,
-    agreement_histogram,
-    failure_bars,
-    funnel,
-    gain_parts_bars,
-    loss_curve,
-    paired_effects,
-    rejection_reasons,
-    reliability,
-)
+from ..runs import STAGES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-STAGES = ("elicit", "dedup", "vote", "finetune", "distil", "evaluate")
 REJECTED = ("elicit/rejected", "dedup/rejected", "vote/rejected")
-TABLES = (*REJECTED, "dedup/attempts", "vote/qa", "finetune/log", "evaluate/scores", "evaluate/comparisons",
-          "evaluate/parts")  # fmt: skip
 # Which counts of which manifests lie on the way from sampled to trained.
 FUNNEL = (
     ("elicit", "sampled", "completions sampled"),
@@ -50,95 +34,129 @@ FUNNEL = (
     ("vote", "pairs", "pairs to train on"),
     ("finetune", "trained", "pairs trained"),
 )
+# Figures that are drawn of one table each, in the order of the page.
+DRAWN: tuple[tuple[str, Callable[..., tuple[Any, str]]], ...] = (
+    ("dedup/attempts", figures.acceptance_by_round),
+    ("vote/qa", figures.agreement_histogram),
+    ("vote/qa", figures.reliability),
+    ("finetune/log", figures.loss_curve),
+    ("evaluate/comparisons", figures.accuracy_bars),
+    ("evaluate/comparisons", figures.paired_effects),
+    ("evaluate/scores", figures.accuracy_by_seed),
+    ("evaluate/parts", figures.gain_parts_bars),
+    ("evaluate/failures", figures.failure_bars),
+)
 FIGURE_BYTES = 2_000_000  # of the 3 MB the file may have; past that the figures' texts stand alone
-FLIPS = 200  # items shown each way, over all runs: some 300 kB
+CHANGED_ANSWERS = 200  # items shown that were gained, and as many that were lost, over all runs: some 300 kB
 
 
 @dataclass
 class Run:
-    """What a run folder holds: manifests by stage, tables by `stage/table`, claims, and what is broken."""
+    """What a run folder holds: manifests by stage, tables by `stage/table`, claims, and what cannot be read."""
 
     name: str
+    folder: str  # as one would name it to `crescent verify`
     manifests: dict[str, dict[str, Any]]
     tables: dict[str, pd.DataFrame]
     claims: list[evaluate.Claim]
     problems: list[str]
-    folder: str = ""  # as one would name it to `crescent`, without what is above outputs/
 
     @property
     def missing(self) -> list[str]:
-        """Stages that are not complete."""
+        """Return the stages that are not complete."""
         return [stage for stage in STAGES if stage not in self.manifests]
 
-    @property
-    def replay(self) -> str:
-        """The command that recomputes the tables out of the store, sampling nothing."""
-        return f"crescent verify outputs/{self.folder or self.name}"
+    def table(self, name: str) -> pd.DataFrame:
+        """Return a table, without rows where the run has none of this name."""
+        import pandas as pd
+
+        return self.tables.get(name, pd.DataFrame())
 
 
-def load_run(folder: Path) -> Run:
-    """Read a run folder; a stage without a manifest is missing, an unreadable file is a problem by name."""
-    import pandas as pd
+def load_run(folder: Path, profile: str = "") -> Run:
+    """Read a run folder; a stage without a manifest is missing, a file that cannot be read is a problem by name.
 
+    The claims' commands name `profile`, the YAML files that the run was started with, where that is known.
+    """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a run folder: give a folder such as outputs/reference")
     problems: list[str] = []
+    manifests = {}
+    for stage in STAGES:
+        manifest = _read(folder / stage / "manifest.json", _read_json, problems)
+        if manifest:
+            manifests[stage] = manifest
+    tables = _read_tables(folder, manifests, problems)
+    method = manifests.get("evaluate", {}).get("parameters", {}).get("claims_of", "crescent")
+    names = [str(manifest["run"]) for manifest in manifests.values() if manifest.get("run")]
+    run = Run(names[0] if names else folder.name, _below_outputs(folder), manifests, tables, [], problems)
+    how = {"method": method, "profile": profile} if profile else {"method": method}
+    run.claims = evaluate.claims_ledger(run.table("evaluate/comparisons"), **how)
+    return run
 
-    def read(name: str, reader: Callable[[Path], Any]) -> Any:
-        try:
-            return reader(folder / name) if (folder / name).exists() else None
-        except (ValueError, TypeError, OSError, KeyError) as error:
-            problems.append(f"{name} cannot be read ({type(error).__name__}); run its stage again")
-            return None
 
-    manifests = {stage: value for stage in STAGES if (value := read(f"{stage}/manifest.json", _read_json))}
-    # Tables without a manifest are of a stage that was cut short or is being made again.
-    complete = [name for name in TABLES if name.split("/")[0] in manifests]
-    tables = {name: v for name in complete if (v := read(f"{name}.parquet", pd.read_parquet)) is not None}
-    if "evaluate/scores" in tables and "kind" not in tables["evaluate/scores"]:  # of a run from before this column
-        tables["evaluate/scores"] = tables["evaluate/scores"].assign(kind="")
-    judged = read("evaluate/claims.json", lambda path: evaluate.ledger_from_json(path.read_text(encoding="utf-8")))
-    if not judged or "evaluate" not in manifests:
-        judged = evaluate.claims_ledger(tables.get("evaluate/comparisons", pd.DataFrame()))
-    name = next((str(m["run"]) for m in manifests.values() if m.get("run")), folder.name)
-    inside = str(folder.resolve()).rpartition("/outputs/")[2] if "outputs" in folder.resolve().parts else folder.name
-    return Run(name, manifests, tables, judged, problems, inside)
+def _read(path: Path, reader: Callable[[Path], Any], problems: list[str]) -> Any:
+    """Return what `reader` reads, None where there is no file; one that it cannot read is added to `problems`."""
+    try:
+        return reader(path) if path.exists() else None
+    except (ValueError, TypeError, OSError, KeyError) as error:
+        name = f"{path.parent.name}/{path.name}"
+        problems.append(f"{name} cannot be read ({type(error).__name__}); run its stage again")
+        return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def write_report(runs: Sequence[Path | str], target: Path | str, *, defaults: Mapping[str, Any] | None = None) -> Path:
-    """Write the report of `runs`, side by side, to `target` and return its path.
+def _read_tables(folder: Path, stages: Iterable[str], problems: list[str]) -> dict[str, pd.DataFrame]:
+    """Read the tables of finished stages: without a manifest a stage was cut short or is being made again."""
+    import pandas as pd
 
-    `defaults` ({name: value} or {stage: {name: value}}) reduces the parameters to those that differ.
-    """
-    if not runs:
-        raise ValueError("runs is empty: give at least one run folder, such as outputs/reference")
-    loaded = [load_run(Path(run)) for run in runs]
+    tables = {}
+    for name in dict.fromkeys([*REJECTED, "evaluate/scores", *(name for name, _ in DRAWN)]):
+        if name.split("/")[0] in stages:
+            table = _read(folder / f"{name}.parquet", pd.read_parquet, problems)
+            if table is not None:
+                tables[name] = table
+    if "evaluate/scores" in tables:
+        tables["evaluate/failures"] = evaluate.failure_counts(tables["evaluate/scores"])
+    return tables
+
+
+def _below_outputs(folder: Path) -> str:
+    """Return how one names the run to `crescent`: the folder's path below outputs/."""
+    parts = folder.resolve().parts
+    if "outputs" not in parts:
+        return folder.name
+    return "/".join(parts[len(parts) - parts[::-1].index("outputs") :])
+
+
+def write_report(folders: Sequence[Path], target: Path, profile: str = "") -> Path:
+    """Write the report of the runs in `folders`, side by side, to `target` and return its path."""
+    if not folders:
+        raise ValueError("no runs: give at least one run folder, such as outputs/reference")
+    loaded = [load_run(folder, profile) for folder in folders]
     page = _template().render(
         runs=loaded,
         verdicts=[(run, evaluate.verdict_line(run.claims)) for run in loaded],
         claims=_claims(loaded),
-        scores=_named(loaded, "evaluate/comparisons"),
-        funnels=_table([funnel_counts(run) for run in loaded]),
-        costs=_costs(loaded),
-        parameters=_parameters(loaded, defaults),
-        environments=_table([_environment(run) for run in loaded]),
+        scores=_rows(loaded, "evaluate/comparisons"),
+        parts=_rows(loaded, "evaluate/parts"),
+        failures=_rows(loaded, "evaluate/failures"),
+        funnels=_side_by_side([funnel_counts(run) for run in loaded]),
         figures=_encoded(loaded),
-        flips=[(run.name, flips(run.tables.get("evaluate/scores"), FLIPS // len(loaded))) for run in loaded],
-        parts=_named(loaded, "evaluate/parts"),
-        failures=[{**row, "run": run.name} for run in loaded for row in _failures(run)],
+        changed=[(run.name, changed_answers(run, CHANGED_ANSWERS // len(loaded))) for run in loaded],
+        costs=[(run.name, runs.cost_table(run.manifests)) for run in loaded],
+        parameters=_parameters(loaded),
+        environments=_side_by_side([_environment(run) for run in loaded]),
         classes=("right", *evaluate.FAILURES),
-        has_defaults=defaults is not None,
-        made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        created=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
     )
-    path = Path(target)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.tmp")
     temporary.write_text(page, encoding="utf-8")
-    return temporary.replace(path)
+    return temporary.replace(target)
 
 
 def _template() -> jinja2.Template:
@@ -153,196 +171,166 @@ def _template() -> jinja2.Template:
 
 
 def result_table(comparisons: pd.DataFrame) -> str:
-    """Format a comparisons table as aligned plain text, a line for each row; accuracies in per cent."""
+    """Return a comparisons table as aligned plain text, one line per row; accuracies in per cent."""
+    import pandas as pd
+
     if comparisons.empty:
         return "no comparisons: run 06_evaluate with at least two models"
-    names = "benchmark decoding scoring models n seeds before after points interval p"
-    lines: list[tuple[str, ...]] = [tuple(names.split())]
-    for row in comparisons.to_dict("records"):
-        what = (f"{row['benchmark']}, {row['shots']}-shot", row["decoding"], row.get("scoring", ""))
-        size = (f"{row['before']} -> {row['after']}", f"{row['n']:,}", str(row["seeds"]))
-        shares = (_percent(row["before_accuracy"]), _percent(row["after_accuracy"]))
-        points = (_points(row["difference"]), f"{_points(row['low'])} to {_points(row['high'])}")
-        lines.append((*what, *size, *shares, *points, _p(row["p_value"])))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    sides = "<<<<" + ">" * (len(widths) - 4)
-    lines.insert(1, tuple("-" * width for width in widths))
-    cells = [[f"{c:{side}{w}}" for c, side, w in zip(line, sides, widths, strict=True)] for line in lines]
-    return "\n".join("  ".join(line).rstrip() for line in cells)
+    table = pd.DataFrame({
+        "benchmark": [f"{row.benchmark}, {row.shots}-shot" for row in comparisons.itertuples()],
+        "decoding": comparisons["decoding"].tolist(),
+        "scoring": comparisons["scoring"].tolist(),
+        "models": [f"{row.before} -> {row.after}" for row in comparisons.itertuples()],
+        "n": [f"{n:,}" for n in comparisons["n"]],
+        "seeds": comparisons["seeds"].tolist(),
+        "before": comparisons["before_accuracy"].map(_percent).tolist(),
+        "after": comparisons["after_accuracy"].map(_percent).tolist(),
+        "points": comparisons["difference"].map(_points).tolist(),
+        "interval": [f"{_points(row.low)} to {_points(row.high)}" for row in comparisons.itertuples()],
+        "p": comparisons["p_value"].map(_p).tolist(),
+    })  # fmt: skip
+    return str(table.to_string(index=False))
 
 
 def funnel_counts(run: Run) -> dict[str, int]:
-    """From sampled to trained: the counts of a run's manifests that lie on the main line."""
+    """Return the counts of a run's manifests that lie on the way from sampled to trained."""
     counts = {stage: manifest.get("counts", {}) for stage, manifest in run.manifests.items()}
     return {label: int(counts[stage][key]) for stage, key, label in FUNNEL if key in counts.get(stage, {})}
 
 
-def flips(scores: pd.DataFrame | None, each: int) -> dict[str, Any]:
-    """Items that flipped between base and tuned under any scoring, at most `each` either way, and what they can be filtered by.
+def changed_answers(run: Run, most: int) -> dict[str, Any]:
+    """Return the items whose answer was right before training and wrong after, or the reverse, at most `most` of each.
 
-    `rows` are mappings with `way`, `scorings` (those under which the item flipped that way) and the columns of
-    `breakdown.flips`; `facets` maps a filter to its values; `left_out` counts the rows that are not shown.
+    `rows` are mappings with `way`, `scorings` (those under which it changed that way) and the columns of
+    `evaluate.flipped_items`; `facets` maps a filter of the page to its values; `left_out` counts the rows not shown.
     """
     import pandas as pd
 
-    empty: dict[str, Any] = {"rows": [], "facets": {}, "left_out": 0}
-    if scores is None or not {"base", "tuned"} <= set(scores["model"]):
-        return empty
-    found = [evaluate.flipped_items(scores, scoring=name).assign(scoring=name) for name in SCORINGS]
-    keys = ["benchmark", "shots", "item", "way"]
-    merged = pd.concat(found).groupby(keys, sort=False)
-    table = merged.first().assign(scorings=merged["scoring"].agg(list)).reset_index()
-    if table.empty:
-        return empty
-    shown = table.groupby("way").head(each)
+    nothing: dict[str, Any] = {"rows": [], "facets": {}, "left_out": 0}
+    scores = run.table("evaluate/scores")
+    if scores.empty or not {"base", "tuned"} <= set(scores["model"]):
+        return nothing
+    flipped = pd.concat([evaluate.flipped_items(scores, scoring=name).assign(scoring=name) for name in SCORINGS])
+    if flipped.empty:
+        return nothing
+    by_item = flipped.groupby(["benchmark", "shots", "item", "way"], sort=False)
+    items = by_item.first().assign(scorings=by_item["scoring"].agg(list)).reset_index()
+    shown = items.groupby("way").head(most)
     facets = {name: sorted(map(str, shown[name].unique())) for name in ("way", "benchmark", "kind", "failure")}
-    facets["scoring"] = [
-        name for name in SCORINGS if shown["scorings"].map(lambda names, name=name: name in names).any()
-    ]
+    scorings = set(shown["scorings"].explode())
+    facets["scoring"] = [name for name in SCORINGS if name in scorings]
     facets = {name: values for name, values in facets.items() if len(values) > 1}
-    return {"rows": shown.to_dict("records"), "facets": facets, "left_out": len(table) - len(shown)}
+    return {"rows": shown.to_dict("records"), "facets": facets, "left_out": len(items) - len(shown)}
 
 
-def _claims(runs: Sequence[Run]) -> list[tuple[str, evaluate.Claim]]:
-    """Line up the claims of all runs by number; one that no run fills stands there once, as a blank."""
-    pairs = [(run.name, claim) for run in runs for claim in run.claims]
-    found = [pair for pair in pairs if pair[1].verdict != evaluate.NO_RUN]
-    filled = {claim.id for _, claim in found}
-    blanks = {claim.id: ("", claim) for _, claim in pairs if claim.id not in filled}
-    return sorted([*found, *blanks.values()], key=lambda pair: pair[1].id)
+def _claims(loaded: Sequence[Run]) -> list[tuple[str, evaluate.Claim]]:
+    """Return the claims of all runs by number, with the run's name; one that no run speaks to stands there once."""
+    pairs = [(run.name, claim) for run in loaded for claim in run.claims]
+    judged = [(name, claim) for name, claim in pairs if claim.verdict != evaluate.NO_RUN]
+    with_evidence = {claim.id for _, claim in judged}
+    blanks = {claim.id: ("", claim) for _, claim in pairs if claim.id not in with_evidence}
+    return sorted([*judged, *blanks.values()], key=lambda pair: pair[1].id)
 
 
-def _named(runs: Sequence[Run], table: str) -> list[dict[str, Any]]:
-    """The rows of a table of every run, each with the run's name."""
-    import pandas as pd
-
-    tables = [(run.name, run.tables.get(table, pd.DataFrame())) for run in runs]
-    return [{"how": "", **row, "run": name} for name, rows in tables for row in rows.to_dict("records")]
+def _rows(loaded: Sequence[Run], table: str) -> list[dict[str, Any]]:
+    """Return the rows of a table of every run, each with the run's name."""
+    return [{**row, "run": run.name} for run in loaded for row in run.table(table).to_dict("records")]
 
 
-def _failures(run: Run) -> list[dict[str, Any]]:
-    import pandas as pd
-
-    scores = run.tables.get("evaluate/scores", pd.DataFrame())
-    return evaluate.failure_counts(scores).to_dict("records") if len(scores) else []
-
-
-def _table(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """Turn one mapping a run into rows (name, a value for each run), names in the order they come."""
-    names = list(dict.fromkeys(name for column in columns for name in column))
+def _side_by_side(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """Turn one mapping per run into rows (name, a value for each run), names in the order they come."""
+    names = dict.fromkeys(name for column in columns for name in column)
     return [(name, [column.get(name) for column in columns]) for name in names]
 
 
-def _costs(runs: Sequence[Run]) -> list[tuple[str, list[dict[str, Any]]]]:
-    rows = [(stage, [_cost(run.manifests.get(stage, {})) for run in runs]) for stage in STAGES]
-    total = []
-    for of_run in zip(*(costs for _, costs in rows), strict=True):
-        known = {name: [cost[name] for cost in of_run if cost[name] is not None] for name in of_run[0]}
-        total.append({name: (max if name == "memory" else sum)(v or [0]) for name, v in known.items()})
-    return [*rows, ("all stages", total)]
-
-
-def _cost(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    own = manifest.get("cost")
-    values = {**manifest, **own} if isinstance(own, Mapping) else manifest
-    tokens, memory = values.get("tokens"), values.get("peak_memory_bytes")
-    if isinstance(tokens, Mapping):
-        tokens = sum(count for count in tokens.values() if isinstance(count, int | float))
-    return {"seconds": values.get("seconds"), "tokens": tokens or None, "memory": memory and memory / 2**30}
-
-
-def _parameters(runs: Sequence[Run], defaults: Mapping[str, Any] | None) -> list[tuple[str, str, list[str]]]:
-    """Rows (name, default, a value for each run); with defaults only what differs from them somewhere."""
-    used = [_flat({stage: m.get("parameters", {}) for stage, m in run.manifests.items()}) for run in runs]
-    default = _flat(defaults or {})
+def _parameters(loaded: Sequence[Run]) -> list[tuple[str, str, list[str]]]:
+    """Return rows (name, default, a value for each run) of the parameters that differ from their default anywhere."""
+    defaults = {
+        name: _shown(field.get_default(call_default_factory=True))
+        for settings in runs.STAGE_SETTINGS.values()
+        for name, field in settings.model_fields.items()
+    }
+    columns = [_different(manifest["parameters"] for manifest in run.manifests.values()) for run in loaded]
     rows = []
-    for name, values in _table(used):
-        usual = default.get(name, default.get(name.split(".", 1)[-1]))
-        if defaults is None or any(value is not None and value != usual for value in values):
-            rows.append((name, _shown(usual), [_shown(value) for value in values]))
+    for name, values in _side_by_side(columns):
+        default = defaults.get(name, "")
+        if any(value is not None and value != default for value in values):
+            rows.append((name, default, ["" if value is None else value for value in values]))
     return sorted(rows)
 
 
-def _flat(nested: Mapping[str, Any]) -> dict[str, Any]:
-    """Flatten {stage: {name: value}}: `name` where the stages agree, `stage.name` where they do not."""
-    plain = {name: value for name, value in nested.items() if name not in STAGES}
-    by_name: dict[str, dict[str, Any]] = {}
-    for stage in (name for name in nested if name in STAGES):
-        for name, value in nested[stage].items():
-            by_name.setdefault(name, {})[stage] = value
-    for name, values in by_name.items():
-        first = next(iter(values.values()))
-        same = all(value == first for value in values.values())
-        plain.update({name: first} if same else {f"{stage}.{name}": value for stage, value in values.items()})
-    return plain
-
-
 def _environment(run: Run) -> dict[str, str]:
-    found: dict[str, dict[str, None]] = {}  # a dict's keys: each value once, in order
+    """Return where and with what the run was made: device, engine, commit, models, versions."""
+    columns = []
     for manifest in run.manifests.values():
-        values = {name: manifest.get(name) for name in ("device", "engine", "seed", "git_commit", "created")}
-        values |= {f"model {name}": value for name, value in (manifest.get("models") or {}).items()}
-        values |= manifest.get("versions") or {}
-        for name, value in values.items():
-            if value not in (None, ""):
-                found.setdefault(name, {})[str(value)] = None
-    return {name: ", ".join(values) for name, values in found.items()}
+        facts = {name: manifest.get(name) for name in ("device", "engine", "seed", "git_commit", "created")}
+        facts |= {f"model {label}": value for label, value in manifest.get("models", {}).items()}
+        columns.append(facts | manifest.get("versions", {}))
+    return _different(columns)
 
 
-def figures(run: Run) -> list[tuple[Any, str]]:
-    """Every figure that the run's tables allow, each with its text."""
+def _different(columns: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the different values that the stages of one run have for each name, as one text."""
+    values: dict[str, list[str]] = {}
+    for column in columns:
+        for name, value in column.items():
+            text = _shown(value)
+            if text not in values.setdefault(name, []):
+                values[name].append(text)
+    return {name: ", ".join(texts) for name, texts in values.items()}
+
+
+def _encoded(loaded: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the figures of each run as (data address, text); the address is empty once the file would grow too big."""
+    total_bytes = 0
+    of_runs = []
+    for run in loaded:
+        pictures = []
+        for figure, text in _figures(run):
+            picture = io.BytesIO()
+            figure.savefig(picture, format="png", dpi=110)
+            address = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
+            total_bytes += len(address)
+            pictures.append((address if total_bytes <= FIGURE_BYTES else "", text))
+        of_runs.append((run.name, pictures))
+    return of_runs
+
+
+def _figures(run: Run) -> list[tuple[Any, str]]:
+    """Return every figure that the run's tables allow, each with its text."""
     import pandas as pd
 
-    made: list[tuple[Any, str]] = []
-    if counts := funnel_counts(run):
-        made.append(funnel(counts))
-    found = [(name.split("/")[0], run.tables[name]) for name in REJECTED if len(run.tables.get(name, ()))]
-    if found:
-        tables = [table.assign(reason=f"{stage}: " + table["reason"].astype(str)) for stage, table in found]
-        made.append(rejection_reasons(pd.concat(tables)))
-    drawn: list[tuple[str, Callable[[pd.DataFrame], tuple[Any, str]]]] = [
-        ("dedup/attempts", acceptance_by_round),
-        ("vote/qa", agreement_histogram),
-        ("vote/qa", reliability),
-        ("finetune/log", loss_curve),
-        ("evaluate/comparisons", accuracy_bars),
-        ("evaluate/comparisons", paired_effects),
-        ("evaluate/scores", accuracy_by_seed),
-        ("evaluate/parts", gain_parts_bars),
-        ("evaluate/scores", lambda table: failure_bars(evaluate.failure_counts(table))),
+    drawn = []
+    counts = funnel_counts(run)
+    if counts:
+        drawn.append(figures.funnel(counts))
+    rejected = [
+        run.table(name).assign(reason=f"{name.split('/')[0]}: " + run.table(name)["reason"].astype(str))
+        for name in REJECTED
+        if len(run.table(name))
     ]
-    made += [draw(run.tables[name]) for name, draw in drawn if len(run.tables.get(name, ()))]
-    return [(figure, text) for figure, text in made if not text.endswith("no data")]
+    if rejected:
+        drawn.append(figures.rejection_reasons(pd.concat(rejected)))
+    drawn += [draw(run.table(name)) for name, draw in DRAWN if len(run.table(name))]
+    return [(figure, text) for figure, text in drawn if not text.endswith("no data")]
 
 
-def _encoded(runs: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Figures of each run as (data address, text); the address is empty once the file would grow too big."""
-    spent, found = 0, []
-    for run in runs:
-        pictures = []
-        for figure, text in figures(run):
-            figure.savefig(target := io.BytesIO(), format="png", dpi=110)
-            address = "data:image/png;base64," + base64.b64encode(target.getvalue()).decode()
-            spent += len(address)
-            pictures.append((address if spent <= FIGURE_BYTES else "", text))
-        found.append((run.name, pictures))
-    return found
+def _percent(share: float) -> str:
+    return "" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
-def _percent(share: float | None) -> str:
-    return "" if share is None or math.isnan(share) else f"{100 * share:.1f} %"
-
-
-def _points(share: float | None) -> str:
-    return "" if share is None or math.isnan(share) else f"{100 * share:+.1f}"
+def _points(share: float) -> str:
+    return "" if math.isnan(share) else f"{100 * share:+.1f}"
 
 
 def _p(value: float) -> str:
-    return "" if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    if math.isnan(value):
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _number(value: Any, digits: int = 0) -> str:
-    return "" if value is None else f"{value:,.{digits}f}"
+def _number(value: int | None) -> str:
+    return "" if value is None else f"{value:,}"
 
 
 def _short(text: Any, most: int = 400) -> str:

@@ -10,7 +10,7 @@ machine.
 """
 
 from .contents import NOT_IN_FINGERPRINT, file_sha256, folder_fingerprint, is_current, stage_fingerprint
-from .costs import Cost, Meter
+from .costs import Cost, Meter, cost_table
 from .domains import (
     Domain,
     Exemplar,

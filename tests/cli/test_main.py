@@ -16,7 +16,7 @@ from shared import ROOT
 
 from crescent_utils import runs
 from crescent_utils.cli import main as main_module
-from crescent_utils.cli.main import _defaults, _find_run, _finish
+from crescent_utils.cli.main import _find_run, _finish
 from crescent_utils.runs import params
 from crescent_utils.runs.folders import RunError, begin_stage, read_manifest, write_json
 
@@ -128,7 +128,7 @@ def stages(monkeypatch):
         )
 
     monkeypatch.setattr(papermill, "execute_notebook", execute)
-    monkeypatch.setattr(main_module, "_finish", lambda folder: print(f"finished {folder.name}"))
+    monkeypatch.setattr(main_module, "_finish", lambda folder, profile: print(f"finished {folder.name}"))
     return ran
 
 
@@ -297,14 +297,7 @@ def test_the_end_of_a_run_is_a_table_and_a_report(capsys, tmp_path, monkeypatch)
     (tmp_path / "evaluate").mkdir()
     pd.DataFrame({"n": [1]}).to_parquet(tmp_path / "evaluate" / "comparisons.parquet")
     monkeypatch.setattr(report, "result_table", lambda frame: f"a table of {len(frame)}")
-    monkeypatch.setattr(report, "write_report", lambda folders, target, defaults: target)
+    monkeypatch.setattr(report, "write_report", lambda folders, target, profile: target)
     monkeypatch.chdir(tmp_path)
-    _finish(tmp_path)
+    _finish(tmp_path, "p.yaml")
     assert capsys.readouterr().out == "\na table of 1\n\nreport: report.html\n"
-
-
-def test_the_report_knows_every_parameters_default():
-    defaults = _defaults()
-    assert defaults["seed"] == 1
-    assert defaults["lora_targets"] == ["q_proj", "v_proj"] and defaults["bait"] == []
-    assert defaults.keys() == params.known_names().keys()

@@ -9,7 +9,7 @@ import pytest
 
 from crescent_utils import stats
 from crescent_utils.cli import report
-from crescent_utils.evaluate import claims
+from crescent_utils.runs import STAGES
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)> & \"what\" is 2 + 2?"
 
@@ -23,7 +23,8 @@ def make_scores(items=120, seeds=(1, 2, 3), lift=0.15, rng_seed=0):
             for item in range(items):
                 right = bool(hard[item] < 0.36 + shift + rng.normal(0, 0.1))
                 rows.append({
-                    "benchmark": "arithmetic", "model": model, "shots": 0, "decoding": "greedy", "item": item, "sample": 0,
+                    "benchmark": "arithmetic", "kind": "addition", "model": model, "shots": 0,
+                    "decoding": "greedy", "item": item, "sample": 0,
                     "seed": seed, "question": EVIL if item < 60 else f"What is {item} + 3?", "gold": str(item + 3),
                     "completion": f"It is {item + (3 if right else 4)}.", "answer": str(item + (3 if right else 4)),
                     "strict": right and item % 3 == 0, "flexible": right, "symbolic": right, "truncated": False,
@@ -36,12 +37,14 @@ def manifest(stage, run, counts, **parameters):
         "stage": stage, "run": run, "parameters": {"run": run, "domain": "arithmetic", "seed": 1, **parameters},
         "fingerprint": "ab12", "upstream": {}, "versions": {"python": "3.11.7", "torch": "2.13.0+cpu"},
         "models": {"base": "b179c952"}, "git_commit": "0123abc", "seed": 1, "counts": counts,
-        "tokens": {"prompt": 12_345, "completion": 67_890}, "seconds": 81.25, "peak_memory_bytes": 2_345_678_901,
+        "tokens": {"prompt": 12_345, "completion": 67_890}, "seconds": 81.25,
+        "cost": {"completions": 4144, "prompt_tokens": 12_345, "completion_tokens": 67_890, "seconds": 81.25},
+        "peak_memory_bytes": 2_345_678_901,
         "device": "Xeon, 2 cores", "engine": "vllm", "created": "2026-01-02T03:04:05+00:00", "note": "",
     }  # fmt: skip
 
 
-def make_run(folder, name="cpu", lift=0.15, stages=report.STAGES):
+def make_run(folder, name="cpu", lift=0.15, stages=STAGES, **parameters):
     rng = np.random.default_rng(3)
     votes = rng.integers(1, 9, 300)
     scores = make_scores(lift=lift)
@@ -68,7 +71,8 @@ def make_run(folder, name="cpu", lift=0.15, stages=report.STAGES):
             "rejected": pd.DataFrame({"id": range(5), "question": EVIL, "reason": "tie", "agreement": 0.25}),
         },
         "finetune": {"log": pd.DataFrame({
-            "step": range(1, 58), "loss": loss, "eval_loss": [x if i % 19 == 18 else None for i, x in enumerate(loss + 0.05)],
+            "step": range(1, 58), "loss": loss,
+            "eval_loss": [x if i % 19 == 18 else None for i, x in enumerate(loss + 0.05)],
             "learning_rate": 2e-5, "tokens": 900,
         })},
         "distil": {},
@@ -84,10 +88,8 @@ def make_run(folder, name="cpu", lift=0.15, stages=report.STAGES):
         (folder / stage).mkdir(parents=True)
         for table, frame in tables[stage].items():
             frame.to_parquet(folder / stage / f"{table}.parquet")
-        if stage == "evaluate":
-            (folder / stage / "claims.json").write_text(claims.ledger_to_json(claims.claims_ledger(comparisons)))
-        epochs = {"epochs": 3.0} if stage == "finetune" else {}
-        text = json.dumps(manifest(stage, name, counts.get(stage, {}), **epochs))
+        epochs = {"epochs": 2.0} if stage == "finetune" else {}
+        text = json.dumps(manifest(stage, name, counts.get(stage, {}), **epochs, **parameters))
         (folder / stage / "manifest.json").write_text(text)
     return folder
 
@@ -96,15 +98,14 @@ def make_run(folder, name="cpu", lift=0.15, stages=report.STAGES):
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("outputs")
     whole = make_run(folder / "cpu")
-    part = make_run(folder / "no_vote", name="no_vote", lift=0.0, stages=report.STAGES[:3])
+    part = make_run(folder / "no_vote", name="no_vote", lift=0.0, stages=STAGES[:3])
     return whole, part
 
 
 @pytest.fixture(scope="module")
 def page(runs, tmp_path_factory):
     target = tmp_path_factory.mktemp("page") / "deep" / "report.html"
-    defaults = {"domain": "arithmetic", "seed": 1, "finetune": {"epochs": 2.0}}
-    assert report.write_report(runs, target, defaults=defaults) == target
+    assert report.write_report(runs, target, "params/cpu_full.yaml") == target
     assert [path.name for path in target.parent.iterdir()] == ["report.html"]
     return target.read_text(encoding="utf-8")
 
@@ -136,17 +137,30 @@ def test_page_has_every_part(page):
     ):
         assert part in text
     assert "completions sampled 1,000 1,000" in text and "pairs trained 270" in text
-    assert "all stages 487.5 481,410 2.18" in text  # six stages of 81.25 s and 80,235 tokens; the largest memory
+    assert "vote 4,144 12,345 67,890 81.2" in text and "together 24,864 74,070 407,340" in text, "six stages"
     assert "torch 2.13.0+cpu" in text and "model base b179c952" in text
     assert "crescent verify outputs/cpu" in text
-    assert "GSM8K 74.4 -> 82.1" in text and "crescent run params/lmsi_cpu.yaml --from vote" in text
+    assert "GSM8K 74.4 -> 82.1" in text
     assert text.count("without dedup it is worse") == 1  # a blank of both runs stands there once
     assert "95 %" in text and "bootstrap of seeds and items" in text
 
 
+def test_the_claims_commands_name_the_runs_own_profile(page):
+    assert "crescent run params/cpu_full.yaml" in words(page) and "params/cpu.yaml" not in words(page)
+
+
+def test_a_run_of_lmsi_is_judged_by_lmsis_claims(tmp_path):
+    folder = make_run(tmp_path / "lmsi", stages=("evaluate",), claims_of="lmsi")
+    judged = [claim.id for claim in report.load_run(folder).claims if claim.n]
+    assert judged == ["L1"]
+    assert [
+        claim.id for claim in report.load_run(make_run(tmp_path / "c", stages=("evaluate",))).claims if claim.n
+    ] == ["C1"]
+
+
 def test_parameters_are_a_difference(page):
     table = words(page[page.index("Parameters that differ") : page.index("<h2>Environment")])
-    assert "epochs 2.0 3.0" in table and "run cpu no_vote" in table and "domain" not in table
+    assert "epochs 3.0 2.0" in table and "run replay cpu no_vote" in table and "domain" not in table
 
 
 def test_untrusted_text_is_escaped(page):
@@ -180,13 +194,12 @@ def test_broken_and_empty_runs(tmp_path):
     empty, broken = tmp_path / "empty", make_run(tmp_path / "broken", name="broken")
     empty.mkdir()
     (broken / "evaluate" / "scores.parquet").write_bytes(b"not parquet")
-    (broken / "evaluate" / "claims.json").write_text("[{]")
     (broken / "dedup" / "manifest.json").write_text("{")
     text = words(report.write_report([empty, broken], tmp_path / "r.html").read_text())
     assert "empty has not finished elicit, dedup, vote, finetune, distil, evaluate" in text
-    for name in ("evaluate/scores.parquet", "evaluate/claims.json", "dedup/manifest.json"):
+    for name in ("evaluate/scores.parquet", "dedup/manifest.json"):
         assert f"broken: {name} cannot be read" in text
-    assert "the model improved itself" in text  # judged again from the comparisons
+    assert "the model improved itself" in text, "the comparisons are there"
     with pytest.raises(ValueError, match="outputs/reference"):
         report.write_report([tmp_path / "absent"], tmp_path / "r.html")
     with pytest.raises(ValueError, match="at least one run"):
@@ -200,19 +213,24 @@ def test_tables_of_an_unfinished_stage_are_not_shown(tmp_path):
     assert "No verdict yet" in text and "No stage evaluate is finished" in text
 
 
-def test_flips_are_what_changed():
-    scores = make_scores(items=40, seeds=(1,)).assign(kind="addition")
-    found = report.flips(scores, 1000)
+def a_run(scores):
+    return report.Run("r", "r", {}, {} if scores is None else {"evaluate/scores": scores}, [], [])
+
+
+def test_the_answers_that_changed_are_shown():
+    scores = make_scores(items=40, seeds=(1,))
+    changed = report.changed_answers(a_run(scores), 1000)
     for way, shift in (("gained", 1), ("lost", -1)):
         for how in ("strict", "flexible", "symbolic"):
             right = scores.pivot_table(index="item", columns="model", values=how, aggfunc="first").astype(int)
-            shown = {row["item"] for row in found["rows"] if row["way"] == way and how in row["scorings"]}
+            shown = {row["item"] for row in changed["rows"] if row["way"] == way and how in row["scorings"]}
             assert shown == set(right.index[right["tuned"] - right["base"] == shift])
-    assert found["left_out"] == 0 and "kind" not in found["facets"]
-    few = report.flips(scores, 1)
-    ways = {row["way"] for row in found["rows"]}
-    assert len(few["rows"]) == len(ways) and few["left_out"] == len(found["rows"]) - len(ways)
-    assert report.flips(None, 9)["rows"] == report.flips(scores[scores["model"] == "base"], 9)["rows"] == []
+    assert changed["left_out"] == 0 and "kind" not in changed["facets"]
+    few = report.changed_answers(a_run(scores), 1)
+    ways = {row["way"] for row in changed["rows"]}
+    assert len(few["rows"]) == len(ways) and few["left_out"] == len(changed["rows"]) - len(ways)
+    for without in (None, scores[scores["model"] == "base"]):
+        assert report.changed_answers(a_run(without), 9)["rows"] == []
 
 
 def test_every_filter_of_the_page_has_its_rows(page):
@@ -231,22 +249,7 @@ def test_every_filter_of_the_page_has_its_rows(page):
 def test_result_table_is_aligned():
     comparisons = stats.compare_models(make_scores(), "base", "tuned", resamples=200)
     lines = report.result_table(pd.concat([comparisons, comparisons.assign(benchmark="a longer name")])).splitlines()
-    assert len(lines) == 4 and len({len(line) for line in lines}) == 1
+    assert len(lines) == 3 and len({len(line) for line in lines}) == 1
     assert lines[0].split()[:3] == ["benchmark", "decoding", "scoring"]
-    assert lines[2].split()[1] == "0-shot" and "base -> tuned" in lines[2] and "%" in lines[2]
+    assert lines[1].split()[1] == "0-shot" and "base -> tuned" in lines[1] and "%" in lines[1]
     assert "06_evaluate" in report.result_table(comparisons.iloc[:0])
-
-
-def test_costs_are_read_wherever_a_manifest_has_them():
-    old = {"seconds": 3.0, "tokens": {"prompt": 2, "completion": 5}, "peak_memory_bytes": 2**30}
-    assert report._cost(old) == {"seconds": 3.0, "tokens": 7, "memory": 1.0}
-    assert report._cost({**old, "cost": {"seconds": 9.5, "tokens": 70}}) == {
-        "seconds": 9.5,
-        "tokens": 70,
-        "memory": 1.0,
-    }
-    assert (
-        report._cost({})
-        == report._cost({"cost": "?", "tokens": {}})
-        == {"seconds": None, "tokens": None, "memory": None}
-    )
