@@ -58,7 +58,7 @@ def export_run(run: Path, target: Path, stage: str = "finetune") -> Path:
             f"{run.name}: stage {stage!r} is not complete; run notebooks/{runs.NOTEBOOKS[stage]}.ipynb first"
         )
     parameters = manifests[stage]["parameters"]
-    weights = _trained_weights(run, stage, parameters)
+    weights = _trained_weights(run, stage, manifests[stage])
     qa = runs.read_table(run, "vote", "qa")
     shutil.rmtree(target / "model", ignore_errors=True)
     shutil.copytree(weights, target / "model", ignore=shutil.ignore_patterns("training_args.bin", "README.md"))
@@ -73,16 +73,17 @@ def export_run(run: Path, target: Path, stage: str = "finetune") -> Path:
     return target
 
 
-def _trained_weights(run: Path, stage: str, parameters: dict[str, Any]) -> Path:
+def _trained_weights(run: Path, stage: str, manifest: dict[str, Any]) -> Path:
     """Return the folder of the trained weights; where only an adapter is left, it is put on the base model again."""
     folder = run / stage / "model"
     if (folder / "config.json").exists():
         return folder
-    if not _has_public_name(parameters["model"]):
+    if {"model", "student"} & set(manifest.get("hidden", [])):
         raise generation.ModelError(
-            f"{run.name}: the weights in {stage}/model are gone, and manifests do not say where the base model lay; "
-            f"run notebooks/{runs.NOTEBOOKS[stage]}.ipynb again"
+            f"{run.name}: the weights in {stage}/model are gone, and the manifest does not say where the base model "
+            f"lay; run notebooks/{runs.NOTEBOOKS[stage]}.ipynb again"
         )
+    parameters = manifest["parameters"]
     base = generation.resolve_model(parameters["model"])
     before = base if stage == "finetune" else generation.resolve_student(parameters["student"], base)
     return generation.load_trained(run / stage, before, LABELS[stage]).locate()

@@ -85,6 +85,7 @@ __all__ = [
     "bait_messages",
     "begin_stage",
     "build_settings",
+    "cost_table",
     "differing_parameters",
     "file_sha256",
     "folder_fingerprint",
