@@ -90,8 +90,8 @@ def load_run(folder: Path, profile: str = "") -> Run:
     method = manifests.get("evaluate", {}).get("parameters", {}).get("claims_of", "crescent")
     names = [str(manifest["run"]) for manifest in manifests.values() if manifest.get("run")]
     run = Run(names[0] if names else folder.name, _below_outputs(folder), manifests, tables, [], problems)
-    how = {"method": method, "profile": profile} if profile else {"method": method}
-    run.claims = evaluate.claims_ledger(run.table("evaluate/comparisons"), **how)
+    pairs = manifests.get("finetune", {}).get("counts", {}).get("pairs", 200)  # as 06 has it in the command for C6
+    run.claims = evaluate.claims_ledger(run.table("evaluate/comparisons"), method=method, profile=profile, pairs=pairs)
     return run
 
 
@@ -147,7 +147,7 @@ def write_report(folders: Sequence[Path], target: Path, profile: str = "") -> Pa
         funnels=_side_by_side([funnel_counts(run) for run in loaded]),
         figures=_encoded(loaded),
         changed=[(run.name, changed_answers(run, CHANGED_ANSWERS // len(loaded))) for run in loaded],
-        costs=[(run.name, runs.cost_table(run.manifests)) for run in loaded],
+        costs=[(run.name, runs.cost_table(run.manifests, run.manifests)) for run in loaded],
         parameters=_parameters(loaded),
         environments=_side_by_side([_environment(run) for run in loaded]),
         classes=("right", *evaluate.FAILURES),

@@ -181,9 +181,9 @@ def cost_table(
     rows: dict[str, dict[str, Any]] = {}
     total, whole_seconds, pairs = Cost(), 0.0, 0
     for stage, manifest in manifests.items():
-        if manifest is None or "cost" not in manifest:
+        if manifest is None:
             continue
-        cost = Cost(**manifest["cost"])
+        cost = Cost(**manifest.get("cost", {}))
         pairs = manifest["counts"].get("pairs", pairs)
         stage_seconds = ((recorded or {}).get(stage) or {}).get("seconds", 0.0)
         total, whole_seconds = total + cost, whole_seconds + stage_seconds
