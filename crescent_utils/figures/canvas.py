@@ -1,14 +1,14 @@
-"""One function a figure: each takes tables and returns the figure and a text that says its numbers again.
+"""The look that all figures share: palette, axes, bars, the names of rows.
 
-The text is rounded and depends on the table alone, so that a check can compare it where it cannot compare
-pictures. Figures are made without pyplot: nothing stays open and any backend will do.
+Figures are made without pyplot: nothing stays open, and any backend will do. The text beside a figure is rounded and
+depends on the table alone, so that a check can compare it where it cannot compare pictures.
 """
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 # Okabe and Ito's palette (2008), which survives the common kinds of colour blindness.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
 WIDTH = 7.0  # inches: a notebook's column
-MOST_BARS, Z95 = 14, 1.959964
+MOST_BARS = 14
 PER_CENT, COUNT = "{x:.0%}", "{x:,.0f}"  # how an axis writes its numbers
 NAMES = {"base": "base", "tuned": "self-improved", "student": "student", "student_tuned": "distilled student"}
 
@@ -30,7 +30,7 @@ class Picture(Figure):  # type: ignore[misc, unused-ignore]
 
 
 def empty_axes(title: str, height: float) -> tuple[Figure, Any]:
-    """Return an empty figure of the house's width and look, and its axes."""
+    """Return an empty figure of the common width and look, and its axes."""
     figure = Picture(figsize=(WIDTH, height), layout="constrained", facecolor="white")
     axes = figure.subplots()
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
@@ -41,7 +41,7 @@ def empty_axes(title: str, height: float) -> tuple[Figure, Any]:
 
 
 def horizontal_bars(title: str, counts: Mapping[str, float], notes: Sequence[str], colour: str, unit: str) -> Figure:
-    """Return horizontal bars, one a count, with its note behind it."""
+    """Return a figure of horizontal bars, one per count, with its note behind it."""
     if not counts:
         return empty_figure(title)[0]
     figure, axes = empty_axes(title, 0.9 + 0.4 * len(counts))
@@ -70,15 +70,23 @@ def name_rows(axes: Any, names: Sequence[str]) -> None:
 
 
 def model_name(model: object) -> str:
-    """A model's label in plain words."""
+    """Return a model's label in plain words."""
     return NAMES.get(str(model), str(model).replace("_", " "))
 
 
 def row_label(row: Mapping[Any, Any], models: bool = False) -> str:
-    """Which benchmark, shots, decoding and scoring a row is about, and which models if these are not base and tuned."""
+    """Return which benchmark, shots, decoding and scoring a row is about.
+
+    With `models`, also which models it compares, if these are not base and tuned.
+    """
     parts = [f"{row['benchmark']}, {int(row['shots'])}-shot, {row['decoding']}"]
     if row.get("scoring", "symbolic") != "symbolic":
         parts.append(str(row["scoring"]))
     if models and (row["before"], row["after"]) != ("base", "tuned"):
         parts.append(f"{model_name(row['after'])} against {model_name(row['before'])}")
     return ", ".join(parts)
+
+
+def sentence(names: Iterable[str], texts: Iterable[str]) -> str:
+    """Return "name: text; name: text; …"."""
+    return "; ".join(f"{name}: {text}" for name, text in zip(names, texts, strict=True))

@@ -1,8 +1,4 @@
-"""One function a figure: each takes tables and returns the figure and a text that says its numbers again.
-
-The text is rounded and depends on the table alone, so that a check can compare it where it cannot compare
-pictures. Figures are made without pyplot: nothing stays open and any backend will do.
-"""
+"""Figures of 02: how similar and how diverse the questions are, and what each protocol keeps."""
 
 from __future__ import annotations
 
@@ -14,27 +10,29 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from .canvas import BLUE, GREEN, GREY, ORANGE, PER_CENT, RED, empty_axes, empty_figure, horizontal_bars
+from .canvas import BLUE, GREEN, GREY, ORANGE, PER_CENT, RED, empty_axes, empty_figure, horizontal_bars, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_FREQUENT = 12  # bars of `frequent_bars`
+
 
 def nearest_similarity(before: ArrayLike, after: ArrayLike, threshold: float) -> tuple[Figure, str]:
-    """Cosine of each question to its nearest neighbour, before and after deduplication."""
+    """Draw the cosine of each question to its nearest neighbour, before and after deduplication."""
     import pandas as pd
 
     figure, axes = empty_axes("Similarity to the nearest neighbour", 3.4)
     shares: list[str] = []
     for values, name, colour in ((before, "before", ORANGE), (after, "after", BLUE)):
-        found = np.clip(pd.Series(values, dtype=float).dropna().to_numpy(), 0, 1)
-        if found.size == 0:
+        cosines = np.clip(pd.Series(values, dtype=float).dropna().to_numpy(), 0, 1)
+        n = cosines.size
+        if n == 0:
             continue
         style = {"histtype": "stepfilled", "fc": (colour, 0.25), "ec": colour, "lw": 1.6}
-        style |= {"weights": np.full(found.size, 1 / found.size), "label": f"{name} (n = {found.size:,})"}
-        axes.hist(found, np.linspace(0, 1, 41), **style)
-        above = f"at or above {threshold:.2f}: {(found >= threshold).mean():.1%}"
-        shares.append(f"{name}: n {found.size:,}, median {np.median(found):.2f}, {above}")
+        axes.hist(cosines, np.linspace(0, 1, 41), weights=np.full(n, 1 / n), label=f"{name} (n = {n:,})", **style)
+        above = f"at or above {threshold:.2f}: {(cosines >= threshold).mean():.1%}"
+        shares.append(f"{name}: n {n:,}, median {np.median(cosines):.2f}, {above}")
     if not shares:
         return empty_figure("similarity")
     axes.axvline(threshold, color=RED, ls="--", lw=1.4, label=f"threshold {threshold:.2f}")
@@ -45,7 +43,7 @@ def nearest_similarity(before: ArrayLike, after: ArrayLike, threshold: float) ->
 
 
 def acceptance_by_round(attempts: pd.DataFrame) -> tuple[Figure, str]:
-    """Rewrites accepted and refused in each round (columns `round`, `accepted`)."""
+    """Draw how many rewrites were accepted and refused in each round (columns `round`, `accepted`)."""
     figure, axes = empty_axes("Rewrites by round", 3.2)
     if attempts.empty:
         return empty_figure("rewrites")
@@ -65,27 +63,24 @@ def acceptance_by_round(attempts: pd.DataFrame) -> tuple[Figure, str]:
 
 
 def pool_growth(accepted: Sequence[bool] | ArrayLike) -> tuple[Figure, str]:
-    """How the pool grows as candidates come by, in their order: flat where nothing new comes any more."""
+    """Draw how the pool grows with the candidates, in their order: flat where nothing new comes any more."""
     figure, axes = empty_axes("Growth of the pool", 3.2)
-    new = np.asarray(accepted, dtype=bool)
-    n, kept = new.size, np.cumsum(new)
+    is_new = np.asarray(accepted, dtype=bool)
+    n, kept = is_new.size, np.cumsum(is_new)
     if n == 0:
         return empty_figure("pool")
     axes.plot([0, n], [0, n], color=GREY, ls=":", lw=1.2, label="if all were new")
     axes.plot(np.arange(n + 1), [0, *kept], color=BLUE, lw=2, label="kept")
     axes.set(xlabel="candidates seen", ylabel="questions in the pool", xlim=(0, n), ylim=(0, None))
     axes.legend(frameon=False, loc="upper left")
-    half, last = max(1, n // 2), new[-max(1, n // 10) :].mean()
-    return figure, f"{kept[half - 1]:,} kept of {half:,}, {kept[-1]:,} of {n:,}; last tenth {last:.0%}"
-
-
-MOST = 12  # bars of a figure
+    half, last_tenth = max(1, n // 2), is_new[-max(1, n // 10) :]
+    return figure, f"{kept[half - 1]:,} kept of {half:,}, {kept[-1]:,} of {n:,}; last tenth {last_tenth.mean():.0%}"
 
 
 def kept_by_similarity(
     thresholds: Sequence[float], kept: Sequence[int], total: int, chosen: float
 ) -> tuple[Figure, str]:
-    """How many of `total` questions each threshold keeps before any rewrite (see `similarity.rethreshold`)."""
+    """Draw how many of `total` questions each threshold keeps before any rewrite."""
     if not total or not len(thresholds):
         return empty_figure("thresholds")
     figure, axes = empty_axes("Kept at each threshold, before any rewrite", 3.2)
@@ -99,40 +94,46 @@ def kept_by_similarity(
 
 
 def pool_map(places: np.ndarray, shown: float, joined: Sequence[tuple[int, int]]) -> tuple[Figure, str]:
-    """Questions on two principal axes (n, 2), which show the share `shown` of the variance; `joined` are (before, after) rows."""
+    """Draw questions on two principal axes; a line joins each rewritten question with its rewrite.
+
+    `places` has shape (n, 2), `shown` is the share of the variance that the two axes show, and `joined` has the rows of
+    `places` (before, after) of each rewrite.
+    """
     if not len(places):
         return empty_figure("map")
     figure, axes = empty_axes("Map of the pool", 4.6)
-    ends = np.asarray(joined, int).reshape(-1, 2)
-    plain = np.setdiff1d(np.arange(len(places)), ends.ravel())
-    axes.scatter(*places[plain].T, s=9, color=GREY, alpha=0.5, lw=0, label=f"kept as it came ({len(plain):,})")
-    for before, after in ends:
-        axes.plot(*places[[before, after]].T, color=ORANGE, lw=0.5, alpha=0.4, zorder=1)
-    if len(ends):
-        axes.scatter(*places[ends[:, 0]].T, s=11, color=ORANGE, lw=0, label=f"before rewriting ({len(ends):,})")
-        axes.scatter(*places[ends[:, 1]].T, s=11, color=BLUE, lw=0, label="after rewriting, accepted")
+    rewrites = np.asarray(joined, int).reshape(-1, 2)
+    untouched = np.setdiff1d(np.arange(len(places)), rewrites.ravel())
+    before, after = places[rewrites[:, 0]], places[rewrites[:, 1]]
+    axes.scatter(*places[untouched].T, s=9, color=GREY, alpha=0.5, lw=0, label=f"kept as it came ({len(untouched):,})")
+    for start, end in zip(before, after, strict=True):
+        axes.plot(*np.array([start, end]).T, color=ORANGE, lw=0.5, alpha=0.4, zorder=1)
+    if len(rewrites):
+        axes.scatter(*before.T, s=11, color=ORANGE, lw=0, label=f"before rewriting ({len(rewrites):,})")
+        axes.scatter(*after.T, s=11, color=BLUE, lw=0, label="after rewriting, accepted")
     axes.set(xlabel="first principal axis", ylabel="second principal axis")
     figure.legend(loc="outside lower center", frameon=False, ncols=3, fontsize=9)
-    moved = np.linalg.norm(places[ends[:, 0]] - places[ends[:, 1]], axis=1)
-    text = f"{len(plain):,} kept as they came, {len(ends):,} after rewriting; two axes show {shown:.0%} of the variance"
-    return figure, text + (
-        f"; a rewrite moved a question by {np.median(moved):.2f} on the map (median)" if len(ends) else ""
-    )
+    text = f"{len(untouched):,} kept as they came, {len(rewrites):,} after rewriting; "
+    text += f"two axes show {shown:.0%} of the variance"
+    if len(rewrites):
+        distances = np.linalg.norm(before - after, axis=1)
+        text += f"; a rewrite moved a question by {np.median(distances):.2f} on the map (median)"
+    return figure, text
 
 
 def vendi_bars(scores: Mapping[str, tuple[float, int]]) -> tuple[Figure, str]:
-    """Effective number of different questions, by the name of a set: (Vendi score, questions in it)."""
+    """Draw the effective number of different questions of each set: name -> (Vendi score, questions in the set)."""
     if not scores:
         return empty_figure("diversity")
     notes = [f"{score:.1f} of {count:,}" for score, count in scores.values()]
-    figure = horizontal_bars("Vendi score: effective number of different questions", {name: score for name, (score, _) in scores.items()},
-                  notes, GREEN, "Vendi score")  # fmt: skip
-    return figure, "; ".join(map(": ".join, zip(scores, notes, strict=True)))
+    bars = {name: score for name, (score, _) in scores.items()}
+    title = "Vendi score: effective number of different questions"
+    return horizontal_bars(title, bars, notes, GREEN, "Vendi score"), sentence(scores, notes)
 
 
 def frequent_bars(title: str, counts: Mapping[str, int], total: int) -> tuple[Figure, str]:
-    """The most frequent of what was counted (openings, names), with the share of `total` questions."""
-    top = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST])
+    """Draw the most frequent of what was counted (openings, names), with their shares of `total` questions."""
+    top = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_FREQUENT])
     if not top:
         return empty_figure(title)
     notes = [f"{count:,} ({count / total:.1%})" for count in top.values()]
@@ -141,27 +142,20 @@ def frequent_bars(title: str, counts: Mapping[str, int], total: int) -> tuple[Fi
 
 
 def protocol_bars(table: pd.DataFrame) -> tuple[Figure, str]:
-    """What each protocol keeps of the same raw questions before any rewrite, and how much of it is a near-duplicate or damaged."""
+    """Draw what each protocol keeps of the same raw questions before any rewrite, and how much of it is damaged."""
     if table.empty:
         return empty_figure("protocols")
     figure, axes = empty_axes("The same raw questions under three protocols", 3.2)
-    columns = (
-        ("kept", BLUE),
-        ("near-duplicates left", RED),
-        ("to rewrite", GREY),
-        ("dropped", ORANGE),
-        ("damaged", "black"),
-    )
-    width, words = 0.8 / len(columns), []
-    for place, (name, colour) in enumerate(columns):
-        at = np.arange(len(table)) + (place - (len(columns) - 1) / 2) * width
-        axes.bar(at, table[name], width, color=colour, label=name)
-        for x, value in zip(at, table[name], strict=True):
-            axes.annotate(f"{value:,}", (x, value), ha="center", va="bottom", fontsize=7.5)
+    columns = {"kept": BLUE, "near-duplicates left": RED, "to rewrite": GREY, "dropped": ORANGE, "damaged": "black"}
+    width = 0.8 / len(columns)
+    for number, (name, colour) in enumerate(columns.items()):
+        places = np.arange(len(table)) + (number - (len(columns) - 1) / 2) * width
+        axes.bar(places, table[name], width, color=colour, label=name)
+        for place, value in zip(places, table[name], strict=True):
+            axes.annotate(f"{value:,}", (place, value), ha="center", va="bottom", fontsize=7.5)
     axes.set_xticks(range(len(table)), table["protocol"])
     axes.set(xlabel="protocol", ylabel="questions")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower center", frameon=False, ncols=5, fontsize=8.5)
-    for row in table.to_dict("records"):
-        words.append(f"{row['protocol']}: " + ", ".join(f"{name} {row[name]:,}" for name, _ in columns))
-    return figure, "; ".join(words)
+    texts = [", ".join(f"{name} {row[name]:,}" for name in columns) for row in table.to_dict("records")]
+    return figure, sentence(table["protocol"], texts)

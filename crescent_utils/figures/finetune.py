@@ -1,12 +1,8 @@
-"""One function a figure: each takes tables and returns the figure and a text that says its numbers again.
-
-The text is rounded and depends on the table alone, so that a check can compare it where it cannot compare
-pictures. Figures are made without pyplot: nothing stays open and any backend will do.
-"""
+"""Figures of 04 and 05, and of several rounds."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -18,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def loss_curve(log: pd.DataFrame) -> tuple[Figure, str]:
-    """Training loss, and held-out loss where it was measured (columns `step`, `loss`, `eval_loss`)."""
+    """Draw the training loss, and the held-out loss where it was measured (columns `step`, `loss`, `eval_loss`)."""
     figure, axes = empty_axes("Loss", 3.2)
     words = []
     for column, name, colour, style in (("loss", "training", BLUE, ""), ("eval_loss", "held out", RED, "o")):
@@ -38,46 +34,57 @@ def loss_curve(log: pd.DataFrame) -> tuple[Figure, str]:
 
 # Column of the table, what it is, and whether it is a share.
 WATCHED = (
-    ("accuracy", "greedy accuracy", True), ("right", "labels that are right", True), ("agreement", "agreement of votes", True),
-    ("entropy", "entropy of votes (bits)", False), ("diversity", "accepted as they came", True),
-    ("words", "different words / words", True), ("length", "characters of a path", False), ("distance", "distance from the base", True),
-)  # fmt: skip
+    ("accuracy", "greedy accuracy", True),
+    ("right", "labels that are right", True),
+    ("agreement", "agreement of votes", True),
+    ("entropy", "entropy of votes (bits)", False),
+    ("diversity", "accepted as they came", True),
+    ("words", "different words / words", True),
+    ("length", "characters of a path", False),
+    ("distance", "distance from the base", True),
+)
 INTERVALS = {"accuracy": ("low", "high", "n"), "right": ("right_low", "right_high", "labels")}  # and their n
+COLUMNS = 4  # of panels
 
 
 def rounds_panels(table: pd.DataFrame) -> tuple[Figure, str]:
-    """What `rounds.monitors` watched, a small panel each; round 0 is the untrained model, bars are 95 % intervals."""
-    shown = [item for item in WATCHED if item[0] in table and table[item[0]].notna().any()]
-    figure = Picture(figsize=(WIDTH, 0.6 + 1.5 * max(1, -(-len(shown) // 4))), layout="constrained", facecolor="white")
+    """Draw what a run of several rounds watched, one small panel each; round 0 is the untrained model.
+
+    The bars are 95 % intervals, where the table has them.
+    """
+    watched = [item for item in WATCHED if item[0] in table and table[item[0]].notna().any()]
+    lines = max(1, -(-len(watched) // COLUMNS))
+    figure = Picture(figsize=(WIDTH, 0.6 + 1.5 * lines), layout="constrained", facecolor="white")
     figure.suptitle("Over the rounds", x=0.01, ha="left", fontsize=11, fontweight="bold")
-    if not shown:
+    if not watched:
         figure.text(0.5, 0.4, "no data", ha="center", color=GREY)
         return figure, "rounds: no data"
-    words = []
-    for axes, (column, name, share) in zip(
-        figure.subplots(-(-len(shown) // 4), 4, squeeze=False).flat, shown, strict=False
-    ):
-        part = table[table[column].notna()]
-        axes.plot(part["round"], part[column], "o-", color=BLUE, lw=1.6, ms=4)
-        top, counted = part[column], ""
-        if column in INTERVALS:
-            low, top, n = (part[other] for other in INTERVALS[column])
-            error = [part[column] - low, top - part[column]]
-            axes.errorbar(part["round"], part[column], error, fmt="none", color=BLUE, capsize=3, lw=1)
-            counted = f" (n = {', '.join(dict.fromkeys(f'{count:.0f}' for count in n))})"
-        axes.set_title(name, fontsize=7.5, loc="left")
-        axes.set_ylim(0, 1.15 * max(1e-9, float(top.max())))
+    panels = list(figure.subplots(lines, COLUMNS, squeeze=False).flat)
+    texts = [_panel(axes, table, *item) for axes, item in zip(panels, watched, strict=False)]
+    for axes in panels[: len(watched)]:
         axes.set_xlim(-0.3, float(table["round"].max()) + 0.3)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(color="#e5e5e5", lw=0.8)
-        if share:
-            axes.yaxis.set_major_formatter(PER_CENT if float(part[column].max()) > 0.05 else "{x:.1%}")
-        values = " -> ".join(f"{value:.1%}" if share else f"{value:.2f}" for value in part[column])
-        words.append(f"{name} {values}{counted}")
-    for axes in figure.axes[len(shown) :]:
+    for axes in panels[len(watched) :]:
         axes.set_axis_off()
     figure.supxlabel("round", fontsize=9)
-    return figure, "; ".join(words)
+    return figure, "; ".join(texts)
+
+
+def _panel(axes: Any, table: pd.DataFrame, column: str, name: str, is_share: bool) -> str:
+    """Draw one column over the rounds, and return its values as text."""
+    rows = table[table[column].notna()]
+    values, top, counted = rows[column], rows[column], ""
+    axes.plot(rows["round"], values, "o-", color=BLUE, lw=1.6, ms=4)
+    if column in INTERVALS:
+        low, top, counts = (rows[other] for other in INTERVALS[column])
+        axes.errorbar(rows["round"], values, [values - low, top - values], fmt="none", color=BLUE, capsize=3, lw=1)
+        counted = f" (n = {', '.join(dict.fromkeys(f'{count:.0f}' for count in counts))})"
+    axes.set_title(name, fontsize=7.5, loc="left")
+    axes.set_ylim(0, 1.15 * max(1e-9, float(top.max())))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
+    axes.tick_params(labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e5e5e5", lw=0.8)
+    if is_share:
+        axes.yaxis.set_major_formatter(PER_CENT if float(values.max()) > 0.05 else "{x:.1%}")
+    return f"{name} " + " -> ".join(f"{value:.1%}" if is_share else f"{value:.2f}" for value in values) + counted

@@ -1,8 +1,4 @@
-"""One function a figure: each takes tables and returns the figure and a text that says its numbers again.
-
-The text is rounded and depends on the table alone, so that a check can compare it where it cannot compare
-pictures. Figures are made without pyplot: nothing stays open and any backend will do.
-"""
+"""Figures of 03: how far the votes agree, and whether an agreed answer is a right one."""
 
 from __future__ import annotations
 
@@ -14,14 +10,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from .canvas import BLUE, GREEN, GREY, ORANGE, PER_CENT, Z95, empty_axes, empty_figure
+from ..stats import wilson
+from .canvas import BLUE, GREEN, GREY, ORANGE, PER_CENT, empty_axes, empty_figure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def agreement_histogram(qa: pd.DataFrame) -> tuple[Figure, str]:
-    """How many of the votes the winning answer has (column `agreement`); ties apart where `tied` is known."""
+    """Draw how large a share of the votes the winners have; ties in another colour, if column `tied` is there."""
     import pandas as pd
 
     figure, axes = empty_axes("Agreement of the votes", 3.2)
@@ -42,52 +39,52 @@ def agreement_histogram(qa: pd.DataFrame) -> tuple[Figure, str]:
 
 
 def reliability(qa: pd.DataFrame) -> tuple[Figure, str]:
-    """How often the voted label is right at each agreement (columns `agreement`, `correct`), 95 % Wilson."""
+    """Draw how often the voted label is right at each agreement, with Wilson's 95 % intervals.
+
+    Columns: `agreement`, `correct` (missing where no right answer is known).
+    """
     figure, axes = empty_axes("Is an agreed answer a right one?", 3.6)
-    known = qa[qa["correct"].notna()] if "correct" in qa else qa.iloc[:0]
-    if known.empty:
+    judged = qa[qa["correct"].notna()] if "correct" in qa else qa.iloc[:0]
+    if judged.empty:
         return empty_figure("no gold answers")
-    exact = known["agreement"].nunique() <= 12
-    level = known["agreement"].round(3) if exact else np.ceil(known["agreement"].round(6) * 10) / 10
-    table = known["correct"].astype(bool).groupby(level).agg(["sum", "size"]).sort_index()
+    few_levels = judged["agreement"].nunique() <= 12
+    level = judged["agreement"].round(3) if few_levels else np.ceil(judged["agreement"].round(6) * 10) / 10
+    table = judged["correct"].astype(bool).groupby(level).agg(["sum", "size"]).sort_index()
     axes.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1.2, label="right as often as agreed")
     words = []
     for place, (right, n) in zip(table.index, table.to_numpy().tolist(), strict=True):
-        share, scale = right / n, 1 + Z95**2 / n
-        centre = (share + Z95**2 / (2 * n)) / scale
-        half = Z95 * np.sqrt(share * (1 - share) / n + Z95**2 / (4 * n * n)) / scale
-        error = [[max(0.0, share - centre + half)], [max(0.0, centre + half - share)]]
-        axes.errorbar(place, share, error, fmt="o", color=BLUE, capsize=3, ms=5)
-        axes.text(place, centre + half + 0.01, f"{n:,}", ha="center", va="bottom", fontsize=8)
+        interval = wilson(right, n)
+        share = interval.estimate
+        axes.errorbar(place, share, [[share - interval.low], [interval.high - share]], fmt="o", color=BLUE, capsize=3)
+        axes.text(place, interval.high + 0.01, f"{n:,}", ha="center", va="bottom", fontsize=8)
         words.append(f"{place:.2f}: {share:.0%} of {n:,}")
-    label = "agreement" if exact else "agreement (upper end of each tenth)"
+    label = "agreement" if few_levels else "agreement (upper end of each tenth)"
     axes.set(xlabel=label, ylabel="labels that are right", xlim=(0, 1.05), ylim=(0, 1.12))
     axes.xaxis.set_major_formatter(PER_CENT)
     axes.yaxis.set_major_formatter(PER_CENT)
     axes.legend(frameon=False, loc="upper left")
-    total = f"all {known['correct'].astype(bool).mean():.0%} of {len(known):,}"
+    total = f"all {judged['correct'].astype(bool).mean():.0%} of {len(judged):,}"
     return figure, f"right labels by agreement: {', '.join([*words, total])}"
 
 
 def _edges(levels: Sequence[float]) -> list[float]:
-    """Bin edges half-way between the values that occur, so that each has its own bar."""
+    """Return bin edges half-way between the values that occur, so that each value has its own bar."""
     step = min((b - a for a, b in pairwise(levels)), default=0.1)
     return [levels[0] - step / 2, *((a + b) / 2 for a, b in pairwise(levels)), levels[-1] + step / 2]
 
 
 def threshold_sweep(sweep: pd.DataFrame) -> tuple[Figure, str]:
-    """Questions kept against the minimum agreement, and how often their labels are right where that is known."""
+    """Draw how many questions each minimum agreement keeps, and how often their labels are right, if known."""
     if sweep.empty:
         return empty_figure("thresholds")
     figure, axes = empty_axes("What a minimum agreement keeps", 3.4)
     axes.step(sweep["min_agreement"], sweep["share"], where="pre", color=BLUE, lw=2, label="questions kept")
     axes.plot(sweep["min_agreement"], sweep["share"], "o", color=BLUE, ms=4)
-    known = sweep[sweep["known"] > 0]
-    if len(known):
-        axes.fill_between(known["min_agreement"], known["low"], known["high"], color=ORANGE, alpha=0.25, lw=0)
-        axes.plot(
-            known["min_agreement"], known["right"], "s-", color=ORANGE, lw=1.6, ms=4, label="of these, labels right"
-        )
+    judged = sweep[sweep["known"] > 0]
+    if len(judged):
+        places, right = judged["min_agreement"], judged["right"]
+        axes.fill_between(places, judged["low"], judged["high"], color=ORANGE, alpha=0.25, lw=0)
+        axes.plot(places, right, "s-", color=ORANGE, lw=1.6, ms=4, label="of these, labels right")
     axes.set(xlabel="minimum agreement", ylabel="share (band: 95 % interval)", xlim=(0, 1.03), ylim=(0, 1.03))
     axes.xaxis.set_major_formatter(PER_CENT)
     axes.yaxis.set_major_formatter(PER_CENT)
@@ -100,7 +97,7 @@ def threshold_sweep(sweep: pd.DataFrame) -> tuple[Figure, str]:
 
 
 def agreement_by_group(tables: dict[str, pd.DataFrame]) -> tuple[Figure, str]:
-    """Mean agreement by group, a block of rows for each table: {"length": …, "rewrite round": …}."""
+    """Draw the mean agreement by group, one block of rows for each table: {"length": …, "rewrite round": …}."""
     filled = {name: table for name, table in tables.items() if len(table)}
     if not filled:
         return empty_figure("agreement by group")
@@ -112,11 +109,11 @@ def agreement_by_group(tables: dict[str, pd.DataFrame]) -> tuple[Figure, str]:
             axes.errorbar(row["agreement"], place, xerr=error, fmt="o", color=colour, capsize=3)
             titles.append(f"{name} {row['group']} (n = {row['n']:,})")
             place += 1
-        said = [
-            f"{r['group']}: {r['agreement']:.2f} [{r['low']:.2f}, {r['high']:.2f}] (n {r['n']:,})"
-            for r in table.to_dict("records")
+        texts = [
+            f"{row['group']}: {row['agreement']:.2f} [{row['low']:.2f}, {row['high']:.2f}] (n {row['n']:,})"
+            for row in table.to_dict("records")
         ]
-        words.append(f"{name} {', '.join(said)}")
+        words.append(f"{name} {', '.join(texts)}")
     axes.set_yticks(range(place), titles, fontsize=9)
     axes.invert_yaxis()
     axes.set(xlabel="mean agreement (95 % interval)", xlim=(0, 1))
@@ -126,7 +123,7 @@ def agreement_by_group(tables: dict[str, pd.DataFrame]) -> tuple[Figure, str]:
 
 
 def votes_needed(curve: pd.DataFrame) -> tuple[Figure, str]:
-    """How often the majority of m paths is right, for each m; the first point is a single sample."""
+    """Draw how often the majority of m paths is right, for each m; the first point is a single sample."""
     if curve.empty:
         return empty_figure("votes")
     figure, axes = empty_axes("A single sample against the majority", 3.2)
@@ -140,5 +137,7 @@ def votes_needed(curve: pd.DataFrame) -> tuple[Figure, str]:
     axes.set(xlabel="paths that vote", ylabel="labels right (95 % interval)", ylim=(0, min(1.02, 1.25 * top + 0.02)))
     axes.yaxis.set_major_formatter(PER_CENT)
     axes.legend(frameon=False, loc="lower right")
-    said = [f"{r['m']}: {r['right']:.1%} [{r['low']:.1%}, {r['high']:.1%}]" for r in curve.to_dict("records")]
-    return figure, f"right by the majority of {', '.join(said)} (n {curve['n'].iloc[0]:,})"
+    texts = [
+        f"{row['m']}: {row['right']:.1%} [{row['low']:.1%}, {row['high']:.1%}]" for row in curve.to_dict("records")
+    ]
+    return figure, f"right by the majority of {', '.join(texts)} (n {curve['n'].iloc[0]:,})"
