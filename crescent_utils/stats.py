@@ -37,6 +37,7 @@ __all__ = [
     "mean_interval",
     "paired_difference",
     "paired_over_seeds",
+    "paired_scores",
     "percentiles",
     "wilson",
 ]
@@ -206,30 +207,39 @@ def compare_models(
     resampling: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
     rows: list[dict[str, Any]] = []
     for (benchmark, shots, decoding), part in scores.groupby(["benchmark", "shots", "decoding"], sort=True):
-        old, new = _scores_by_seed(part, before, scoring), _scores_by_seed(part, after, scoring)
-        if old.empty or new.empty:
+        where = f"{benchmark}, {shots} shots, {decoding}"
+        pair = paired_scores(part, before, after, scoring, where)
+        if pair is None:
             continue
-        old, new = _same_seeds_and_items(old, new, f"{benchmark}, {shots} shots, {decoding}")
         condition = {"benchmark": benchmark, "shots": shots, "decoding": decoding, "scoring": scoring}
-        comparison = _comparison(old.to_numpy(dtype=float), new.to_numpy(dtype=float), resampling)
+        comparison = _comparison(*pair, resampling)
         rows.append({**condition, "before": before, "after": after, **comparison})
     return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
 
 
-def _scores_by_seed(part: pd.DataFrame, model: str, scoring: str) -> pd.DataFrame:
-    """Return a model's mean scores, one row per seed and one column per item; items without a score somewhere go."""
-    rows = part[part["model"] == model].assign(score=lambda rows: rows[scoring].astype(float))
-    return rows.pivot_table(index="seed", columns="item", values="score", aggfunc="mean").dropna(axis=1)
+def paired_scores(
+    scores: pd.DataFrame, before: str, after: str, column: str, where: str = "scores"
+) -> tuple[Floats, Floats] | None:
+    """Return both models' scores as tables (seeds, items) over the seeds and items that both have; None if one has none.
 
-
-def _same_seeds_and_items(old: pd.DataFrame, new: pd.DataFrame, where: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    A table of a single seed stands against all of the other's. Raises ValueError, naming `where`, if they share nothing.
+    """
+    old, new = (
+        scores[scores["model"] == model]
+        .assign(score=lambda rows: rows[column].astype(float))
+        .pivot_table(index="seed", columns="item", values="score", aggfunc="mean")
+        .dropna(axis=1)  # an item without a score under some seed does not count
+        for model in (before, after)
+    )
+    if old.empty or new.empty:
+        return None
     items = old.columns.intersection(new.columns).sort_values()
     if len(old) > 1 and len(new) > 1:
         seeds = old.index.intersection(new.index).sort_values()
         old, new = old.loc[seeds], new.loc[seeds]
     if len(items) == 0 or len(old) == 0:
         raise ValueError(f"{where}: the models share no item or no seed; evaluate both on the same")
-    return old[items], new[items]
+    return old[items].to_numpy(dtype=float), new[items].to_numpy(dtype=float)
 
 
 def _comparison(old: Floats, new: Floats, resampling: dict[str, Any]) -> dict[str, Any]:

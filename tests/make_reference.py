@@ -62,9 +62,8 @@ def run_notebooks() -> None:
     """Execute each notebook with its own defaults and keep its outputs, without times and machine names."""
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         notebook = nbformat.read(path, as_version=4)
-        NotebookClient(
-            notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
-        ).execute()
+        here = {"metadata": {"path": str(path.parent)}}
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources=here, coalesce_streams=True).execute()
         for cell in notebook.cells:
             cell.metadata.pop("execution", None)
         notebook.metadata.pop("widgets", None)

@@ -55,19 +55,19 @@ def gain_parts(
     rows: list[dict[str, Any]] = []
     with_holding = scores.assign(holding=scores[list(SCORINGS)].astype(bool).any(axis=1))
     for key, part in with_holding.groupby(KEYS, sort=True):
-        holding = _paired_tables(part, before, after, "holding")
+        holding = stats.paired_scores(part, before, after, "holding")
         if holding is None:
             continue
-        seeds, items = holding[0].shape
+        seeds, items = max(len(table) for table in holding), holding[0].shape[1]
         by_seed, by_item = _resample_weights(seeds, items, resamples, seed)
         for scoring in SCORINGS:
-            accepted = _paired_tables(part, before, after, scoring)
+            accepted = stats.paired_scores(part, before, after, scoring)
             assert accepted is not None  # the same rows as `holding`
             models = list(zip(holding, accepted, strict=True))
-            observed = [Shares(held.mean(), right.mean()) for held, right in models]
+            observed = [Shares(gold_held.mean(), right.mean()) for gold_held, right in models]
             resampled = [
-                Shares(_resampled_means(held, by_seed, by_item), _resampled_means(right, by_seed, by_item))
-                for held, right in models
+                Shares(_resampled_means(gold_held, by_seed, by_item), _resampled_means(right, by_seed, by_item))
+                for gold_held, right in models
             ]
             row = {**dict(zip(KEYS, key, strict=True)), "before": before, "after": after, "scoring": scoring}
             row |= {"n": items, "seeds": seeds, "gain": float(observed[1].accepted - observed[0].accepted)}
@@ -80,28 +80,6 @@ def gain_parts(
     return pd.DataFrame(rows, columns=PART_COLUMNS)
 
 
-def _paired_tables(part: pd.DataFrame, before: str, after: str, column: str) -> tuple[Floats, Floats] | None:
-    """Return both models' values as tables (seeds, items) over what both answered; None if they share nothing.
-
-    A model with a single seed stands against every seed of the other.
-    """
-    old, new = (
-        part[part["model"] == model]
-        .assign(value=lambda rows: rows[column].astype(float))
-        .pivot_table(index="seed", columns="item", values="value", aggfunc="mean")
-        .dropna(axis=1)
-        for model in (before, after)
-    )
-    items = old.columns.intersection(new.columns).sort_values()
-    if len(old) > 1 and len(new) > 1:
-        seeds = old.index.intersection(new.index).sort_values()
-        old, new = old.loc[seeds], new.loc[seeds]
-    if len(items) == 0 or old.empty or new.empty:
-        return None
-    old_values, new_values = np.broadcast_arrays(old[items].to_numpy(dtype=float), new[items].to_numpy(dtype=float))
-    return old_values, new_values
-
-
 def _resample_weights(seeds: int, items: int, resamples: int, seed: int) -> tuple[Floats, Floats]:
     """Return the weights of the seeds, of shape (resamples, seeds), and of the items, of shape (resamples, items)."""
     random = np.random.default_rng(seed)
@@ -111,7 +89,9 @@ def _resample_weights(seeds: int, items: int, resamples: int, seed: int) -> tupl
 
 
 def _resampled_means(table: Floats, by_seed: Floats, by_item: Floats) -> Floats:
-    means: Floats = ((by_seed @ table) * by_item).sum(axis=1)
+    """Return the mean of a table (seeds, items) under each resample; a single seed is the same in every resample."""
+    by_its_seeds = by_seed if len(table) > 1 else np.ones((len(by_seed), 1))
+    means: Floats = ((by_its_seeds @ table) * by_item).sum(axis=1)
     return means
 
 
@@ -131,7 +111,9 @@ def split_gain(before: Shares, after: Shares) -> tuple[Floats, Floats]:
 def _accepted_of_holding(shares: Shares) -> Floats:
     """Return the share of the answers with the gold that the scoring accepts; nan where no answer holds it."""
     holding = np.asarray(shares.holding, dtype=float)
-    return np.divide(shares.accepted, holding, out=np.full_like(holding, np.nan), where=holding > 0)
+    unknown = np.full_like(holding, np.nan)
+    form: Floats = np.divide(shares.accepted, holding, out=unknown, where=holding > 0)
+    return form
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
@@ -207,10 +189,10 @@ def _value_of(expression: str) -> Fraction | None:
     signs: list[str] = []
     position = 0
     while position < len(expression):
-        number = _OPERAND.match(expression, position) if len(numbers) == len(signs) else None
-        if number:
-            numbers.append(Fraction(number[0].replace(",", "")))
-            position = number.end()
+        operand = _OPERAND.match(expression, position) if len(numbers) == len(signs) else None
+        if operand:
+            numbers.append(Fraction(operand[0].replace(",", "")))
+            position = operand.end()
             continue
         if expression[position] not in " \t":
             signs.append(expression[position])

@@ -157,7 +157,7 @@ def claims_ledger(
         detectable = _detectable(spec, one, tests)
         verdict = _verdict(spec, one, p_holm, detectable)
         command = spec.command.format(profile=profiles[spec.method], pairs=pairs)
-        judged = {"p_holm": p_holm, "detectable": detectable, "verdict": verdict}
+        judged: dict[str, Any] = {"p_holm": p_holm, "detectable": detectable, "verdict": verdict}
         claims.append(Claim(spec.id, spec.hypothesis, **asdict(one), **judged, paper=spec.paper, command=command))
     return claims
 

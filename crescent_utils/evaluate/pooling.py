@@ -109,7 +109,7 @@ def _differences(stage: str, one: dict[str, Any], other: dict[str, Any]) -> Iter
     that a manifest hides is not compared: its last part says nothing. A parameter that a run is too old to have has its
     default.
     """
-    for parameter, default in runs.STAGE_SETTINGS[stage]().model_dump().items():
+    for parameter, default in runs.build_settings(stage, {}).model_dump().items():
         if parameter in FREE:
             continue
         content = CONTENT_OF.get(parameter, parameter)

@@ -1,8 +1,9 @@
 """How fast a published run is re-scored and verified.
 
-`python tests/benchmarks/bench_evaluate.py [ANSWERS] [--no-verify]` scores ANSWERS (10,000) stored answers in all three ways, beside
-lm-evaluation-harness's own two filters and metric in the same run, and verifies outputs/reference. The answers are those of the
-committed reference, over and over; with benchmark files (CRESCENT_BENCHMARK_DIR or ../shared/data) also GSM8K's written solutions.
+`python tests/benchmarks/bench_evaluate.py [ANSWERS] [--no-verify]` scores ANSWERS (10,000) stored answers in all three
+ways, beside lm-evaluation-harness's own two filters and metric in the same run, and verifies outputs/reference. The
+answers are those of the committed reference, over and over; with benchmark files (CRESCENT_BENCHMARK_DIR or
+../shared/data) also GSM8K's written solutions.
 """
 
 from __future__ import annotations
@@ -77,18 +78,19 @@ def main() -> None:
     judge = plain()
     judge("1", "1")
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; load {os.getloadavg()[0]:.1f}"
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
+        f"load {os.getloadavg()[0]:.1f}"
     )
     print(f"{'what':<36}{'n':>8}{'ours, 3 ways':>14}{'lm_eval, 2':>12}{'ratio':>8}")
     for name, pairs in sources.items():
         some = list(itertools.islice(itertools.cycle(pairs), options.answers))
-        ours = seconds(lambda some=some: [scoring.score_answer(*pair) for pair in some])
-        theirs = seconds(lambda some=some: [judge(*pair) for pair in some])
-        print(f"{name:<36}{len(some):>8,}{ours:>12.2f} s{theirs:>10.2f} s{theirs / ours:>8.1f}")
+        kit = seconds(lambda some=some: [scoring.score_answer(*pair) for pair in some])
+        harness = seconds(lambda some=some: [judge(*pair) for pair in some])
+        print(f"{name:<36}{len(some):>8,}{kit:>12.2f} s{harness:>10.2f} s{harness / kit:>8.1f}")
     if not options.no_verify:
-        found: list[verify.Difference] = []
-        took = seconds(lambda: found.extend(verify.verify(REFERENCE)))
-        print(f"verify of outputs/reference: {took:.1f} s, {len(found)} differences")
+        differences: list[verify.Difference] = []
+        took = seconds(lambda: differences.extend(verify.verify(REFERENCE)))
+        print(f"verify of outputs/reference: {took:.1f} s, {len(differences)} differences")
 
 
 if __name__ == "__main__":

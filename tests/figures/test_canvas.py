@@ -113,5 +113,6 @@ def test_bars_of_the_reliability_are_wilsons():
 
 
 def test_no_pyplot():
-    code = "import sys; from crescent_utils import figures; figures.funnel({'a': 1}); sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = "import sys; from crescent_utils import figures; figures.funnel({'a': 1}); "
+    code += "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Figures of the breakdown: drawn from the reference's tables, empty ones included, their numbers said again in words."""
+"""Figures of the breakdown, drawn from the reference's tables and from empty ones; their text says the numbers."""
 
 from __future__ import annotations
 
