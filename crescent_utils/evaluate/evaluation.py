@@ -1,7 +1,7 @@
-"""Evaluation: run a model over benchmarks with lm-evaluation-harness, its answers coming from the generation store.
+"""Evaluation: ask the models of a run every item of a benchmark, score the answers, and compare the models.
 
-Each answer is scored in three ways side by side, see `scoring.py`. `general` runs the harness's own tasks, for general
-ability.
+lm-evaluation-harness asks and scores; the answers come from the generation store (`harness.py`). Each answer is scored
+in three ways side by side: strict, flexible and symbolic.
 """
 
 from __future__ import annotations

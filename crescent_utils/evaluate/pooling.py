@@ -114,9 +114,8 @@ def _differences(stage: str, one: dict[str, Any], other: dict[str, Any]) -> Iter
             continue
         content = CONTENT_OF.get(parameter, parameter)
         contents = [manifest.get("inputs", {}).get(content) for manifest in (one, other)]
-        if all(contents) and not any(
-            str(text).endswith("@") for text in contents
-        ):  # "@": the hub's commit is not known
+        # A content that ends on "@" is a hub id whose commit was not yet fetched.
+        if all(contents) and not any(str(text).endswith("@") for text in contents):
             values = contents
         elif any(parameter in manifest.get("hidden", []) for manifest in (one, other)):
             continue

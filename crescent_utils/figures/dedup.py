@@ -43,8 +43,8 @@ def nearest_similarity(before: ArrayLike, after: ArrayLike, threshold: float) ->
 
 
 def acceptance_by_round(attempts: pd.DataFrame) -> tuple[Figure, str]:
-    """Draw how many rewrites were accepted and refused in each round (columns `round`, `accepted`)."""
-    figure, axes = empty_axes("Rewrites by round", 3.2)
+    """Draw how many questions were accepted and refused in each round (columns `round`, `accepted`)."""
+    figure, axes = empty_axes("Questions checked in each round", 3.2)
     if attempts.empty:
         return empty_figure("rewrites")
     rounds = attempts.groupby("round")["accepted"].agg(["sum", "size"]).astype(int).sort_index()
@@ -56,7 +56,7 @@ def acceptance_by_round(attempts: pd.DataFrame) -> tuple[Figure, str]:
         share = f"{row['sum'] / row['size']:.0%}"
         axes.annotate(share, (place, row["size"]), ha="center", va="bottom", fontsize=9)
         words.append(f"round {number}: {row['sum']:,} of {row['size']:,} accepted ({share})")
-    axes.set(xlabel="round", ylabel="rewrites", ylim=(0, rounds["size"].max() * 1.25))
+    axes.set(xlabel="round", ylabel="questions checked", ylim=(0, rounds["size"].max() * 1.25))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, loc="upper right", ncols=2)
     return figure, "; ".join(words)
