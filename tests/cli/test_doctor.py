@@ -85,6 +85,16 @@ def test_kill_leftovers_ends_it(owned_engine, monkeypatch, capsys):
 
 
 @needs_proc
+def test_kill_leftovers_leaves_the_engine_of_a_living_run_alone(owned_engine, monkeypatch, capsys):
+    _, engine = owned_engine
+    this_one = lambda: [process for process in leftovers.leftover_engines() if process.pid == engine.pid]  # noqa: E731
+    monkeypatch.setattr(doctor, "leftover_engines", this_one)
+    assert doctor.doctor_command(["--kill-leftovers"]) == 0
+    assert "no engine is left over" in capsys.readouterr().out
+    assert engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE
+
+
+@needs_proc
 def test_another_users_engine_is_not_touched(owned_engine, monkeypatch):
     _, engine = owned_engine
     monkeypatch.setattr(leftovers.os, "getuid", lambda: 4_000_000)
