@@ -7,16 +7,9 @@ names what an answer amounts to, so that a vote can count. Beside them stand the
 `released_answer` (the authors' code), `strict_answer` and `flexible_answer` (lm-evaluation-harness on GSM8K).
 """
 
+from .equality import answers_equal, equality_class, equality_classes
 from .normal_form import normal_form
-from .reading import (
-    answers_equal,
-    equality_class,
-    equality_classes,
-    extract_answer,
-    flexible_answer,
-    released_answer,
-    strict_answer,
-)
+from .reading import extract_answer, flexible_answer, released_answer, strict_answer
 
 __all__ = [
     "answers_equal",

@@ -7,22 +7,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .normal_form import (
-    NUMBER_WORDS,
-    VALUE,
-    grouped,
-    is_integer,
-    is_number,
-    normal_form,
-    plain,
-    value_of,
-    without_latex,
-)
-from .symbolic import is_expression, symbolic_name
+from .normal_form import NUMBER_WORDS, VALUE, grouped, is_number, normal_form, plain, value_of, without_latex
 
 _MOST = 2_000  # ours: a stretch of text has no more numbers that matter
 _VALUE = re.compile(VALUE, re.X | re.I)
@@ -646,27 +635,6 @@ def extract_answer(text: str, kind: str = "number") -> str | None:
         if found is not None:
             return found or None  # an empty string: the text says that there is no answer
     return None
-
-
-def equality_class(answer: str) -> str:
-    """The name of an answer's class: its normal form, or what a symbolic expression amounts to."""
-    form = normal_form(answer)
-    return normal_form(symbolic_name(form)) if is_expression(form) else form
-
-
-def equality_classes(answers: Iterable[Any]) -> list[str | None]:
-    """Return the equality class of each answer; None where there is no text (in a table, a missing answer may be nan)."""
-    return [equality_class(answer) if isinstance(answer, str) else None for answer in answers]
-
-
-def answers_equal(a: str, b: str) -> bool:
-    """Whether two answers are the same; an equivalence, since it compares the names of their classes."""
-    if is_integer(a) and is_integer(b):  # by far the most frequent case
-        return a == b
-    one, other = normal_form(a), normal_form(b)
-    if one == other or (is_number(one) and is_number(other)):
-        return one == other
-    return equality_class(a) == equality_class(b)
 
 
 _RELEASED = re.compile(r"-?\d*\.?\d+")

@@ -29,7 +29,7 @@ import pandas as pd
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from crescent_utils.answers import reading  # noqa: E402
+from crescent_utils.answers import equality, reading  # noqa: E402
 from crescent_utils.answers.normal_form import _cached  # noqa: E402
 from crescent_utils.vote import majority  # noqa: E402
 
@@ -138,7 +138,7 @@ def against_math_verify(texts: list[str], n: int) -> None:
     start = time.process_time()
     for text in sample:
         found = reading.extract_answer(text)
-        found is not None and reading.answers_equal(found, "42")
+        found is not None and equality.answers_equal(found, "42")
     ours = time.process_time() - start
     print(f"one process, {len(sample):,} verdicts: Math-Verify {1e6 * theirs / n:.0f} us a text, ours {1e6 * ours / n:.0f} us, "
           f"ratio {theirs / ours:.0f}")  # fmt: skip

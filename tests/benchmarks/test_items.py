@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import BENCHMARKS
 
-from crescent_utils.answers import reading
+from crescent_utils.answers import equality, reading
 from crescent_utils.answers.normal_form import normal_form
 from crescent_utils.benchmarks import files, items, scoring
 from crescent_utils.benchmarks.files import BenchmarkError, Item
@@ -215,7 +215,7 @@ def test_gsm8k_golds_and_worked_examples(monkeypatch):
         assert Fraction(item.gold) == Fraction(row["answer"].rsplit("#### ", 1)[1].replace(",", ""))
     for item in loaded.train:
         assert "<<" not in item.solution and "####" not in item.solution
-        assert reading.answers_equal(reading.extract_answer(item.solution), item.gold), (
+        assert equality.answers_equal(reading.extract_answer(item.solution), item.gold), (
             "a worked example ends on its gold"
         )
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crescent_utils.answers import reading
+from crescent_utils.answers import equality
 from crescent_utils.runs import domains, params
 from crescent_utils.vote import tables
 
@@ -53,13 +53,13 @@ def test_every_question_and_every_path_is_accounted_for(paths, protocol, least, 
     assert won["path"].tolist() == qa["path"].tolist(), "each winning path is a pair, and nothing else is"
     for row in qa.itertuples():
         own_paths = sampled[sampled["question_id"] == row.id]
-        reach = sum(not pd.isna(answer) and reading.answers_equal(answer, row.answer) for answer in own_paths["answer"])
+        reach = sum(not pd.isna(answer) and equality.answers_equal(answer, row.answer) for answer in own_paths["answer"])
         assert reach == row.votes and row.total == len(own_paths)
         assert row.agreement == round(row.votes / row.total, 4) and (
             protocol == "released" or row.votes / row.total >= least
         )
         if domain == "arithmetic":
-            assert row.gold == "7" and row.correct == reading.answers_equal(row.answer, "7")
+            assert row.gold == "7" and row.correct == equality.answers_equal(row.answer, "7")
         else:
             assert pd.isna(row.gold) and pd.isna(row.correct)
         assert len(own_paths[own_paths["won"].astype(bool)]) == (row.votes if choice == "all" else 1)
@@ -78,7 +78,7 @@ def voted(paths, question="What is 3 + 4?", **values):
 def test_how_each_protocol_reads_a_path(path, paper, released):
     for protocol, expected in (("paper", paper), ("strict", paper), ("released", released)):
         (got,) = voted([path], protocol=protocol)[3]
-        assert pd.isna(got) if expected is None else reading.answers_equal(got, expected)
+        assert pd.isna(got) if expected is None else equality.answers_equal(got, expected)
 
 
 def test_a_tie_goes_to_the_first_to_a_seeded_draw_or_to_nobody():
