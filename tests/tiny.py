@@ -1,4 +1,4 @@
-"""A tiny Llama with random weights and a chat template, made on the spot: real engine code, no download, a second to build."""
+"""A tiny Llama with random weights and a chat template, made on the spot: real engine code and no download."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ LLAMA2 = (
 )
 # Gemma closes a turn with a token that is not the tokenizer's eos, puts a newline after it, and trims what is said.
 GEMMA = (
-    "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' "
+    "{{ bos_token }}{% for m in messages %}{{ '<start_of_turn>' "
+    "+ ('model' if m['role'] == 'assistant' else m['role']) + '\n' "
     "+ (m['content'] | trim) + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )

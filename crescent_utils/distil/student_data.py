@@ -17,14 +17,20 @@ if TYPE_CHECKING:
 
 ROUNDS = 8  # ours: after so many variants of each kind of a seed question the budget is given up
 # Worded by us after MetaMath (Yu et al. 2023, arXiv 2309.12284, section 3), which rephrases questions and extends them.
-REPHRASE = "Say this question in other words, so that its answer stays the same. Write only the question.\nQuestion: {question}"
-EXTEND = "Write a new question of the same kind as this one, with other numbers. Write only the question.\nQuestion: {question}"
+REPHRASE = (
+    "Say this question in other words, so that its answer stays the same. Write only the question.\n"
+    "Question: {question}"
+)
+EXTEND = (
+    "Write a new question of the same kind as this one, with other numbers. Write only the question.\n"
+    "Question: {question}"
+)
 REJECTED_COLUMNS = ["round", "source", "text", "reason"]
 
 
 @dataclass(frozen=True)
 class StudentPairs:
-    """The training `pairs` of a student, the `rows` that they are taken from, in order, and what was `rejected` on the way.
+    """The training `pairs` of a student, the `rows` that they come from, in order, and what was `rejected` on the way.
 
     `sampled_by` are the generators that had to sample for it.
     """
@@ -38,7 +44,8 @@ class StudentPairs:
 def student_pairs(stage: runs.Stage, domain: runs.Domain, qa: pd.DataFrame) -> StudentPairs:
     """Return what the student of `05_distil` learns from, as the parameter `student_data` says.
 
-    `qa` are the chosen rows of the vote. Raw samples and an augmented seed set are no more than their pairs in number and tokens.
+    `qa` are the chosen rows of the vote. Raw samples and an augmented seed set are no more than their pairs in number
+    and tokens.
     """
     import pandas as pd
 
@@ -64,10 +71,11 @@ def student_pairs(stage: runs.Stage, domain: runs.Domain, qa: pd.DataFrame) -> S
 def raw_samples(
     tables: dict[str, pd.DataFrame], seed: int, path_formats: Sequence[str], domain: runs.Domain
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return one path of each question, drawn by `seed` whatever its answer, and the questions whose drawn path is empty.
+    """Return one path per question, drawn by `seed` whatever its answer, and the questions whose drawn path is empty.
 
-    These are the model's own samples without a vote. `tables` are the vote's `qa`, `rejected` and `paths`: wherever the vote took
-    its questions from, they stand there. Columns: id, question, path, agreement (1); with `path_formats` also format and prompt.
+    These are the model's own samples without a vote. `tables` are the vote's `qa`, `rejected` and `paths`: wherever the
+    vote took its questions from, they stand there. Columns: id, question, path, agreement (1); with `path_formats` also
+    format and prompt.
     """
     import pandas as pd
 
@@ -120,9 +128,9 @@ def seed_augmented(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return at most `examples` rows made from the seed set, and what was rejected on the way, with reasons.
 
-    First the seeds with their own solutions; then, round by round, questions that the teacher rephrased or made after them,
-    which it answers and votes on with the settings of `03_vote`. A question that repeats another, or an item of a benchmark that
-    the run is judged on, is rejected.
+    First the seeds with their own solutions; then, round by round, questions that the teacher rephrased or made after
+    them, which it answers and votes on with the settings of `03_vote`. A question that repeats another, or an item of a
+    benchmark that the run is judged on, is rejected.
     """
     import pandas as pd
 
@@ -199,7 +207,7 @@ def _variants(
 def _answered(
     generator: Generator, fresh: list[dict[str, Any]], vote_settings: runs.Vote, domain: runs.Domain, system: str
 ) -> tuple[pd.DataFrame, list[dict[str, str]]]:
-    """Vote on the `fresh` questions (id, question, source); return the rows to learn, and the questions that got no label."""
+    """Vote on the `fresh` questions (id, question, source); return rows to learn, and the questions without a label."""
     import pandas as pd
 
     questions = pd.DataFrame(fresh, columns=["id", "question", "source"])
@@ -219,7 +227,7 @@ def _answered(
 def within_budget(
     rows: pd.DataFrame, pairs: list[dict[str, Any]], domain: runs.Domain, system: str, tokenizer: Any
 ) -> list[dict[str, Any]]:
-    """Return the training pairs of `rows`, in order, as long as they are no more than `pairs` in number and in tokens."""
+    """Return the training pairs of `rows`, in order, as long as they are no more than `pairs` in number and tokens."""
     tokens_left = sum(len(finetune.loss_mask(tokenizer, pair)) for pair in pairs)
     chosen: list[dict[str, Any]] = []
     for pair in finetune.training_pairs(rows, domain, system):

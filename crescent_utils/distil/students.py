@@ -11,7 +11,7 @@ from .. import finetune, generation, runs
 
 
 def train_student(stage: runs.Stage, pairs: list[dict[str, Any]]) -> finetune.Trained:
-    """Train the student of `05_distil` on `pairs` and return it; in a replay, return the one that the recorded run trained.
+    """Train the student of `05_distil` on `pairs` and return it; in a replay, return the one that was recorded.
 
     With student_data "on_policy" the student answers the pairs' prompts itself and follows the teacher's probabilities.
     Raises TrainingError where the training cannot start or fails, ModelError where a model cannot be had.

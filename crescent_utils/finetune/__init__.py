@@ -1,9 +1,10 @@
 """Finetune: the model learns from its own winning answers, with TRL.
 
-In come the rows of the vote's `qa` (`chosen_rows` takes those that the parameters want); `training_pairs` words them as prompt
-and completion, `train` trains (LoRA, QLoRA or full) from checkpoint to checkpoint, so that a cut run goes on. Out go the
-trained weights (`model/`, with LoRA also `adapter/`), `log` (step, epoch, loss, eval_loss, learning_rate, tokens) and `tokens` (pair,
-token, learned): which tokens of the first pairs the loss counts. `recorded_training` gives the same from an earlier run.
+In come the rows of the vote's `qa` (`chosen_rows` takes those that the parameters want); `training_pairs` words them as
+prompt and completion, `train` trains (LoRA, QLoRA or full) from checkpoint to checkpoint, so that a cut run goes on.
+Out go the trained weights (`model/`, with LoRA also `adapter/`), `log` (step, epoch, loss, eval_loss, learning_rate,
+tokens) and `tokens` (pair, token, learned): which tokens of the first pairs the loss counts. `recorded_training` gives
+the same from an earlier run.
 """
 
 from .masks import TrainingError, coloured, loss_mask

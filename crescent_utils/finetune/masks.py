@@ -1,4 +1,4 @@
-"""Masks: what training learns of a pair and what is only context, by the chat template, and shown as coloured tokens."""
+"""Masks: what of a pair is learned and what is only context, by the chat template; shown as coloured tokens."""
 
 from __future__ import annotations
 
@@ -29,11 +29,12 @@ def loss_mask(tokenizer: Any, pair: dict[str, Any]) -> list[tuple[str, bool]]:
 
 
 def check_pairs(tokenizer: Any, pairs: list[dict[str, Any]], limit: int) -> None:
-    """Raise TrainingError unless each pair's prompt is, token for token, the vote's request, and the pair fits `limit` tokens.
+    """Raise TrainingError unless each prompt is the vote's request, token for token, and each pair fits `limit` tokens.
 
-    TRL renders a pair by the chat template in one way, sampling (`prompt_token_ids`) in another. A BOS that only one of them
-    writes, or a template that strips the system prompt once there is an answer, would train on prompts that nobody ever asks.
-    A pair that is too long TRL would cut, and with it the end of turn that has to be learned, or drop, without a word.
+    TRL renders a pair by the chat template in one way, sampling (`prompt_token_ids`) in another. A BOS that only one of
+    them writes, or a template that strips the system prompt once there is an answer, would train on prompts that nobody
+    ever asks. A pair that is too long TRL would cut, and with it the end of turn that has to be learned, or drop,
+    without a word.
     """
     lengths = []
     for pair in pairs:
@@ -54,7 +55,7 @@ def check_pairs(tokenizer: Any, pairs: list[dict[str, Any]], limit: int) -> None
 
 
 def token_table(tokenizer: Any, pairs: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return the tokens of `pairs`, one row each: `pair` (its number), `token` (text), `learned` (whether the loss counts it)."""
+    """Return the tokens of `pairs`, one row each: `pair` (a number), `token` (text), `learned` (true or false)."""
     import pandas as pd
 
     rows = [
@@ -103,8 +104,8 @@ def _masked(tokenizer: Any, pair: dict[str, Any]) -> tuple[list[int], int]:
 def _check_reply(tokenizer: Any, reply: str, completion: str) -> None:
     """Raise TrainingError unless the template makes the completion and an end of turn of a reply, and nothing else.
 
-    The end is whatever the template itself writes behind a reply: a token of the vocabulary that ordinary text cannot become,
-    the tokenizer's eos or another one (Gemma's <end_of_turn>), with white space around it.
+    The end is whatever the template itself writes behind a reply: a token of the vocabulary that ordinary text cannot
+    become, the tokenizer's eos or another one (Gemma's <end_of_turn>), with white space around it.
     """
     before, kept_completion, end = reply.partition(completion) if completion else ("", "", reply)
     words_of_end = end
@@ -116,6 +117,6 @@ def _check_reply(tokenizer: Any, reply: str, completion: str) -> None:
         )
     if kept_completion != completion or before.strip() or words_of_end.strip():
         raise TrainingError(
-            f"the chat template makes {reply[:200]!r} of the reply {completion[:80]!r}: more or less than the completion and an "
-            "end of turn would be learned; choose a model whose template keeps replies as they are"
+            f"the chat template makes {reply[:200]!r} of the reply {completion[:80]!r}: more or less than the "
+            "completion and an end of turn would be learned; choose a model whose template keeps replies as they are"
         )

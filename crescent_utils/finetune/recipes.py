@@ -1,4 +1,4 @@
-"""Recipes: how to train, in the terms of TRL, transformers and peft; what this machine cannot train is refused early."""
+"""Recipes: how to train, in terms of TRL, transformers and peft; what this machine cannot train is refused early."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ SPEED_SETTINGS = (
 class Recipe:
     """How to train.
 
-    `batch_size` is the number of examples (with `packing`: of packed rows) a step, over all processes together. `held_out` is
-    the share of pairs kept for the loss curve. `checkpoint_steps` 0 means a checkpoint at the end of each epoch.
+    `batch_size` is the number of examples (with `packing`: of packed rows) a step, over all processes together.
+    `held_out` is the share of pairs kept for the loss curve. `checkpoint_steps` 0 means a checkpoint at the end of each
+    epoch.
     """
 
     method: Literal["lora", "qlora", "full"]
@@ -73,7 +74,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The model that an on-policy student follows, and how the student samples its replies (at most `max_tokens` each)."""
+    """The model that an on-policy student follows, and how that student samples its replies."""
 
     model: Model
     temperature: float
@@ -102,7 +103,8 @@ def check_recipe(recipe: Recipe, batch_parameter: str = "batch_size") -> None:
     if recipe.batch_size % (recipe.examples_at_once * recipe.processes):
         times = f" x {recipe.processes} processes" if recipe.processes > 1 else ""
         raise TrainingError(
-            f"{batch_parameter}: {recipe.batch_size} is no multiple of micro_batch_size {recipe.examples_at_once}{times}"
+            f"{batch_parameter}: {recipe.batch_size} is no multiple of "
+            f"micro_batch_size {recipe.examples_at_once}{times}"
         )
     if recipe.method == "qlora" or recipe.dtype == "float16":
         _check_gpu(recipe)
@@ -124,10 +126,10 @@ def _check_gpu(recipe: Recipe) -> None:
 
 
 def precision(dtype: str, method: str) -> tuple[Any, bool, bool]:
-    """Return the dtype in which weights are loaded, and whether steps are computed in mixed bfloat16 or in mixed float16.
+    """Return the dtype of the loaded weights, and whether steps are computed in mixed bfloat16 or in mixed float16.
 
-    "auto" is bfloat16 on a GPU that has it, float16 on one that has not, else float32. Weights that are trained are always
-    float32: in 16 bits most updates of a small learning rate would be rounded away.
+    "auto" is bfloat16 on a GPU that has it, float16 on one that has not, else float32. Weights that are trained are
+    always float32: in 16 bits most updates of a small learning rate would be rounded away.
     """
     import torch
 
@@ -189,7 +191,7 @@ def sft_arguments(work: Path, recipe: Recipe, *, rows: int, held_out: bool) -> A
 def on_policy_arguments(
     work: Path, recipe: Recipe, rows: int, temperature: float, top_p: float, max_tokens: int
 ) -> Any:
-    """Return TRL's DistillationConfig: how the student samples its replies, and that it follows the teacher by the reverse KL.
+    """Return TRL's DistillationConfig: how the student samples, and that it follows the teacher by the reverse KL.
 
     Agarwal et al. 2023 (arXiv 2306.13649) call it GKD with lambda 1; beta 1, the reverse KL, is TRL's default.
     """
@@ -237,7 +239,7 @@ def _shared_arguments(work: Path, recipe: Recipe, rows: int) -> dict[str, Any]:
         "seed": recipe.seed,
         "data_seed": recipe.seed,
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # it would log the mean of earlier steps in the place of a loss that is no number
+        "logging_nan_inf_filter": False,  # it would log an earlier mean in the place of a loss that is no number
         "save_strategy": "steps" if recipe.checkpoint_steps else "epoch",
         "save_steps": recipe.checkpoint_steps or 500,
         "save_total_limit": checkpoints_kept(recipe, rows),
@@ -251,13 +253,13 @@ def _shared_arguments(work: Path, recipe: Recipe, rows: int) -> dict[str, Any]:
 
 
 def checkpoints_kept(recipe: Recipe, rows: int) -> int:
-    """Return how many checkpoints must stay so that one is older than a divergence, which takes `WINDOW` steps to see."""
+    """Return how many checkpoints to keep so that one is older than a divergence, seen `WINDOW` steps late."""
     interval = recipe.checkpoint_steps or math.ceil(rows / recipe.batch_size)
     return 1 + math.ceil((WINDOW + 1) / interval)
 
 
 def check_one_tokenizer(student: Path, teacher: Path) -> None:
-    """Raise TrainingError unless both models read text as the same tokens: on-policy distillation compares token by token."""
+    """Raise TrainingError unless both models read text as the same tokens, which on-policy training compares."""
     of_student, of_teacher = load_tokenizer(student), load_tokenizer(teacher)
     same_vocabulary = of_student.get_vocab() == of_teacher.get_vocab()
     if not same_vocabulary or of_student.chat_template != of_teacher.chat_template:

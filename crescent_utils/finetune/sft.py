@@ -1,8 +1,9 @@
 """SFT: one training by TRL, in this process or in several that `accelerate launch` starts.
 
-What to train stands in a work folder (`job.json`, `pairs.jsonl`), so that each process, on this node or another, reads the same
-parameters: `accelerate launch … -m crescent_utils.finetune.sft outputs/<run>/finetune/trainer`. The folder also holds the
-checkpoints, from which the same job goes on after a kill, and in the end the weights (`out/`) and `result.json`.
+What to train stands in a work folder (`job.json`, `pairs.jsonl`), so that each process, on this node or another, reads
+the same parameters: `accelerate launch … -m crescent_utils.finetune.sft outputs/<run>/finetune/trainer`. The folder
+also holds the checkpoints, from which the same job goes on after a kill, and in the end the weights (`out/`) and
+`result.json`.
 """
 
 from __future__ import annotations
@@ -77,10 +78,10 @@ def _hash_of_job(work: Path) -> str:
 
 
 def launch_job(work: Path, recipe: Recipe, *, progress: bool = False) -> dict[str, Any]:
-    """Train the job in `work` here or, with more than one process, by `accelerate launch` (CPU: torchrun); return its result.
+    """Train the job in `work`, here or in processes of `accelerate launch` (CPU: torchrun), and return its result.
 
-    `progress` shows a bar where this process trains. Keys of the result: `history` (the trainer's log), `steps`, `tokens`,
-    `held_out`, `cost`. Raises TrainingError with the last lines of a process that failed.
+    `progress` shows a bar where this process trains. Keys of the result: `history` (the trainer's log), `steps`,
+    `tokens`, `held_out`, `cost`. Raises TrainingError with the last lines of a process that failed.
     """
     if recipe.processes == 1 and not recipe.accelerate_args:
         run_job(work, progress=progress)
@@ -103,7 +104,7 @@ def _run_processes(work: Path, recipe: Recipe) -> None:
 
 
 def _launcher(recipe: Recipe) -> list[str]:
-    """Return the module that starts the processes: accelerate, or torchrun itself on CPU, where accelerate wants an MPI."""
+    """Return the module that starts processes: accelerate, or torchrun on CPU, where accelerate wants an MPI."""
     import torch
 
     number = str(recipe.processes)
@@ -214,10 +215,10 @@ def _step_of(checkpoint: Path) -> int:
 
 
 def check_disk(work: Path, model: Any, base: Path, checkpoints: int) -> None:
-    """Raise TrainingError where the disk cannot take what training will write: checkpoints, and in the end the whole model.
+    """Raise TrainingError where the disk cannot take what training will write: checkpoints, in the end the whole model.
 
-    A checkpoint holds what is trained in float32 with the two moments of Adam, 12 bytes a parameter; while one is written, one
-    more than are kept stands there. Adapters are merged into weights as large as the base's.
+    A checkpoint holds what is trained in float32 with the two moments of Adam, 12 bytes a parameter; while one is
+    written, one more than are kept stands there. Adapters are merged into weights as large as the base's.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     final = 2 * sum(
@@ -228,8 +229,9 @@ def check_disk(work: Path, model: Any, base: Path, checkpoints: int) -> None:
     free = shutil.disk_usage(work).free
     if need > free:
         raise TrainingError(
-            f"outputs: training needs about {need / 1e9:.1f} GB on the disk of {work.parent.name}/ (checkpoints and the trained "
-            f"model), and {free / 1e9:.1f} GB are free; free some, name another folder as outputs, or train with method: lora"
+            f"outputs: training needs about {need / 1e9:.1f} GB on the disk of {work.parent.name}/ (checkpoints and "
+            f"the trained model), and {free / 1e9:.1f} GB are free; free some, name another folder as outputs, or "
+            "train with method: lora"
         )
 
 
@@ -275,10 +277,11 @@ def _stop(work: Path, bad_step: int, state: Any) -> None:
 
 
 def diverged(history: list[dict[str, Any]], half: bool = False) -> int | None:
-    """Return the first step of `history` (the trainer's log, to its end) from which the loss went wrong; None if it is well.
+    """Return the first step of `history` (the trainer's log so far) from which the loss went wrong; None if it is well.
 
-    Wrong is a loss or a norm of gradients that is no finite number (in mixed float16 the norm alone is no sign: the scaler skips
-    such steps), or a mean loss over the last 5 steps of more than twice, and 1 nat above, the lowest mean over 5 steps; ours.
+    Wrong is a loss or a norm of gradients that is no finite number (in mixed float16 the norm alone is no sign: the
+    scaler skips such steps), or a mean loss over the last 5 steps of more than twice, and 1 nat above, the lowest mean
+    over 5 steps; ours.
     """
     logged = [entry for entry in history if "loss" in entry]
     if not logged:

@@ -1,7 +1,7 @@
 """Training: from rows of the vote to trained weights, or to what an earlier run trained.
 
-The prompt of a pair is the very request of `03_vote` through the same chat template; the loss counts the completion alone, its
-end-of-turn token included. Both are checked before the first step. `sft.py` holds the training itself.
+The prompt of a pair is the very request of `03_vote` through the same chat template; the loss counts the completion
+alone, its end-of-turn token included. Both are checked before the first step. `sft.py` holds the training itself.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ class Trained:
 def chosen_rows(qa: pd.DataFrame, settings: Training) -> pd.DataFrame:
     """Return the rows of the vote's table `qa` that are learned from: all, unless the parameters say less.
 
-    `train_min_agreement` filters, `max_pairs` draws that many by `seed`. `label_source` "random" gives each question the paths
-    of another one (none keeps its own), as a negative control: the same texts are learned, but they answer nothing.
+    `train_min_agreement` filters, `max_pairs` draws that many by `seed`. `label_source` "random" gives each question
+    the paths of another one (none keeps its own), as a negative control: the same texts are learned, but they answer
+    nothing.
     """
     rows = qa[qa["agreement"] >= settings.train_min_agreement]
     if settings.max_pairs and settings.max_pairs < len(rows):
@@ -115,11 +116,11 @@ def train(
 ) -> Trained:
     """Fine-tune `base` on `pairs` with TRL and leave the whole model in `target`/model (LoRA: also `target`/adapter).
 
-    A finished training in `target` with the same pairs, recipe, base and teacher is taken over, and a line says so; one that was
-    cut goes on from its last checkpoint. Deterministic on CPU for a seed and a number of threads. With a `teacher` the student
-    answers the pairs' prompts itself and follows the teacher's distribution on what it wrote (on-policy distillation); the
-    pairs' completions are not read. Raises TrainingError for too few pairs, a recipe that cannot be trained here, a disk too
-    small, or a loss that is not finite or diverges (the last good checkpoint stays).
+    A finished training in `target` with the same pairs, recipe, base and teacher is taken over, and a line says so; one
+    that was cut goes on from its last checkpoint. Deterministic on CPU for a seed and a number of threads. With a
+    `teacher` the student answers the pairs' prompts itself and follows the teacher's distribution on what it wrote
+    (on-policy distillation); the pairs' completions are not read. Raises TrainingError for too few pairs, a recipe that
+    cannot be trained here, a disk too small, or a loss that is not finite or diverges (the last good checkpoint stays).
     """
     if teacher:
         recipe = replace(recipe, held_out=0.0)  # its loss is measured on what the student writes
@@ -146,7 +147,7 @@ def train(
 
 
 def _finished_training(target: Path, key: str, base: generation.Model) -> dict[str, Any] | None:
-    """Return the record of the training with this key in `target`; None where there is none, or not the weights it tells of."""
+    """Return the record of the training with this key in `target`; None without it, or without its weights."""
     try:
         record: dict[str, Any] = json.loads((target / "trained.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
@@ -157,7 +158,7 @@ def _finished_training(target: Path, key: str, base: generation.Model) -> dict[s
 
 
 def _weights_fingerprint(target: Path, base: generation.Model) -> str:
-    """Return the fingerprint of the weights in `target`: those of an adapter on its base, or the whole model; "" for none."""
+    """Return the fingerprint of the weights in `target`: an adapter on its base, or the whole model; "" for none."""
     adapter = target / "adapter" / "adapter_model.safetensors"
     if adapter.exists():
         return generation.combined_fingerprint(base.fingerprint, runs.file_sha256(adapter))
@@ -176,7 +177,7 @@ def _train_anew(
     *,
     progress: bool,
 ) -> dict[str, Any]:
-    """Train, move the weights to their place, and return the record of it, which is also written to `target`/trained.json."""
+    """Train, move the weights to their place, and return the record that `target`/trained.json keeps of it."""
     import torch
 
     work = target / "trainer"
@@ -221,8 +222,8 @@ def recorded_training(stage: runs.Stage, pairs: list[dict[str, Any]], label: str
     record = json.loads((recorded / "trained.json").read_text(encoding="utf-8"))
     if record["pairs_sha256"] != _pairs_hash(pairs):
         raise TrainingError(
-            f"{stage.name}: run {stage.settings.replay_from!r} was trained on other pairs than the stages before this one gave; "
-            "set engine: auto to train on these, or take back the changed parameters"
+            f"{stage.name}: run {stage.settings.replay_from!r} was trained on other pairs than the stages before "
+            "this one gave; set engine: auto to train on these, or take back the changed parameters"
         )
 
     def nowhere() -> Path:
@@ -250,8 +251,8 @@ def _check_trained_alike(manifest: Mapping[str, Any], settings: runs.Common) -> 
     ]
     if differences:
         raise TrainingError(
-            f"{manifest['stage']}: the replayed run was trained with {'; '.join(differences)}. A replay trains nothing: set "
-            "engine: auto to train with these, or take back the changed parameters"
+            f"{manifest['stage']}: the replayed run was trained with {'; '.join(differences)}. A replay trains "
+            "nothing: set engine: auto to train with these, or take back the changed parameters"
         )
 
 

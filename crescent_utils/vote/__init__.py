@@ -1,10 +1,11 @@
 """Vote: the model answers each question several times, and the most frequent final answer becomes its label.
 
 In come questions: the pool of `02_dedup`, or unlabelled ones from elsewhere as LMSI has it (`questions_of_stage`).
-`sampled_paths` samples reasoning paths, `vote_tables` reads their answers and votes. Out go three tables: `qa` (id, question,
-answer, path, agreement, votes, total, margin, entropy, tied, gold, correct; with LMSI's formats also format and prompt), `paths`
-(question_id, sample, path, answer, won) and `rejected` (id, question, the same counts, reason). Golds judge labels where they
-are known (`known_golds`); they never make one. The other tables say how far the labels can be trusted, from these alone.
+`sampled_paths` samples reasoning paths, `vote_tables` reads their answers and votes. Out go three tables: `qa` (id,
+question, answer, path, agreement, votes, total, margin, entropy, tied, gold, correct; with LMSI's formats also format
+and prompt), `paths` (question_id, sample, path, answer, won) and `rejected` (id, question, the same counts, reason).
+Golds judge labels where they are known (`known_golds`); they never make one. The other tables say how far the labels
+can be trusted, from these alone.
 """
 
 from .labels import (

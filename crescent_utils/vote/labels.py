@@ -1,7 +1,7 @@
 """How good are the labels? Everything here is computed from the vote's tables, without sampling again.
 
-Without golds: what a threshold keeps, and what agreement depends on. With golds (they judge, and never make a label): how
-far agreement can be trusted, what more votes buy, what the released extraction costs.
+Without golds: what a threshold keeps, and what agreement depends on. With golds (they judge, and never make a label):
+how far agreement can be trusted, what more votes buy, what the released extraction costs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def kept_by_threshold(qa: pd.DataFrame) -> pd.DataFrame:
-    """Return how many questions each minimum agreement would keep: one row per agreement that occurs in the vote's `qa`.
+    """Return how many questions each minimum agreement would keep: one row per agreement in the vote's `qa`.
 
     Columns: `min_agreement`, `kept`, `share`, and where golds are known `known`, `right`, `low`, `high` (Wilson, 95 %).
     """
@@ -53,9 +53,10 @@ def _share_right(questions: pd.DataFrame) -> dict[str, Any]:
 
 
 def agreement_by_group(qa: pd.DataFrame, groups: Sequence[Any]) -> pd.DataFrame:
-    """Return the mean agreement of the questions in each group (length, rewrite round …), with a 95 % bootstrap interval.
+    """Return the mean agreement of the questions of each group (length, rewrite round …), with a 95 % interval.
 
-    `groups` has one entry per row of `qa`, which has one row per question. Columns: `group`, `n`, `agreement`, `low`, `high`.
+    `groups` has one entry per row of `qa`, which has one row per question. Columns: `group`, `n`, `agreement`, `low`,
+    `high`.
     """
     import pandas as pd
 
@@ -88,9 +89,10 @@ def length_groups(questions: Sequence[str], most: int = 4) -> list[str]:
 def votes_needed(
     paths: pd.DataFrame, golds: Mapping[int, str], seed: int = 0, votes: Sequence[int] = stats.VOTES
 ) -> pd.DataFrame:
-    """Return how often the majority of m answers is right, for each m up to the number sampled (`stats.accuracy_by_votes`).
+    """Return how often the majority of m answers is right, for each m up to the number of paths sampled.
 
-    `paths` is the vote's table. Questions without a gold are left out. A vote without a readable answer is wrong.
+    `paths` is the vote's table. Questions without a gold are left out. A vote without a readable answer is wrong. See
+    `stats.accuracy_by_votes`.
     """
     answer_rows = [
         (answers.equality_classes(rows["answer"]), answers.equality_class(golds[number]))
@@ -101,11 +103,12 @@ def votes_needed(
 
 
 def cost_of_released(paths: pd.DataFrame, golds: Mapping[int, str], seed: int = 0) -> pd.DataFrame:
-    """Return label accuracy on the same paths by our reading, by the released one, and by the released vote on top of it.
+    """Return label accuracy on the same paths by our reading, by the released one, and by the released vote besides.
 
-    `paths` is the vote's table; ids and the run's seed draw ties as the vote itself does. Questions without a gold are left out.
-    One row per rule: `labelled`, `right` (of all judged questions, a question without a label counting as not right), Wilson's
-    interval, and the paired difference to the first row in shares (`difference`, `difference_low`, `difference_high`).
+    `paths` is the vote's table; ids and the run's seed draw ties as the vote itself does. Questions without a gold are
+    left out. One row per rule: `labelled`, `right` (of all judged questions, a question without a label counting as not
+    right), Wilson's interval, and the paired difference to the first row in shares (`difference`, `difference_low`,
+    `difference_high`).
     """
     import pandas as pd
 
@@ -138,7 +141,7 @@ def cost_of_released(paths: pd.DataFrame, golds: Mapping[int, str], seed: int = 
 
 
 def _compared(before: list[bool], after: list[bool]) -> dict[str, float]:
-    """Return the share that is right `after`, and how it differs from `before`; nothing where there is nothing to judge."""
+    """Return the share that is right `after` and how it differs from `before`; nothing where nothing is judged."""
     if not after:
         return {}
     share, paired = stats.wilson(sum(after), len(after)), stats.paired_difference(before, after)

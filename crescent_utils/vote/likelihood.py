@@ -1,7 +1,8 @@
 """How likely the model itself finds each of its paths, for the vote's path_choice "most_likely" (ours).
 
-The store keeps texts, no probabilities, and not every engine gives them. So the paths are read once more by the very model,
-in transformers: a forward pass, far cheaper than sampling. The values stand in the table `vote/paths`, where a replay finds them.
+The store keeps texts, no probabilities, and not every engine gives them. So the paths are read once more by the very
+model, in transformers: a forward pass, far cheaper than sampling. The values stand in the table `vote/paths`, where a
+replay finds them.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ BATCH_TOKENS = 8_192  # ours: padded tokens of a forward pass
 def path_likelihoods(
     settings: Vote, model: generation.Model, requests: Sequence[Request], paths: Sequence[Sequence[str]]
 ) -> list[list[float]]:
-    """Return the mean log-probability a token (nats, at temperature 1, end of turn left out) of each path of each request.
+    """Return each path's mean log-probability per token (nats, temperature 1, without the end of turn), by request.
 
-    A replay reads what the recorded run wrote. Raises RunError where there is nothing to read, or no weights (engine server).
+    A replay reads what the recorded run wrote. Raises RunError where there is nothing to read, or no weights (engine
+    server).
     """
     if settings.engine == "replay":
         return _recorded(settings, paths)
@@ -86,10 +88,10 @@ def _batch(model: Any, jobs: Sequence[tuple[list[int], list[int]]]) -> list[floa
     ids = torch.tensor(rows, device=model.device)
     with torch.inference_mode():
         logits = model(input_ids=ids, attention_mask=torch.tensor(mask, device=model.device)).logits
-    found = []
+    values = []
     for row, (prompt, path) in enumerate(jobs):
         places = torch.arange(len(prompt) - 1, len(prompt) + len(path) - 1, device=model.device)
         chosen = ids[row, places + 1].unsqueeze(1)
         scores = logits[row, places].float().log_softmax(-1).gather(1, chosen)
-        found.append(float(scores.mean()))
-    return found
+        values.append(float(scores.mean()))
+    return values

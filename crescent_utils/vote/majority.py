@@ -1,4 +1,4 @@
-"""Majority vote over final answers, choice of the winning path, and LMSI's four path formats."""
+"""Majority vote over final answers, and the choice of the winning path."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def majority_vote(
     min_margin: float = 0.0,
     none_can_win: bool = False,
 ) -> Vote:
-    """Vote over final answers (Crescent's consensus, LMSI's self-consistency).
+    """Return the outcome of a vote over final answers (Crescent's consensus, LMSI's self-consistency).
 
     Answers are grouped by `answers_equal`. "Could not be read" (None) counts in the total but is never a candidate,
     unless `none_can_win` (released code): then it can lead, and a win of None is no answer. Of tied answers, "seeded"
@@ -123,10 +123,10 @@ def choose_path(
     seed: int = 0,
     likelihoods: Sequence[float] | None = None,
 ) -> list[int]:
-    """Which of the paths that reach the winner become training targets, by position.
+    """Return which of the paths that reach the winner become training targets, by position in ascending order.
 
-    "first" is the released rule (the path seen first), "all" is LMSI's, "shortest", "random" and "most_likely" are ours.
-    `likelihoods` are the paths' mean log-probabilities a token, in nats; "most_likely" alone needs them.
+    "first" is the released rule (the path seen first), "all" is LMSI's, "shortest", "random" and "most_likely" are
+    ours. `likelihoods` are the paths' mean log-probabilities per token, in nats; "most_likely" alone needs them.
     """
     if rule not in RULES:
         raise ValueError(f"rule={rule!r}: allowed are {', '.join(RULES)}")
@@ -142,4 +142,6 @@ def choose_path(
         return [random.Random(seed).choice(won)]
     if rule == "most_likely" and likelihoods is not None:
         return [max(won, key=lambda i: (likelihoods[i], -i))]
-    return [won[0] if rule == "first" else min(won, key=lambda i: (len(paths[i]), i))]
+    if rule == "first":
+        return won[:1]
+    return [min(won, key=lambda i: (len(paths[i]), i))]

@@ -25,8 +25,8 @@ def sampled_paths(
 ) -> list[list[generation.Completion]]:
     """Sample `votes` paths for each request, in order, until they have cost `budget` completion tokens (0: no limit).
 
-    A question is asked whole or not at all. The result may be shorter than `requests`; it costs hardly more than the budget,
-    since only so many are asked at a time as the rest of it will probably pay.
+    A question is asked whole or not at all. The result may be shorter than `requests`; it costs hardly more than the
+    budget, since only so many are asked at a time as the rest of it will probably pay.
     """
     if not budget:
         return generator.generate(requests, votes)
@@ -40,7 +40,7 @@ def sampled_paths(
 
 
 def token_budget(settings: VoteSettings) -> int:
-    """Return the completion tokens that the vote may cost (0: no limit): `token_budget`, or what 01 to 03 of `budget_of` took.
+    """Return the tokens that the vote may cost (0: no limit): `token_budget`, or what 01 to 03 of `budget_of` took.
 
     Raises ParameterError where both are set, RunError where that run has not come to the end of its vote.
     """
@@ -48,7 +48,8 @@ def token_budget(settings: VoteSettings) -> int:
         return settings.token_budget
     if settings.token_budget:
         raise runs.ParameterError(
-            f"token_budget: {settings.token_budget} and budget_of: {settings.budget_of!r} contradict each other; set one"
+            f"token_budget: {settings.token_budget} and budget_of: {settings.budget_of!r} contradict each other; "
+            "set one of them"
         )
     folder = runs.run_folder(settings, settings.budget_of)
     spent = 0
@@ -56,17 +57,18 @@ def token_budget(settings: VoteSettings) -> int:
         manifest = runs.read_manifest(folder, stage)
         if manifest is None:
             raise runs.RunError(
-                f"budget_of: run {settings.budget_of!r} has no finished {stage}; finish it (crescent run … --to vote), or set "
-                "token_budget"
+                f"budget_of: run {settings.budget_of!r} has no finished {stage}; finish it (crescent run … --to vote), "
+                "or set token_budget"
             )
         spent += manifest["tokens"]["completion"]
     return spent
 
 
 def known_golds(questions: pd.DataFrame, domain: runs.Domain) -> dict[int, str]:
-    """Return the right answers that are known, by question id: those of the source, or of a generated arithmetic problem.
+    """Return the right answers that are known, by question id: the source's, or those of arithmetic problems.
 
-    They judge labels and never make one. A missing gold, which a table holds as None or as nan, is left out here, once for all.
+    They judge labels and never make one. A missing gold, which a table holds as None or as nan, is left out here, once
+    for all.
     """
     if "gold" in questions:
         golds = list(questions["gold"])
@@ -84,11 +86,11 @@ def vote_tables(
     domain: runs.Domain,
     likelihoods: Sequence[Sequence[float]] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Vote over the sampled `paths` of each question (columns id, question); return the tables `qa`, `paths` and `rejected`.
+    """Vote over the sampled `paths` of each of the `questions` (id, question); return `qa`, `paths` and `rejected`.
 
-    `gold` and `correct` judge the label where the right answer is known; they never decide anything. `likelihoods`, one row per
-    question, are for path_choice "most_likely". With `path_formats`, `qa` has one row per winning path and format, whose
-    `prompt` is learned in the place of the question's.
+    `gold` and `correct` judge the label where the right answer is known; they never decide anything. `likelihoods`, one
+    row per question, are for path_choice "most_likely". With `path_formats`, `qa` has one row per winning path and
+    format, whose `prompt` is learned in the place of the question's.
     """
     import pandas as pd
 
@@ -127,8 +129,8 @@ def all_rejected(
 ) -> pd.DataFrame:
     """Return every question that was not kept, one row each with its reason.
 
-    `outvoted` are those that `vote_tables` rejected; of these the ids `too_long` had a prompt that did not fit. `not_asked` are
-    those that the token budget left out, `repeats` those that repeat a benchmark's item.
+    `outvoted` are those that `vote_tables` rejected; of these the ids `too_long` had a prompt that did not fit.
+    `not_asked` are those that the token budget left out, `repeats` those that repeat a benchmark's item.
     """
     import pandas as pd
 
@@ -157,7 +159,7 @@ def _judged(answer: str, gold: str | None) -> dict[str, Any]:
 def learned_texts(
     question: str, path: str, answer: str | None, path_formats: Collection[str], domain: runs.Domain
 ) -> list[dict[str, str]]:
-    """Return what is learned from one path as parts of rows: the path itself, or the path in each of LMSI's `path_formats`.
+    """Return what is learned from one path, as parts of rows: the path itself, or each of LMSI's `path_formats` of it.
 
     Keys: `path`, and with formats `format` and `prompt`. A path without a readable answer has no direct formats.
     """

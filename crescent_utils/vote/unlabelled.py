@@ -1,4 +1,4 @@
-"""Questions without labels from elsewhere than the model: a benchmark's training split, a file, a dataset of the hub (LMSI).
+"""The questions that are voted on: 02's pool, or for LMSI a training split, a file, a dataset of the hub.
 
 LMSI (Huang et al., 2022, section 3) takes the questions of training sets and leaves their answers aside. Where a source
 has answers they travel along as golds, which judge labels after the fact and never make one.
@@ -24,7 +24,7 @@ MOST_ARITHMETIC = 4_000  # ours: so many are generated where no number is given
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Questions to vote on (`id`, `question`, `gold`: None where unknown), those left out with their reason, and the source."""
+    """The questions to vote on (`id`, `question`, `gold` where known), those rejected with a reason, and the source."""
 
     questions: pd.DataFrame
     rejected: pd.DataFrame
@@ -32,7 +32,7 @@ class Unlabelled:
 
 
 def questions_of_stage(stage: runs.Stage, domain: runs.Domain) -> Unlabelled:
-    """Return the questions that the stage votes on: 02's pool, or those of `question_source` with benchmark items left out."""
+    """Return the questions to vote on: 02's pool, or those of `question_source` without benchmark items."""
     settings: Any = stage.settings
     if settings.question_source == "pool":
         pool = stage.read_table("dedup", "questions")
@@ -40,8 +40,8 @@ def questions_of_stage(stage: runs.Stage, domain: runs.Domain) -> Unlabelled:
     return load_unlabelled(settings, benchmarks.load_held_out(settings, domain))
 
 
-def load_unlabelled(settings: Vote, held: list[benchmarks.Benchmark]) -> Unlabelled:
-    """Load the questions that `question_source` names; those that repeat an item of `held` leave if `decontaminate` is set.
+def load_unlabelled(settings: Vote, held_out: list[benchmarks.Benchmark]) -> Unlabelled:
+    """Return what `question_source` names; `decontaminate` rejects questions that repeat an item of `held_out`.
 
     Raises BenchmarkError naming the source, what is allowed and the fix.
     """
@@ -58,7 +58,9 @@ def load_unlabelled(settings: Vote, held: list[benchmarks.Benchmark]) -> Unlabel
         [{"id": i, "question": question, "gold": gold} for i, (question, gold) in enumerate(picked)],
         columns=["id", "question", "gold"],
     )
-    repeats = pd.Series(benchmarks.repeated_items(list(table["question"]), held), index=table.index, dtype=object) != ""
+    repeats = (
+        pd.Series(benchmarks.repeated_items(list(table["question"]), held_out), index=table.index, dtype=object) != ""
+    )
     if not settings.decontaminate:
         repeats[:] = False
     rejected = table[repeats].assign(reason="repeats a benchmark item")
@@ -83,17 +85,17 @@ def _rows(settings: Vote) -> tuple[list[tuple[str, str | None]], str]:
 
 
 def _arithmetic(seed: int) -> list[tuple[str, str | None]]:
-    """Problems as the arithmetic benchmark words them, with operands up to 50 (ours); its own items are held out by `load`."""
+    """Return problems as the arithmetic benchmark words them, with operands up to 50 (ours), and their answers."""
     draw = random.Random(f"unlabelled {seed}")
-    made = []
+    problems = []
     for _ in range(MOST_ARITHMETIC):
         operation = draw.choice("+-*")
         a, b = draw.randint(1, 20 if operation == "*" else 50), draw.randint(1, 12 if operation == "*" else 50)
         if operation == "-" and b > a:
             a, b = b, a
         question = f"What is {a} {operation} {b}?"
-        made.append((question, benchmarks.arithmetic_gold(question)))
-    return made
+        problems.append((question, benchmarks.arithmetic_gold(question)))
+    return problems
 
 
 def _file(name: str, folder: str) -> tuple[list[tuple[str, str | None]], str]:
@@ -124,8 +126,8 @@ def _hub(name: str) -> tuple[list[tuple[str, str | None]], str]:
         table = load_dataset(name, config, split="train").to_pandas()
     except Exception as error:
         raise benchmarks.BenchmarkError(
-            f"question_source: the hub did not give {name!r} ({type(error).__name__}). Check the name and the network, or "
-            "download it and name the file"
+            f"question_source: the hub did not give {name!r} ({type(error).__name__}). Check the name and the network, "
+            "or download it and name the file"
         ) from error
     return _questions(table, name), f"{name} ({config}, train)"
 
@@ -140,6 +142,6 @@ def _questions(table: pd.DataFrame, where: str) -> list[tuple[str, str | None]]:
     for question, gold in zip(table["question"], golds, strict=True):
         text = str(question).strip() if isinstance(question, str) else ""
         if text:
-            known = isinstance(gold, str | Number) and gold == gold  # nan and pandas' NA mark a missing answer
-            pairs.append((text, answers.extract_answer(str(gold)) if known else None))
+            has_gold = isinstance(gold, str | Number) and gold == gold  # nan and pandas' NA mark a missing answer
+            pairs.append((text, answers.extract_answer(str(gold)) if has_gold else None))
     return pairs

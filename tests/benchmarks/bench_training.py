@@ -1,8 +1,9 @@
-"""Training through the kit over bare `SFTTrainer` with the same settings, and LoRA's memory and time against full fine-tuning.
+"""Training through the kit over bare `SFTTrainer` with the same settings; LoRA's memory and time against full training.
 
-`python tests/benchmarks/bench_training.py [--examples 40] [--rounds 2] [--model bundled] [--what speed memory]`. Every measurement is
-a process of its own, and the ways take turns. Seconds are those of `trainer.train()`, its checkpoint at the end of the epoch
-included in both; tokens are all that the model read, padding not among them. Memory is the process's largest resident size.
+`python tests/benchmarks/bench_training.py [--examples 40] [--rounds 2] [--model bundled] [--what speed memory]`. Every
+measurement is a process of its own, and the ways take turns. Seconds are those of `trainer.train()`, its checkpoint at
+the end of the epoch included in both; tokens are all that the model read, padding not among them. Memory is the
+process's largest resident size.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def pairs(count: int) -> list:
     return training.training_pairs(qa, domains.get_domain("arithmetic"))
 
 
-def bare(base: models.Model, examples: list, work: Path, how: Recipe) -> float:
+def bare(base: models.Model, examples: list, work: Path, recipe: Recipe) -> float:
     """Train with TRL alone; return the seconds of `train()`."""
     import torch
     from datasets import Dataset
@@ -40,14 +41,15 @@ def bare(base: models.Model, examples: list, work: Path, how: Recipe) -> float:
 
     cpu = not torch.cuda.is_available()
     args = SFTConfig(
-        output_dir=str(work), per_device_train_batch_size=how.micro_batch_size, learning_rate=how.learning_rate,
-        gradient_accumulation_steps=how.batch_size // how.micro_batch_size, num_train_epochs=how.epochs, max_length=how.max_length,
-        completion_only_loss=True, use_cpu=cpu, bf16=not cpu, seed=how.seed, logging_steps=1, save_strategy="epoch",
+        output_dir=str(work), per_device_train_batch_size=recipe.micro_batch_size, learning_rate=recipe.learning_rate,
+        gradient_accumulation_steps=recipe.batch_size // recipe.micro_batch_size, num_train_epochs=recipe.epochs,
+        max_length=recipe.max_length, completion_only_loss=True, use_cpu=cpu, bf16=not cpu,
+        seed=recipe.seed, logging_steps=1, save_strategy="epoch",
         report_to="none", disable_tqdm=True, gradient_checkpointing=False, dataloader_pin_memory=False,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(base.locate(), dtype=torch.float32)
     trainer = SFTTrainer(
-        model=model, args=args, train_dataset=Dataset.from_list(examples).shuffle(seed=how.seed),
+        model=model, args=args, train_dataset=Dataset.from_list(examples).shuffle(seed=recipe.seed),
         processing_class=models.load_tokenizer(base.locate()),
     )  # fmt: skip
     trainer.remove_callback(PrinterCallback)
@@ -60,18 +62,18 @@ def measure(way: str, options: argparse.Namespace) -> dict:
     """Train once, in this process; return seconds, tokens a second and peak memory."""
     base, examples = models.resolve_model(options.model), pairs(options.examples)
     method = "lora" if way == "lora" else "full"
-    how = Recipe(method, 2e-5, 1, 8, 8, 256, 0.0, 1)
+    recipe = Recipe(method, 2e-5, 1, 8, 8, 256, 0.0, 1)
     words = models.load_tokenizer(base.locate())
     tokens = sum(len(masks.loss_mask(words, pair)) for pair in examples)
     with tempfile.TemporaryDirectory() as work:
         if way == "SFTTrainer":
-            seconds = bare(base, examples, Path(work), how)
+            seconds = bare(base, examples, Path(work), recipe)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         else:
             from crescent_utils.finetune import sft
 
-            sft.prepare_job(Path(work) / "trainer", base, examples, how)
-            seconds = sft.launch_job(Path(work) / "trainer", how)["cost"]["seconds"]
+            sft.prepare_job(Path(work) / "trainer", base, examples, recipe)
+            seconds = sft.launch_job(Path(work) / "trainer", recipe)["cost"]["seconds"]
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"way": way, "seconds": seconds, "tokens": tokens, "peak GB": peak * 1024 / 1e9}
 
@@ -112,7 +114,8 @@ def main() -> None:
     table = pd.DataFrame(rows).groupby("way").agg({"seconds": "sum", "tokens": "sum", "peak GB": "max"})
     table["tokens/s"] = table["tokens"] / table["seconds"]
     print(
-        f"{options.rounds} rounds of {options.examples} examples, batch 8, one epoch; {options.model}; {costs.device_name()}"
+        f"{options.rounds} rounds of {options.examples} examples, batch 8, one epoch; "
+        f"{options.model}; {costs.device_name()}"
     )
     print(table.round(3).to_string())
     for one, two in (("kit", "SFTTrainer"), ("lora", "full")):

@@ -115,7 +115,7 @@ def test_the_seed_set_is_labelled_and_apart_from_what_is_tested():
 
 
 class Recorder:
-    """An engine that gives the reference model's own recorded completions: questions to who asks for one, paths to who asks to solve."""
+    """An engine that gives the reference model's recorded completions: to "Write …" a question, else a path."""
 
     name, guarantee, devices = "recorded", "", 1
 

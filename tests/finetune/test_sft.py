@@ -34,7 +34,7 @@ def recipe(method="full", **changes):
     return shared.recipe(method, **{"learning_rate": 1e-3, **changes})
 
 
-# --- a kill and what comes after -----------------------------------------------------------------------------------------------
+# --- a kill and what comes after ------------------------------------------------------------------------------------
 
 
 def cut(work, base, examples, how, after):
@@ -96,7 +96,7 @@ def test_other_parameters_or_pairs_do_not_go_on_from_old_checkpoints(base, tmp_p
         mark()
 
 
-# --- what stops a training -----------------------------------------------------------------------------------------------------
+# --- what stops a training ------------------------------------------------------------------------------------------
 
 
 def test_a_divergence_stops_and_the_last_good_checkpoint_stays(base, tmp_path):
@@ -182,7 +182,7 @@ def test_the_need_for_disk_is_what_is_written(base, tmp_path):
     assert len(list((tmp_path / "trainer").glob("checkpoint-*"))) == recipes.checkpoints_kept(how, 12) == 7
 
 
-# --- what this machine cannot do ------------------------------------------------------------------------------------------------
+# --- what this machine cannot do ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_weights_that_are_trained_in_full_are_float32(method):
         assert recipes.precision("auto", method) == (torch.float32, False, False)
 
 
-# --- the ways to train ----------------------------------------------------------------------------------------------------------
+# --- the ways to train ----------------------------------------------------------------------------------------------
 
 
 def first_loss(base, folder, how, count=12):
@@ -274,7 +274,7 @@ def test_a_process_that_fails_is_heard(base, tmp_path):
         training.train(base, pairs(), tmp_path, recipe(processes=2, learning_rate=1e38, warmup_ratio=0.0), "tuned")
 
 
-# --- which pairs ----------------------------------------------------------------------------------------------------------------
+# --- which pairs ----------------------------------------------------------------------------------------------------
 
 
 def qa(count=20):
@@ -323,7 +323,7 @@ def test_other_prompts_than_the_votes_are_refused():
             training.check_asked_alike({"parameters": voted["parameters"] | {name: value}}, settings)
 
 
-# --- on-policy distillation -----------------------------------------------------------------------------------------------------
+# --- on-policy distillation -----------------------------------------------------------------------------------------
 
 
 def test_a_student_follows_its_teacher_on_its_own_words(base, tmp_path):

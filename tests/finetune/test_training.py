@@ -74,7 +74,7 @@ def loss_by_hand(base, examples, system=""):
     return total / tokens
 
 
-# --- pairs and masks ------------------------------------------------------------------------------------------------------------
+# --- pairs and masks ------------------------------------------------------------------------------------------------
 
 
 def test_a_pair_asks_as_the_vote_and_the_evaluation_ask():
@@ -154,7 +154,7 @@ def test_the_first_loss_is_the_one_worked_out_by_hand(base, tmp_path, method, mi
     assert trained.log["loss"].iloc[0] == pytest.approx(loss_by_hand(base, pairs()), abs=1e-4)
 
 
-# --- what training leaves -------------------------------------------------------------------------------------------------------
+# --- what training leaves -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_training_again_takes_the_place_of_what_was_there(base, tmp_path):
     assert all(torch.equal(whole[name], expected[name]) for name in expected), "the merged model is the new one"
 
 
-# --- a training that is already there -------------------------------------------------------------------------------------------
+# --- a training that is already there -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
@@ -318,7 +318,7 @@ def test_a_training_whose_weights_are_not_there_is_done_again(base, tmp_path, se
     assert len(seen) == 2 * batches and again.model.fingerprint == first.model.fingerprint
 
 
-# --- replay ---------------------------------------------------------------------------------------------------------------------
+# --- replay ---------------------------------------------------------------------------------------------------------
 
 
 def stage_of(tmp_path, run, name="finetune", **values):
@@ -384,7 +384,7 @@ def test_a_replay_may_differ_in_what_changes_no_training(lora, tmp_path):
     assert replayed.counts == lora[1].counts
 
 
-# --- what cannot be trained -----------------------------------------------------------------------------------------------------
+# --- what cannot be trained -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("count", "held_out"), [(0, 0.1), (1, 0.0), (2, 0.5)])
@@ -457,7 +457,7 @@ def test_recipes_come_out_of_the_parameters():
     assert (student.method, student.learning_rate, student.epochs, student.batch_size) == ("full", 0.5, 2.0, 8)
 
 
-# --- the student ----------------------------------------------------------------------------------------------------------------
+# --- the student ----------------------------------------------------------------------------------------------------
 
 
 def test_the_student_is_trained_in_its_own_right(base, tmp_path, monkeypatch):

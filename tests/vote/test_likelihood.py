@@ -1,4 +1,4 @@
-"""Likelihoods of paths: against one path at a time by hand, on a tiny real model; what a replay and a server can and cannot give."""
+"""Likelihoods of paths: against one path at a time by hand, on a tiny real model; what a replay can give."""
 
 from __future__ import annotations
 

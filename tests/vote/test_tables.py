@@ -30,7 +30,7 @@ def vote_on(ids, texts, paths, own, domain, **more):
     return tables.vote_tables(questions, paths, own, domains.get_domain(domain), **more)
 
 
-# --- voted ----------------------------------------------------------------------------------------------------------------------
+# --- voted ----------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=200, deadline=None)
