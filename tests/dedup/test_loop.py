@@ -70,8 +70,8 @@ def assert_is_greedy(vectors, threshold, got, pool=0):
 def test_selects_what_brute_force_selects(vectors, threshold, block):
     clear_of(vectors, threshold) if len(vectors) else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity, "ROWS", block)
-        patch.setattr(similarity, "PIECE", block * similarity.GROUP)
+        patch.setattr(similarity, "BLOCK", block)
+        patch.setattr(similarity, "PIECE", block)
         assert_is_greedy(vectors, threshold, similarity.select_diverse(vectors.astype(np.float32), threshold))
 
 
@@ -81,8 +81,8 @@ def test_a_pool_is_rows_that_were_kept_before(vectors, threshold, cut, block):
     cut = min(cut, len(vectors))
     clear_of(vectors, threshold) if len(vectors) else None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity, "ROWS", block)
-        patch.setattr(similarity, "PIECE", block * similarity.GROUP)
+        patch.setattr(similarity, "BLOCK", block)
+        patch.setattr(similarity, "PIECE", block)
         got = similarity.select_diverse(vectors[cut:], threshold, vectors[:cut])
         assert_is_greedy(vectors, threshold, got, pool=cut)
         first = similarity.select_diverse(vectors[:cut], threshold)
@@ -102,8 +102,8 @@ def test_real_sized_vectors_across_real_blocks():
 
 @pytest.mark.parametrize("block", [1, 5, 1024])
 def test_duplicates_and_opposites(monkeypatch, block):
-    monkeypatch.setattr(similarity, "ROWS", block)
-    monkeypatch.setattr(similarity, "PIECE", block * similarity.GROUP)
+    monkeypatch.setattr(similarity, "BLOCK", block)
+    monkeypatch.setattr(similarity, "PIECE", block)
     one = np.array([[3.0, 4.0]])
     got = similarity.select_diverse(np.repeat(one, 30, axis=0), 0.9)
     assert got.kept.tolist() == [True] + [False] * 29
@@ -119,8 +119,8 @@ def test_duplicates_and_opposites(monkeypatch, block):
 @pytest.mark.parametrize("block", [1, 7, 1024])
 def test_at_threshold_one_an_exact_repetition_still_goes(monkeypatch, block):
     # A cosine of 1 is not < 1, whatever float32 makes of the sum of 384 squares.
-    monkeypatch.setattr(similarity, "ROWS", block)
-    monkeypatch.setattr(similarity, "PIECE", block * similarity.GROUP)
+    monkeypatch.setattr(similarity, "BLOCK", block)
+    monkeypatch.setattr(similarity, "PIECE", block)
     vectors = np.random.default_rng(2).normal(size=(200, 384)).astype(np.float32)
     got = similarity.select_diverse(np.concatenate([vectors, vectors]), 1.0)
     assert got.kept.tolist() == [True] * 200 + [False] * 200
@@ -277,7 +277,7 @@ def test_the_outcome_does_not_depend_on_blocks_or_batches_or_on_being_run_again(
     expected, made = loop(engine, store_folder, max_rewrites=2, name="one")
     again, second = loop(engine, store_folder, max_rewrites=2, name="one")
     assert second.cost.sampled == 0 and made.cost.sampled > 0
-    monkeypatch.setattr(similarity, "ROWS", 2)
+    monkeypatch.setattr(similarity, "BLOCK", 2)
     monkeypatch.setattr(engine, "_batch_size", 5)
     other, _ = loop(engine, store_folder, max_rewrites=2, name="two")
     for got in (again, other):

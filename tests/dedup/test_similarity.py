@@ -37,13 +37,13 @@ def assert_is_the_definition(vectors, threshold, got):
 
 
 @settings(max_examples=200, deadline=None)
-@given(rows, st.floats(0.02, 1.0), st.sampled_from([1, 3, 1024]), st.sampled_from([0, 512]))
-def test_ties_and_all_are_the_definitions(vectors, threshold, block, memory):
+@given(rows, st.floats(0.02, 1.0), st.sampled_from([1, 3, 1024]))
+def test_ties_and_all_are_the_definitions(vectors, threshold, block):
     # Whole numbers in three dimensions: most cosines tie, many stand exactly on a threshold such as 0.5 or 1.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity, "ROWS", block)
-        patch.setattr(similarity, "PIECE", 2 * similarity.GROUP)
-        got = similarity.select_diverse(vectors, threshold, memory_mb=memory)
+        patch.setattr(similarity, "BLOCK", block)
+        patch.setattr(similarity, "PIECE", 5)
+        got = similarity.select_diverse(vectors, threshold)
     kept, nearest, value = definition(vectors, threshold)
     unit = vectors / np.linalg.norm(vectors.astype(float), axis=1, keepdims=True)
     on_edge = np.abs(unit @ unit.T - threshold) < 1e-11  # there the last bit of the oracle's own sum decides
@@ -95,14 +95,6 @@ def test_adversarial_sets(kind):
     assert np.flatnonzero(got.kept).tolist() == kept
 
 
-def test_working_space_bounds_the_block_and_changes_nothing():
-    vectors = np.random.default_rng(8).normal(size=(3000, 16)).astype(np.float32)
-    small, large = (similarity.select_diverse(vectors, 0.6, memory_mb=size) for size in (0, 512))
-    assert similarity._step(3000, 0) == 16 < similarity._step(3000, 512)
-    for name in ("kept", "nearest", "similarity"):
-        assert (getattr(small, name) == getattr(large, name)).all()
-
-
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_value_that_is_not_finite_is_named_by_its_row(bad):
     vectors = np.ones((3, 2))
@@ -121,11 +113,12 @@ def clustered(count):
     return chance.normal(size=(60, 32))[chance.integers(60, size=count)] + 0.45 * chance.normal(size=(count, 32))
 
 
-def test_the_approximate_selection_states_its_recall():
+def test_the_approximate_selection_states_its_recall(monkeypatch):
     pytest.importorskip("faiss")
     vectors = clustered(5000)
     exact = similarity.select_diverse(vectors, 0.85)
-    got = similarity.select_diverse(vectors, 0.85, exact_rows=4999)
+    monkeypatch.setattr(similarity, "EXACT_ROWS", 4999)
+    got = similarity.select_diverse(vectors, 0.85)
     assert (exact.recall, exact.recall_rows) == (1.0, 0)
     assert got.recall_rows > 500 and 0.95 < got.recall <= 1.0
     assert (got.kept == exact.kept).mean() > 0.95
@@ -138,24 +131,22 @@ def test_the_approximate_selection_states_its_recall():
     assert (got.similarity[got.kept] < 0.85).all()
 
 
-def test_an_approximate_pool_counts_as_kept_before():
+def test_an_approximate_pool_counts_as_kept_before(monkeypatch):
     pytest.importorskip("faiss")
     vectors = clustered(3000)
-    got = similarity.select_diverse(vectors[1000:], 0.85, vectors[:1000], exact_rows=10)
     expected = similarity.select_diverse(vectors[1000:], 0.85, vectors[:1000])
+    monkeypatch.setattr(similarity, "EXACT_ROWS", 10)
+    got = similarity.select_diverse(vectors[1000:], 0.85, vectors[:1000])
     assert (got.kept == expected.kept).mean() > 0.95
     assert got.nearest.min() >= 0 and got.nearest.max() < 3000
 
 
 def test_a_search_that_finds_nothing_is_not_called_good(monkeypatch):
     pytest.importorskip("faiss")
-    from crescent_utils.dedup import similarity
-
-    monkeypatch.setattr(
-        similarity._Lists, "nearest", lambda self, own, block: (np.full(len(own), -np.inf), np.full(len(own), -1))
-    )
-    monkeypatch.setattr(similarity, "STEP", 64)
-    got = similarity.select_diverse(clustered(2000), 0.85, exact_rows=10)
+    monkeypatch.setattr(similarity._Index, "nearest", lambda self, numbers, unit: similarity._Nearest(len(numbers)))
+    monkeypatch.setattr(similarity, "BLOCK", 64)
+    monkeypatch.setattr(similarity, "EXACT_ROWS", 10)
+    got = similarity.select_diverse(clustered(2000), 0.85)
     assert got.recall < 0.5 and got.recall_rows > 500
 
 
@@ -163,8 +154,9 @@ def test_without_faiss_the_fix_is_named(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(ImportError, match="faiss-cpu.*exact_rows"):
-        similarity.select_diverse(np.eye(5), 0.5, exact_rows=4)
+    monkeypatch.setattr(similarity, "EXACT_ROWS", 4)
+    with pytest.raises(ImportError, match="install faiss-cpu"):
+        similarity.select_diverse(np.eye(5), 0.5)
 
 
 # --- the released rule ----------------------------------------------------------------------------------------------------------
@@ -206,11 +198,12 @@ def test_nearest_other_and_among(left, right, block):
     own, cross = unit[0] @ unit[0].T, unit[0] @ unit[1].T
     np.fill_diagonal(own, -1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity, "ROWS", block)
-        assert np.abs(similarity.nearest_other(left) - own.max(axis=1)).max() < 1e-6
+        patch.setattr(similarity, "BLOCK", block)
+        patch.setattr(similarity, "PIECE", 3)
+        assert np.abs(similarity.nearest_other(left) - own.max(axis=1)).max() < 2e-12
         value, place = similarity.nearest_among(left, right)
-    assert np.abs(value - cross.max(axis=1)).max() < 1e-6
-    assert np.abs(cross[np.arange(len(left)), place] - cross.max(axis=1)).max() < 1e-6
+    assert np.abs(value - cross.max(axis=1)).max() < 2e-12
+    assert place.tolist() == np.round(cross, similarity.DIGITS).argmax(axis=1).tolist(), "of equals the first"
 
 
 def test_neighbours_of_nothing():
