@@ -99,10 +99,20 @@ def nearest_other(vectors: np.ndarray) -> np.ndarray:
 
 
 def nearest_among(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cosine of each row of `vectors` to its nearest row of `others`, and that row's number (-1: none)."""
-    rows = _Rows(_stacked(_matrix(others), _matrix(vectors)))
-    nearest = _look_up(_Index(rows, len(others)), rows, len(others))
-    return nearest.cosine, nearest.number
+    """Return the cosine of each row of `vectors` to its nearest row of `others`, and that row's number (-1: none).
+
+    The cosines are float32 products, good to six digits: the scores of committed tables were rounded from these.
+    """
+    rows, other_rows = _Rows(_matrix(vectors)), _Rows(_matrix(others))
+    cosine, number = np.full(len(rows), -1.0), np.full(len(rows), -1)
+    if not len(other_rows):
+        return cosine, number
+    unit = other_rows.unit32(np.arange(len(other_rows)))
+    for block in _blocks(0, len(rows)):
+        products = rows.unit32(block) @ unit.T
+        number[block] = products.argmax(axis=1)
+        cosine[block] = np.clip(products.max(axis=1), -1, 1)
+    return cosine, number
 
 
 def rethreshold(vectors: np.ndarray, thresholds: Sequence[float]) -> list[int]:
@@ -152,7 +162,8 @@ class _Rows:
 
     def unit(self, numbers: np.ndarray) -> np.ndarray:
         """Return the rows of these numbers as float64 unit vectors."""
-        return self._vectors[numbers].astype(np.float64) / self._norms[numbers, None]
+        unit: np.ndarray = self._vectors[numbers].astype(np.float64) / self._norms[numbers, None]
+        return unit
 
     def unit32(self, numbers: np.ndarray) -> np.ndarray:
         """Return the rows of these numbers as float32 unit vectors."""
