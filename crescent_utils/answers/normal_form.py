@@ -1,4 +1,12 @@
-"""Unicode and LaTeX in answers, reduced to plain ASCII signs (ours)."""
+"""The normal form of an answer: one way to write what can be written in many (ours).
+
+Two answers are equal where their normal forms are: "1,234", "$1234.00" and "1.234e3" are "1234", "1/2" is "0.5", "two
+thirds" is "2/3", "50%" is "50" and not "0.5". Numbers are exact, never floats. An answer that is no number keeps its words
+in lower case, a choice its letter, an expression its signs without spaces.
+
+First Unicode and LaTeX are reduced to plain signs (`plain`, `grouped`, `without_latex`), then a number is recognised
+(`VALUE`) and written out (`value_of`), in digits or in words; `normal_form` puts the two together.
+"""
 
 from __future__ import annotations
 
@@ -72,9 +80,7 @@ def _tex_fraction(match: re.Match[str]) -> str:
 
 
 def without_latex(text: str) -> str:
-    r"""Reduce the LaTeX of an answer to plain signs: \frac{1}{2} is 1/2, \text{cm} is cm, 1{,}234 is "
-    "1,234.
-    """
+    r"""Reduce the LaTeX of an answer to plain signs: \frac{1}{2} is 1/2, \text{cm} is cm, 1{,}234 is 1,234."""
     if "\\" not in text and "{," not in text:
         return text
     text = _TEX_GROUP.sub(",", text)
@@ -145,9 +151,7 @@ _PART = re.compile(
 
 
 def decimal(negative: bool, digits: str, exponent: int) -> str:
-    """Write digits * 10**exponent as a decimal without needless zeros; with an e where it would be too "
-    "long.
-    """
+    """Write digits * 10**exponent as a decimal without needless zeros; with an e where it would be too long."""
     digits = digits.lstrip("0")
     stripped = digits.rstrip("0")
     exponent += len(digits) - len(stripped)
@@ -315,9 +319,7 @@ _cached = lru_cache(maxsize=1 << 16)(_settled)
 
 
 def normal_form(text: str) -> str:
-    """Canonical form of an answer; two answers are equal where their normal forms are (see the module's "
-    "rules).
-    """
+    """Return the canonical form of an answer; two answers are equal where their normal forms are."""
     if is_integer(text):
         return text
     if len(text) <= _CACHED_LENGTH:

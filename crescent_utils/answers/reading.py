@@ -1,6 +1,11 @@
-"""The numbers in a stretch of text that can be an answer, with their signs, in reading order (ours).
+"""Reading: find the final answer in a text that a model wrote (ours).
 
-Digits are found first and read around, which is several times faster than one pattern that starts anywhere.
+`extract_answer` tries, in this order: what stands behind `####`, the last box, what is called the answer ("The answer is
+18", "Answer: 18"), the last sentences with a number, a number in words. The file goes from small to large: the numbers in
+a text with their signs; which of the numbers of a sentence is its conclusion; the readers of announced answers and of last
+sentences; `extract_answer`; and beside it the rules of others, for comparison (`released_answer`, `strict_answer`,
+`flexible_answer`). Digits are found first and read around, which is several times faster than one pattern that starts
+anywhere, and every reader takes time in proportion to the text.
 """
 
 from __future__ import annotations
@@ -12,6 +17,8 @@ from functools import partial
 from typing import NamedTuple
 
 from .normal_form import NUMBER_WORDS, VALUE, grouped, is_number, normal_form, plain, value_of, without_latex
+
+# --- the numbers in a text --------------------------------------------------------------------------------------------
 
 _MOST = 2_000  # ours: a stretch of text has no more numbers that matter
 _VALUE = re.compile(VALUE, re.X | re.I)
@@ -121,6 +128,8 @@ def _is_label(text: str, start: int, end: int) -> bool:
         return not text[max(0, start - 8) : start].rstrip().endswith("=")
     return False
 
+
+# --- what a sentence concludes ----------------------------------------------------------------------------------------
 
 OPERATOR = re.compile(r"[ ]?(?:[a-zA-Z$%]{0,12}[ ])?(?:[-+*/×÷x^] ?[\d$(]|(?:times|plus|minus|divided|multiplied)\b)")
 _SUM = re.compile(r" ?(?:[a-z]{1,12} )?[-+*×÷] ?[\d$(]")
@@ -290,6 +299,8 @@ def _named(sentence: str, found: list[Found]) -> Found | None:
             return number
     return None
 
+
+# --- announced answers and last sentences -----------------------------------------------------------------------------
 
 _WINDOW = 50_000  # ours: a solution is read from so many characters before its end
 _TAIL = 6_000  # ours: how far from the end an answer that no mark announces may stand
@@ -595,6 +606,8 @@ def _answers_before(text: str, cut: re.Match[str]) -> bool:
     return "=" in before and not _MARK.search(text, cut.end())
 
 
+# --- the final answer of a text ---------------------------------------------------------------------------------------
+
 KINDS = ("number", "choice")
 _READERS = (after_hashes, boxed, stated, last_number, last_words)
 _TAIL = 6_000  # ours: how far from the end a letter may stand
@@ -636,6 +649,8 @@ def extract_answer(text: str, kind: str = "number") -> str | None:
             return found or None  # an empty string: the text says that there is no answer
     return None
 
+
+# --- the rules of others ----------------------------------------------------------------------------------------------
 
 _RELEASED = re.compile(r"-?\d*\.?\d+")
 _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
