@@ -22,9 +22,6 @@ KIT = "crescent-kit"
 PAPERS = "Crescent (Sun et al., ACL Findings 2025, arXiv 2502.13441); LMSI (Huang et al. 2022, arXiv 2210.11610)"
 # The bundled model's card on the hub: HuggingFaceTB/SmolLM2-135M-Instruct, apache-2.0.
 BUNDLED = ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
-# Parameters that say where a machine did the work, not what was done; they may hold a key, a host or a person's name.
-NOT_ON_CARDS = ("outputs", "benchmark_dir", "replay_from", "base_urls", "served_names", "concurrency", "engine_args",
-                "accelerate_args", "report_to")  # fmt: skip
 FILES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".parquet")
 MAY_BE_PLACES = (
     "model",
@@ -236,8 +233,11 @@ def _scores(run: Path, stage: str) -> str:
 
 
 def _parameters(manifest: dict[str, Any]) -> str:
-    """Return a stage's parameters as JSON, without what only says where a machine did the work."""
-    shown = {name: value for name, value in manifest["parameters"].items() if name not in NOT_ON_CARDS}
+    """Return a stage's parameters as JSON, without those that say where a machine did it, or how fast.
+
+    These may hold a key, a host or the name of a person.
+    """
+    shown = {name: value for name, value in manifest["parameters"].items() if name not in runs.NOT_IN_FINGERPRINT}
     for name in MAY_BE_PLACES:
         if name in shown and not _has_public_name(shown[name]):
             shown[name] = f".../{Path(shown[name]).name}"
