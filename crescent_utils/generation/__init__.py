@@ -1,10 +1,10 @@
 """Generation: sample completions from a model, store each of them, and never sample the same twice.
 
-In come requests (messages, start of the reply, sampling settings) and how many samples of each are wanted. A `Generator` looks
-them up in the `GenerationStore`, samples only what is missing through an engine (vLLM, transformers, a server), and stores
-every completion as it ends. With engine "replay" there is the store alone. So a run can be cut anywhere and continued, and
-checked again without a model. `resolve_model` says which weights a name means; a model is known by its fingerprint. The store
-is one SQLite file, `outputs/<run>/store.sqlite`.
+In come requests (messages, start of the reply, sampling settings) and how many samples of each are wanted. A
+`Generator` looks them up in the `GenerationStore`, samples only what is missing through an engine (vLLM, transformers,
+a server), and stores every completion as it ends. With engine "replay" there is the store alone. So a run can be cut
+anywhere and continued, and checked again without a model. `resolve_model` says which weights a name means; a model is
+known by its fingerprint. The store is one SQLite file, `outputs/<run>/store.sqlite`.
 """
 
 from .engines import EngineError, Job

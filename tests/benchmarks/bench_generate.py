@@ -1,8 +1,9 @@
-"""Speed of `01_elicit`'s sampling through the kit over bare `vllm.LLM.chat`: same prompts, same settings, same engine, one run.
+"""Speed of `01_elicit`'s sampling through the kit over bare `vllm.LLM.chat`: same prompts, settings and engine.
 
-`python tests/benchmarks/bench_generate.py [--samples 900] [--rounds 3]`. The ways take turns, and the prefix cache is emptied before
-each. The kit looks up and stores each completion and judges it for the progress bar; the bare way only samples. Both give every
-sample its own seed; the bare way is also measured without seeds, which is less than the kit promises.
+`python tests/benchmarks/bench_generate.py [--samples 900] [--rounds 3]`. The ways take turns, and the prefix cache is
+emptied before each. The kit looks up and stores each completion and judges it for the progress bar; the bare way only
+samples. Both give every sample its own seed; the bare way is also measured without seeds, which is less than the kit
+promises.
 """
 
 from __future__ import annotations
@@ -31,10 +32,17 @@ def bare(engine: VllmEngine, pairs: list, seeded: bool) -> int:
             [{"role": r, "content": c} for r, c in request.messages]
             + [{"role": "assistant", "content": request.prefix}]
         )
-        own = request.sampling
-        seed = sample_seed(request.key(), sample, own.seed) if seeded else None
-        settings.append(SamplingParams(temperature=own.temperature, top_p=own.top_p, max_tokens=own.max_tokens, stop=list(own.stop),
-                                       include_stop_str_in_output=True, seed=seed))  # fmt: skip
+        wanted = request.sampling
+        settings.append(
+            SamplingParams(
+                temperature=wanted.temperature,
+                top_p=wanted.top_p,
+                max_tokens=wanted.max_tokens,
+                stop=list(wanted.stop),
+                include_stop_str_in_output=True,
+                seed=sample_seed(request.key(), sample, wanted.seed) if seeded else None,
+            )
+        )
     outputs = engine._llm.chat(
         chats, settings, use_tqdm=False, add_generation_prompt=False, continue_final_message=True
     )

@@ -1,8 +1,8 @@
-"""What share of completions stays the same in another batch, another order and after cuts: on any device, either engine.
+"""What share of completions stays the same in another batch, another order and after cuts, with either engine.
 
-`python tests/benchmarks/bench_same.py [--engine transformers|vllm] [--model bundled] [--dtype auto] [--questions 100] [--votes 5]`
-samples the same jobs twice and compares them one by one. On CPU the engines guarantee all of them (float32 for transformers); on CUDA
-nobody guarantees any, and this says how many.
+`python tests/benchmarks/bench_same.py [--engine transformers|vllm] [--model bundled] [--dtype auto] [--questions 100]
+[--votes 5]` samples the same jobs twice and compares them one by one. On CPU the engines guarantee all of them (float32
+for transformers); on CUDA nobody guarantees any, and this says how many.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def main() -> None:
         engine.close()
     same = sum(first[i] == second[i] for i in range(len(jobs)))
     sure = stats.wilson(same, len(jobs))
-    print(f"{options.engine}, {options.dtype}, {options.engine_args or ''}, {costs.device_name()}: {same} of {len(jobs)} "
-          "completions the same, "
-          f"{100 * same / len(jobs):.1f} % [{100 * sure.low:.1f}, {100 * sure.high:.1f}]; it says: {engine.guarantee}")  # fmt: skip
+    print(f"{options.engine}, {options.dtype}, {options.engine_args or ''}, {costs.device_name()}")
+    share = f"{100 * same / len(jobs):.1f} % [{100 * sure.low:.1f}, {100 * sure.high:.1f}]"
+    print(f"{same} of {len(jobs)} completions the same, {share}; the engine says: {engine.guarantee}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What the generation store costs: time a completion, memory, look-up, iteration, and resuming a finished stage.
 
-`python tests/benchmarks/bench_store.py [--completions 2000000] [--stage 50000]` writes completions of 200 tokens in chunks of 256, as
-a run does, beside the plain alternative: lines of JSON in a file, flushed as often. A share of generation time is given for engines
-of several speeds, since this machine's own is slow.
+`python tests/benchmarks/bench_store.py [--completions 2000000] [--stage 50000]` writes completions of 200 tokens in
+chunks of 256, as a run does, beside the plain alternative: lines of JSON in a file, flushed as often. A share of
+generation time is given for engines of several speeds, since this machine's own is slow.
 """
 
 from __future__ import annotations
@@ -26,16 +26,18 @@ from crescent_utils.runs import costs, folders
 TOKENS, VOTES = 200, 8
 
 
+def vote_request(number: int) -> Request:
+    """The request of question `number`."""
+    content = f"Question {number}: " + "what is it? " * 12
+    return Request.of("bench", [{"role": "user", "content": content}], Sampling(0.7, 1.0, 256, (), 1))
+
+
 def completions(count: int) -> Iterator[tuple[Request, int, Completion]]:
     """Requests of a vote, eight samples each, with texts of about 200 tokens (800 characters) that differ."""
     chance = random.Random(1)
     paths = list(folders.read_table(folders.ROOT / "outputs" / "reference", "vote", "paths")["path"])
     for number in range(count // VOTES):
-        request = Request.of(
-            "bench",
-            [{"role": "user", "content": f"Question {number}: " + "what is it? " * 12}],
-            Sampling(0.7, 1.0, 256, (), 1),
-        )
+        request = vote_request(number)
         for sample in range(VOTES):
             text = f"{number} {sample} " + " ".join(chance.choices(paths, k=40))
             yield request, sample, Completion(text[:800], "stop", 60, TOKENS)
@@ -109,16 +111,16 @@ def main() -> None:
             before, began = memory(), time.perf_counter()
             found = sum(c is not None for request in asked for c in store.get(request, VOTES))
             spent = time.perf_counter() - began
-            print(f"look-up: {len(asked):,} requests x {VOTES}, {1e6 * spent / len(asked):.0f} us a request, {found:,} found; "
-                  f"resident {before:.0f} -> {memory():.0f} MB")  # fmt: skip
+            each = 1e6 * spent / len(asked)
+            print(f"look-up: {len(asked):,} requests x {VOTES}, {each:.0f} us a request, {found:,} found")
+            print(f"  resident {before:.0f} -> {memory():.0f} MB")
             before, began, peak, seen = memory(), time.perf_counter(), 0.0, 0
             for _ in store.completions():
                 seen += 1
                 if seen % 100_000 == 0:
                     peak = max(peak, memory())
-            print(
-                f"iteration: {seen:,} in {time.perf_counter() - began:.1f} s; resident {before:.0f} MB, at most {peak:.0f} MB"
-            )
+            print(f"iteration: {seen:,} in {time.perf_counter() - began:.1f} s")
+            print(f"  resident {before:.0f} MB, at most {peak:.0f} MB")
         stage = [(request, sample) for request, sample, _ in completions(min(options.stage, count))]
         with generator.Generator(
             GenerationStore(path), models.Model("base", "bench", lambda: path), 1, None
@@ -130,8 +132,7 @@ def main() -> None:
 
 
 def _some(count: int) -> list[Request]:
-    return [Request.of("bench", [{"role": "user", "content": f"Question {number}: " + "what is it? " * 12}], Sampling(0.7, 1.0, 256, (), 1))
-            for number in random.Random(2).sample(range(count // VOTES), 5000)]  # fmt: skip
+    return [vote_request(number) for number in random.Random(2).sample(range(count // VOTES), 5000)]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Speed of the transformers engine over plain `model.generate` in fixed batches, on the same prompts, in one run.
 
-`python tests/benchmarks/bench_transformers.py [--questions 32] [--votes 8]` asks the first questions of the reference run's pool so
-many times each, as `03_vote` does. The plain way takes the prompts in order, in batches of each given size, and keeps the best.
+`python tests/benchmarks/bench_transformers.py [--questions 32] [--votes 8]` asks the first questions of the reference
+run's pool so many times each, as `03_vote` does. The plain way takes the prompts in order, in batches of each given
+size, and keeps the best.
 """
 
 from __future__ import annotations
@@ -29,8 +30,16 @@ def plain(model, tokenizer, asked: list[list[int]], sampling: Sampling, size: in
         ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in batch])
         mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in batch])
         with torch.inference_mode():
-            out = model.generate(input_ids=ids, attention_mask=mask, do_sample=True, temperature=sampling.temperature, top_k=0,
-                                 top_p=1.0, max_new_tokens=sampling.max_tokens, pad_token_id=pad)  # fmt: skip
+            out = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                do_sample=True,
+                temperature=sampling.temperature,
+                top_k=0,
+                top_p=1.0,
+                max_new_tokens=sampling.max_tokens,
+                pad_token_id=pad,
+            )
         for row in out[:, width:].tolist():
             tokens += row.index(ends) + 1 if ends in row else len(row)
     return tokens, time.perf_counter() - began

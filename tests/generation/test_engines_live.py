@@ -1,4 +1,4 @@
-"""The engines with the real small model: the same completion in any batch, order and cut; no process left; two servers, one killed."""
+"""The engines with the real small model: the same completion in any batch, order and cut; no process is left."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from shared import REFERENCE, ROOT
 
 from crescent_utils.generation import generator, leftovers, models
 from crescent_utils.generation.engines import Job, vllm
@@ -30,7 +32,7 @@ SETTINGS = {"engine": "vllm", "model": "bundled"}
 def jobs(count=520):
     """Votes, baits with a prefix and stop strings, and greedy answers: the kinds of requests that a run makes."""
     domain = domains.get_domain("arithmetic")
-    pool = folders.read_table(folders.ROOT / "outputs" / "reference", "dedup", "questions")["question"][:60]
+    pool = folders.read_table(REFERENCE, "dedup", "questions")["question"][:60]
     name = models.BUNDLED_FINGERPRINT
     votes = [Request.of(name, domains.solve_messages(domain, text), Sampling(0.7, 1.0, 40, (), 1)) for text in pool]
     greedy = [Request.of(name, domains.solve_messages(domain, text), Sampling(0.0, 1.0, 40)) for text in pool]
@@ -88,7 +90,7 @@ def test_vllm_gives_the_same_whatever_the_batch_the_order_and_the_cuts_and_leave
     finally:
         engine.close()
     assert_the_same(first, second, wanted)
-    # Not always each of them: in bfloat16 a batch that is put together in another way can, rarely, change the rounding of a draw.
+    # Not always each: in bfloat16 a batch that is put together in another way can change the rounding of a draw.
     assert sum(third[i] == first[i] for i in range(50)) >= 48
     assert not [child for child in psutil.Process().children(recursive=True) if leftovers.is_engine(child)]
     engine.close()  # twice is fine
@@ -99,21 +101,21 @@ def test_vllm_gives_the_same_whatever_the_batch_the_order_and_the_cuts_and_leave
 def test_no_process_of_vllm_is_left_after_an_interrupt_or_an_exception(tmp_path, end):
     code = f"""
         import os, signal, sys, threading
-        sys.path.insert(0, {str(folders.ROOT / "tests")!r})
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
         from test_engines_live import jobs
-        from crescent_utils import generate, params
-        settings = params.build("elicit", {{"engine": "vllm", "outputs": {str(tmp_path)!r}, "run": "r"}})
+        from crescent_utils import generation, runs
+        settings = runs.build_settings("elicit", {{"engine": "vllm", "outputs": {str(tmp_path)!r}, "run": "r"}})
         def boom(text):
-            if made.store.count() >= 0 and {end!r} == "exception":
+            if sampler.store.count() >= 0 and {end!r} == "exception":
                 raise RuntimeError("the notebook's own mistake")
             os.kill(os.getpid(), signal.SIGINT)
             return True
-        with generate.open_generator(settings) as made:
-            made.complete([(job.request, job.sample) for job in jobs()], boom)
+        with generation.open_generator(settings) as sampler:
+            sampler.complete([(job.request, job.sample) for job in jobs()], boom)
     """
     before = {process.pid for process in psutil.process_iter() if leftovers.is_engine(process)}
     ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], cwd=folders.ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert ("KeyboardInterrupt" if end == "interrupt" else "the notebook's own mistake") in ended.stderr
     assert {process.pid for process in psutil.process_iter() if leftovers.is_engine(process)} <= before
@@ -128,10 +130,10 @@ def free_port():
 
 
 def serve(port, log):
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(models.bundled_folder()), "--host", "127.0.0.1",
-               "--port", str(port), "--served-model-name", "bundled", "--enforce-eager", "--max-model-len", "1024",
-               "--max-num-batched-tokens", "8192", "--no-enable-chunked-prefill", "--block-size", "32",
-               "--gpu-memory-utilization", "0.2", "--dtype", "bfloat16"]  # fmt: skip
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(models.bundled_folder())]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", "bundled", "--dtype", "bfloat16"]
+    command += ["--enforce-eager", "--no-enable-chunked-prefill", "--gpu-memory-utilization", "0.2"]
+    command += ["--max-model-len", "1024", "--max-num-batched-tokens", "8192", "--block-size", "32"]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
     return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
 
@@ -155,7 +157,8 @@ def test_of_two_real_servers_one_is_killed_and_the_other_finishes(tmp_path):
         for port, process in zip(ports, servers, strict=True):
             wait_until_up(port, process)
         urls = [f"http://127.0.0.1:{port}/v1" for port in ports]
-        own = {"engine": "server", "model": "bundled", "base_urls": urls, "outputs": str(tmp_path), "concurrency": 16}
+        settings = {"engine": "server", "model": "bundled", "base_urls": urls, "outputs": str(tmp_path)}
+        settings["concurrency"] = 16
         wanted = jobs()
         pairs = [(job.request, job.sample) for job in wanted]
         seen = 0
@@ -167,13 +170,13 @@ def test_of_two_real_servers_one_is_killed_and_the_other_finishes(tmp_path):
                 threading.Thread(target=os.killpg, args=(servers[0].pid, signal.SIGKILL)).start()
             return True
 
-        with generator.open_generator(params.build_settings("elicit", own)) as made:
+        with generator.open_generator(params.build_settings("elicit", settings)) as made:
             first = made.complete(pairs, count)
             assert made.store.count() == len(set(pairs)) == len(pairs)
             assert made.cost.sampled == len(pairs)
         assert servers[0].wait(10) == -signal.SIGKILL
-        # The other server alone, asked anew: what its batches change is its own to say, but seeds that got lost would change nearly all.
-        again = {**own, "run": "again", "base_urls": urls[1:]}
+        # The other server alone, asked anew: its batches may change some, lost seeds nearly all.
+        again = {**settings, "run": "again", "base_urls": urls[1:]}
         with generator.open_generator(params.build_settings("elicit", again)) as made:
             second = made.complete(pairs)
     finally:

@@ -1,4 +1,4 @@
-"""The generator: what is stored is not sampled again, a sample depends on its seed alone, and prompts are rendered once."""
+"""The generator: what is stored is not sampled again, and a sample depends on its seed alone."""
 
 from __future__ import annotations
 

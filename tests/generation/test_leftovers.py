@@ -32,7 +32,8 @@ sys.stdin.readline()
 OWNER = """
 import subprocess, sys
 from crescent_utils.generation import leftovers
-between = subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2]], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+command = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
+between = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 engine = int(between.stdout.readline())
 leftovers.claim_engines()
 between.communicate()

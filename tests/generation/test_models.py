@@ -1,4 +1,4 @@
-"""Models: what a name means, fingerprints of contents, the half student against a forward pass by hand, adapters merged."""
+"""Models: what a name means, fingerprints, the half student against a forward pass by hand, adapters merged."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load(folder):
     return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
 
 
-# --- names ----------------------------------------------------------------------------------------------------------------------
+# --- names
 
 
 def test_the_bundled_model_is_known_before_it_is_made(monkeypatch, tmp_path):
@@ -102,7 +102,7 @@ def test_a_hash_of_parts_knows_where_they_end():
     assert len(models.combined_fingerprint("a")) == 32
 
 
-# --- publish --------------------------------------------------------------------------------------------------------------------
+# --- publish
 
 
 def test_a_folder_appears_whole_and_the_first_one_stays(tmp_path):
@@ -118,7 +118,7 @@ def test_a_folder_appears_whole_and_the_first_one_stays(tmp_path):
         models.move_into_place(tmp_path / "none", tmp_path / "elsewhere")
 
 
-# --- the tokenizer --------------------------------------------------------------------------------------------------------------
+# --- the tokenizer
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(folder, tmp_path):
@@ -145,7 +145,7 @@ def test_a_prompt_fits_with_its_completion_to_the_last_token(room):
             models.prompt_token_ids(words, request, length + 9)
 
 
-# --- the student ----------------------------------------------------------------------------------------------------------------
+# --- the student
 
 
 def test_half_a_model_is_every_second_layer_of_it(folder, tmp_path):
@@ -182,12 +182,12 @@ def test_the_student_is_made_when_it_is_needed_and_once(folder, tmp_path, monkey
     assert models.resolve_student(str(folder), teacher).label == "student"
 
 
-# --- trained models -------------------------------------------------------------------------------------------------------------
+# --- trained models
 
 
 @pytest.fixture
 def adapted(folder, tmp_path):
-    """A folder as training leaves it, whose merged weights were lost (they are not committed): adapter and record alone."""
+    """A folder as training leaves it, without its merged weights, which are not committed: adapter and record alone."""
     import torch
     from peft import LoraConfig, get_peft_model
 

@@ -1,4 +1,4 @@
-"""Storekeeping on the reference run's real store: damage it in many ways, save what is whole, export it, split and join it."""
+"""Upkeep of the reference run's real store: damage it in many ways, save what is whole, export and merge it."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def test_export_gives_every_completion_with_its_request(store, whole, tmp_path):
         place: completion.text for place, completion in whole.items()
     }
     row = table.iloc[0]
-    made = Request(row["model"], tuple(map(tuple, json.loads(row["messages"]))), row["prefix"],
-                   Sampling(row["temperature"], row["top_p"], int(row["max_tokens"]), tuple(row["stop"]), int(row["seed"])))  # fmt: skip
-    assert made.key().hex() == row["key"]
+    sampling = Sampling(row["temperature"], row["top_p"], int(row["max_tokens"]), tuple(row["stop"]), int(row["seed"]))
+    exported = Request(row["model"], tuple(map(tuple, json.loads(row["messages"]))), row["prefix"], sampling)
+    assert exported.key().hex() == row["key"]
     assert json.loads(row["made_by"])["engine"] == "vllm"
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["all.parquet"]
 
@@ -118,7 +118,7 @@ def test_of_two_texts_the_first_stays_and_is_counted(tmp_path):
 
 
 def test_merging_a_request_of_many_samples_reads_each_of_them_a_fixed_number_of_times(tmp_path, monkeypatch):
-    # One bait has 55,000 samples in the paper. Counted are the completions that are read: twice as many, and not four times.
+    # One bait has 55,000 samples in the paper. Counted are the completions read: twice as many, and not four times.
     def completions_read(count):
         for name in ("a", "b"):
             with GenerationStore(tmp_path / f"{count}{name}") as store:

@@ -63,8 +63,8 @@ def answered_before(
 ) -> Iterator[tuple[int, Completion]]:
     """Yield what an engine had ready when its consumer was interrupted.
 
-    The interrupt is raised where the engine's `sample` stands; an engine that catches it cancels what is in flight, yields
-    what is answered, and raises it again.
+    The interrupt is raised where the engine's `sample` stands; an engine that catches it cancels what is in flight,
+    yields what is answered, and raises it again.
     """
     throw = getattr(answers, "throw", None)
     if throw is None:

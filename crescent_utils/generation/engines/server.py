@@ -1,8 +1,8 @@
 """server: any OpenAI-compatible endpoint (`vllm serve`, also over several GPUs or nodes), one or several base URLs.
 
-The requests run in an event loop in a thread of their own, so that an interrupt can cancel at once what is in flight. The API
-key comes from the environment variable CRESCENT_API_KEY alone, so that it can reach no parameter file and no manifest; an
-address with a login (http://user:password@host) is refused.
+The requests run in an event loop in a thread of their own, so that an interrupt can cancel at once what is in flight.
+The API key comes from the environment variable CRESCENT_API_KEY alone, so that it can reach no parameter file and no
+manifest; an address with a login (http://user:password@host) is refused.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class ServerEngine:
     def meet(self, probe: Request | None = None, tokens: list[int] | None = None) -> None:
         """Ask each server what it serves, before anything is sampled.
 
-        Raises EngineError where none answers, where one does not serve the model, or where a vLLM server turns `probe` into
-        other token ids than `tokens`: another chat template or tokenizer would silently make another experiment. A server that
-        is down is left out until it answers.
+        Raises EngineError where none answers, where one does not serve the model, or where a vLLM server turns `probe`
+        into other token ids than `tokens`: another chat template or tokenizer would silently make another experiment. A
+        server that is down is left out until it answers.
         """
         answered = False
         for url in self._urls:
@@ -94,8 +94,8 @@ class ServerEngine:
         if answer is not None and answer.get("tokens") != tokens:
             raise EngineError(
                 f"base_urls: {url} turns a chat into other tokens than the model's own template "
-                f"({len(answer.get('tokens', []))}, not {len(tokens)}); serve the same model, without --chat-template, or set "
-                "`model` to the served one"
+                f"({len(answer.get('tokens', []))}, not {len(tokens)}); serve the same model, without --chat-template, "
+                "or set `model` to the served one"
             )
 
     def _json(self, method: str, url: str, body: dict[str, Any] | None = None) -> dict[str, Any] | None:
@@ -112,7 +112,8 @@ class ServerEngine:
     def sample(self, jobs: Sequence[Job]) -> Iterator[_Answer]:
         """Send the jobs, spread over the servers, and yield each as its answer comes.
 
-        An interrupt, or a request that fails for good, cancels what is in flight; what is answered by then is still yielded.
+        An interrupt, or a request that fails for good, cancels what is in flight; what is answered by then is still
+        yielded.
         """
         answers: queue.SimpleQueue[_Answer | BaseException | None] = queue.SimpleQueue()  # None: there are no more
         loop = asyncio.new_event_loop()
@@ -210,7 +211,7 @@ class ServerEngine:
         return body
 
     def close(self) -> None:
-        """Do nothing: connections end with each call of `sample`."""
+        """Do nothing: each call of `sample` ends its own connections."""
 
 
 async def _pause(seconds: float) -> None:
@@ -229,7 +230,7 @@ def _run_to_its_end(loop: asyncio.AbstractEventLoop, sending: asyncio.Task[None]
 
 
 def _cancel(loop: asyncio.AbstractEventLoop, sending: asyncio.Task[None], thread: threading.Thread) -> None:
-    """End the event loop and its thread; the connections of what is in flight are closed, which ends it on the server."""
+    """End the event loop and its thread; closing the connections ends on the server, too, what is in flight."""
     with contextlib.suppress(RuntimeError):  # the loop has ended by itself
         loop.call_soon_threadsafe(sending.cancel)
     thread.join()
@@ -251,7 +252,7 @@ def _messages(request: Request) -> list[dict[str, str]]:
 
 
 def _read(answer: Any) -> tuple[Completion | None, str]:
-    """Return the completion in a server's answer, or None and why its reply is no whole completion ("": see the status)."""
+    """Return the completion in a server's answer, or None and why it holds no whole one ("": see the status)."""
     if answer.status_code != 200:
         return None, ""
     try:

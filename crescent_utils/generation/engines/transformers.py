@@ -1,9 +1,10 @@
 """transformers, in this process, on CPU, CUDA or Apple: length-sorted batches that share prompts and shrink.
 
-Samples of one prompt read it once; a row that has ended leaves its batch, so that the rows that go on are not slowed by it. Each row
-draws from a random stream of its own: a sample depends on its seed and not on its neighbours (up to rounding of the logits: in
-float32 on CPU no difference was found). transformers' continuous batching (5.19) was measured too: on two CPU cores it gave
-0.91 to 1.04 of plain fixed batches, and it has one random stream for all requests.
+Samples of one prompt read it once; a row that has ended leaves its batch, so that the rows that go on are not slowed by
+it. Each row draws from a random stream of its own: a sample depends on its seed and not on its neighbours (up to
+rounding of the logits: in float32 on CPU no difference was found). transformers' continuous batching (5.19) was
+measured too: on two CPU cores it gave 0.91 to 1.04 of plain fixed batches, and it has one random stream for all
+requests.
 """
 
 from __future__ import annotations
@@ -16,9 +17,7 @@ from typing import Any
 from ..store import LENGTH, STOP, Completion, Request, Sampling
 from . import Job, Prompts
 
-SHRINK = (
-    0.75  # ours: share of rows still running at which a batch is made smaller; each time copies its keys and values
-)
+SHRINK = 0.75  # ours: a batch shrinks when no more than this share of its rows still runs; that copies keys and values
 
 
 class TransformersEngine:
@@ -36,7 +35,7 @@ class TransformersEngine:
         batch_size: int = 64,
         model: Any = None,
     ) -> None:
-        """Load the model in `folder` (or take a loaded `model`); `render(request)` gives token ids; `batch_size` counts rows."""
+        """Load the model in `folder`, or take a loaded `model`; `render(request)` gives the prompt's token ids."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -99,7 +98,7 @@ class TransformersEngine:
             logits, cache, mask = self._step(chosen, cache, mask)
 
     def _read(self, prompts: list[list[int]]) -> tuple[Any, Any, Any]:
-        """Run the prompts, each different one once; return each row's last logits, the cache and the mask, a row a prompt."""
+        """Run each different prompt once; return the last logits, the cache and the mask, one row per prompt."""
         import torch
 
         different = sorted({tuple(prompt) for prompt in prompts})
@@ -191,10 +190,11 @@ def best_device() -> str:
 
 
 def choose(logits: Any, sampling: Sampling, draws: Sequence[float]) -> Any:
-    """Pick one token a row: the largest logit at temperature 0, else by the inverse of the distribution function.
+    """Pick one token for each row: the largest logit at temperature 0, else by the inverse distribution function.
 
-    `logits` is (rows, vocabulary), `draws` one number in [0, 1) a row; returns token ids (rows). `top_p` keeps the smallest set of
-    tokens whose probability reaches it. Ours: torch's own sampling has one random stream for a whole batch.
+    `logits` is (rows, vocabulary), `draws` one number in [0, 1) a row; returns token ids (rows). `top_p` keeps the
+    smallest set of tokens whose probability reaches it. Ours: torch's own sampling has one random stream for a whole
+    batch.
     """
     import torch
 

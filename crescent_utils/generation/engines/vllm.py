@@ -47,8 +47,8 @@ def why_not() -> str:
 def start_vllm(start: Callable[[], Any]) -> Any:
     """Return what `start()` gives, a vLLM engine whose processes from now on count as this process's own.
 
-    `start` must import vLLM itself: on CPU the environment that vLLM reads is set before. Where it fails or is interrupted,
-    none of its processes is left.
+    `start` must import vLLM itself: on CPU the environment that vLLM reads is set before. Where it fails or is
+    interrupted, none of its processes is left.
     """
     import torch
 
@@ -101,8 +101,8 @@ class VllmEngine:
         arguments = {**_defaults(cuda, dtype, max_model_len), "model": str(folder), **(engine_args or {})}
         if int(arguments.get("data_parallel_size", 1)) > 1:
             raise EngineError(
-                f"engine_args: data_parallel_size {arguments['data_parallel_size']} needs vLLM's own server: start `vllm serve MODEL "
-                "--data-parallel-size N`, then choose engine: server and its address in base_urls"
+                f"engine_args: data_parallel_size {arguments['data_parallel_size']} needs vLLM's own server: start "
+                "`vllm serve MODEL --data-parallel-size N`, then choose engine: server and its address in base_urls"
             )
 
         def start() -> Any:

@@ -36,7 +36,7 @@ def engine(tmp_path_factory):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """POST /v1/chat/completions, as `vllm serve` answers it; what is in `server.troubles` is done first, one a request."""
+    """POST /v1/chat/completions, as `vllm serve` answers it; each of `server.troubles` is done first, in turn."""
 
     def do_GET(self):
         # Nothing but the list of models: an endpoint that is not vLLM's has no /version and no /tokenize.
@@ -131,9 +131,10 @@ def dead_url():
 
 
 def jobs(count, sampling=SAMPLING, prefix="", samples=1):
-    asked = [Request.of("tiny", [{"role": "system", "content": "s"}, {"role": "user", "content": f"What is {i}?"}], sampling, prefix)
-             for i in range(count)]  # fmt: skip
-    return [Job(request, i, sample_seed(request.key(), i, 1)) for request in asked for i in range(samples)]
+    system = {"role": "system", "content": "s"}
+    chats = [[system, {"role": "user", "content": f"What is {i}?"}] for i in range(count)]
+    requests = [Request.of("tiny", chat, sampling, prefix) for chat in chats]
+    return [Job(request, i, sample_seed(request.key(), i, 1)) for request in requests for i in range(samples)]
 
 
 def sampled(urls, wanted, **options):
