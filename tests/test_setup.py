@@ -347,7 +347,7 @@ def small_checkout(tmp_path):
     (tmp_path / "pyproject.toml").write_text(
         "[project]\nname = 'kit'\nversion = '1'\n[tool.setuptools]\npy-modules = ['kit']\n"
     )
-    names = "|".join(("pebble", "setuptools", "six", "uv"))
+    names = "|".join(("pluggy", "setuptools", "six", "uv"))
     entries = re.findall(rf"^(?:{names})==.*\n(?:    --hash.*\n)+", lock_text("cpu"), flags=re.MULTILINE)
     assert len(entries) == 4
     (tmp_path / "requirements").mkdir()
@@ -411,7 +411,7 @@ def test_a_killed_set_up_ends_well_when_run_again(small_checkout, whole_group):
     assert status == 0, output
     site_packages = next((small_checkout / ".venv").glob("lib/python3.*/site-packages"))
     assert damaged_files(site_packages) == []
-    import_all = "import kit, pebble, setuptools, six, uv"
+    import_all = "import kit, pluggy, setuptools, six, uv"
     subprocess.run([small_checkout / ".venv" / "bin" / "python", "-c", import_all], check=True)
 
 
