@@ -151,9 +151,9 @@ def paired_over_seeds(
 ) -> Paired:
     """Compare tables of scores in [0, 1], of shape (seeds, items); one of a single seed is set against all.
 
-    The interval is the percentile one of a bootstrap that draws seeds and items anew. The p-value is a t-test with seeds
-    and items both random. A sign-flip test over items would take the trained models as given: with 3 seeds, 300 items
-    and 4 points between seeds it rejects a true null in 13 % of cases, this one in 6 %.
+    The interval is the percentile one of a bootstrap that draws seeds and items anew. The p-value is a t-test with
+    seeds and items both random. A sign-flip test over items would take the trained models as given: with 3 seeds,
+    300 items and 4 points between seeds it rejects a true null in 13 % of cases, this one in 6 %.
     """
     old, new = _score_table(before, "before"), _score_table(after, "after")
     if old.shape[1] != new.shape[1] or (len(old) != len(new) and 1 not in (len(old), len(new))):
@@ -220,9 +220,11 @@ def compare_models(
 def paired_scores(
     scores: pd.DataFrame, before: str, after: str, column: str, where: str = "scores"
 ) -> tuple[Floats, Floats] | None:
-    """Return both models' scores as tables (seeds, items) over the seeds and items that both have; None if one has none.
+    """Return both models' scores as tables (seeds, items) over the seeds and items that both have; None if one has
+    none.
 
-    A table of a single seed stands against all of the other's. Raises ValueError, naming `where`, if they share nothing.
+    A table of a single seed stands against all of the other's. Raises ValueError, naming `where`, if they share
+    nothing.
     """
     old, new = (
         scores[scores["model"] == model]
@@ -283,10 +285,10 @@ def accuracy_by_votes(
 ) -> pd.DataFrame:
     """Return how often the majority of m answers is right, for each m of `votes` up to the number of answers.
 
-    `answer_rows` has one row per question with the answers to it, in a form in which equal answers are equal text (None:
-    unreadable, never a candidate); m = 1 is a single sample. Each question counts with its mean over random subsets of m
-    answers, so that the order of sampling plays no part; a tie counts with its chance of being drawn. With several `seeds`
-    the rows are those of the first seed, then of the second …, each with the same questions.
+    `answer_rows` has one row per question with the answers to it, in a form in which equal answers are equal text
+    (None: unreadable, never a candidate); m = 1 is a single sample. Each question counts with its mean over random
+    subsets of m answers, so that the order of sampling plays no part; a tie counts with its chance of being drawn.
+    With several `seeds` the rows are those of the first seed, then of the second …, each with the same questions.
     Columns: `m`, `n` (questions), `right`, `low`, `high` (95 %, see `mean_interval`).
     """
     import pandas as pd

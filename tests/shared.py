@@ -1,4 +1,6 @@
-"""What several test files need: where things lie, pairs and recipes to train the tiny model with, the growth of a reader's time."""
+"""What several test files need: where things lie, pairs and recipes to train the tiny model with, the growth of a
+reader's time.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def recipe(method: str, learning_rate: float, **changes: object) -> Recipe:
 
 
 def grows_in_proportion(read: Callable[[str], object], text: str) -> bool:
-    """Whether twice the text takes twice the time, not four times as long; a text that a limit cuts takes microseconds."""
+    """Whether twice the text takes twice the time, not four times; a text that a limit cuts takes microseconds."""
     return best_of(read, text) < 3 * best_of(read, text[: len(text) // 2]) + 0.02
 
 

@@ -1,4 +1,4 @@
-"""The rules of the house: imports point down, nothing heavy loads, notebooks and parameters agree, nothing local leaks."""
+"""The rules of the house: imports point down, nothing heavy loads, notebooks and parameters agree, no secret leaks."""
 
 from __future__ import annotations
 
@@ -147,7 +147,10 @@ def shadowed(tree: ast.AST, name: str, line: int) -> bool:
 def test_importing_every_module_loads_nothing_heavy():
     names = [f"crescent_utils.{p.relative_to(ROOT / 'crescent_utils').with_suffix('').as_posix().replace('/', '.')}"
              for p in MODULES if p.name != "__init__.py"]  # fmt: skip
-    code = f"import sys, importlib\nfor name in {names!r}: importlib.import_module(name)\nprint(sorted(set(sys.modules) & {HEAVY!r}))"
+    code = (
+        f"import sys, importlib\nfor name in {names!r}: importlib.import_module(name)\n"
+        f"print(sorted(set(sys.modules) & {HEAVY!r}))"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert out.stdout.strip() == "[]"
 

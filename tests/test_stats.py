@@ -217,7 +217,8 @@ def test_compare_one_seed_is_mcnemar():
 
 def test_compare_reuses_a_single_base():
     scores = pd.concat([
-        scores_table("base", [1], lambda i, *_: i < 20), scores_table("tuned", [1, 2, 3], lambda i, s, _: i < 20 + 5 * s),
+        scores_table("base", [1], lambda i, *_: i < 20), scores_table("tuned", [1, 2, 3], lambda i, s,
+        _: i < 20 + 5 * s),
     ])  # fmt: skip
     row = stats.compare_models(scores, "base", "tuned", resamples=500).iloc[0]
     assert (row["seeds"], row["n"], row["gained"]) == (3, 60, 15)

@@ -60,7 +60,8 @@ def model_folder(folder: Path, style: str = "chatml", layers: int = 4) -> Path:
     words = tokenizer(style)
     config = LlamaConfig(
         vocab_size=len(words), hidden_size=64, intermediate_size=128, num_hidden_layers=layers, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=512, bos_token_id=words.bos_token_id, eos_token_id=words.eos_token_id,
+        num_key_value_heads=2, max_position_embeddings=512, bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
         pad_token_id=words.eos_token_id, tie_word_embeddings=True, initializer_range=0.2,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)

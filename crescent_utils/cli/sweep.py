@@ -114,7 +114,9 @@ def share_stages(run: SweepRun, earlier: Sequence[SweepRun]) -> list[str]:
 
 
 def _finished_alike(stage: str, run: SweepRun, earlier: Sequence[SweepRun]) -> SweepRun | None:
-    """Return the earlier run whose stage has the fingerprint that this run's would have; None where the run has its own."""
+    """Return the earlier run whose stage has the fingerprint that this run's would have; None where the run has its
+    own.
+    """
     settings = run.settings(stage)
     if runs.is_current(stage, settings):
         return None

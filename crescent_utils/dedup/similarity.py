@@ -1,9 +1,10 @@
 """Similarity: which vectors are far enough from those kept before, and which other vectors stand nearest.
 
-The cosine of two rows is that of their float64 unit vectors, rounded to 12 digits: float32 puts a repetition up to 6e-7 short
-of 1, and an unrounded sum leaves ties to its last bit. An index names the few rows that can be nearest; their cosines are then
-computed in float64, so that decisions and neighbours are those of this definition. Up to `EXACT_ROWS` rows the index compares
-every pair by float32 products; beyond, FAISS looks into the nearest of many lists, and the recall is measured. Ours.
+The cosine of two rows is that of their float64 unit vectors, rounded to 12 digits: float32 puts a repetition up to
+6e-7 short of 1, and an unrounded sum leaves ties to its last bit. An index names the few rows that can be nearest;
+their cosines are then computed in float64, so that decisions and neighbours are those of this definition. Up to
+`EXACT_ROWS` rows the index compares every pair by float32 products; beyond, FAISS looks into the nearest of many
+lists, and the recall is measured. Ours.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ RECALL_SAMPLE = 2_000  # rows that the recall is measured on
 class Selection:
     """Which rows were kept; for each row its nearest kept row before it (-1: none) and the cosine to it (-1: none).
 
-    `recall` is the share of too-similar rows that the search recognised, measured on `recall_rows` such rows of a sample;
+    `recall` is the share of too-similar rows that the search recognised, measured on `recall_rows` of them in a sample;
     1.0 and 0 where every pair was compared. An approximate `similarity` is a lower bound.
     """
 
@@ -41,7 +42,8 @@ class Selection:
 
 @dataclass(frozen=True)
 class Released:
-    """What the authors' code would do with each row before any rewrite: `dropped`, `close` (sent to one rewrite), or kept.
+    """What the authors' code would do with each row before any rewrite: `dropped`, `close` (sent to one rewrite), or
+    kept.
 
     `nearest` is the row that decided (-1: none) and `similarity` the largest cosine that was looked at (-1: none).
     """
@@ -55,9 +57,9 @@ class Released:
 def select_diverse(vectors: np.ndarray, threshold: float, pool: np.ndarray | None = None) -> Selection:
     """Keep row i iff its largest cosine to every row kept before is < threshold: greedy, first come.
 
-    `vectors` is (n, d) with rows of any length; `pool` (m, d) holds rows kept earlier: they count as 0 … m-1 in `nearest` and
-    the rows of `vectors` as m … m+n-1; of equal neighbours the first is named. Raises ValueError for another shape or a value
-    that is not finite. Ours.
+    `vectors` is (n, d) with rows of any length; `pool` (m, d) holds rows kept earlier: they count as 0 … m-1 in
+    `nearest` and the rows of `vectors` as m … m+n-1; of equal neighbours the first is named. Raises ValueError for
+    another shape or a value that is not finite. Ours.
     """
     vectors = _matrix(vectors)
     pool = vectors[:0] if pool is None else _matrix(pool)
@@ -70,8 +72,9 @@ def select_diverse(vectors: np.ndarray, threshold: float, pool: np.ndarray | Non
 def select_released(vectors: np.ndarray) -> Released:
     """Select as the authors' public code does (Crescent, released scripts).
 
-    In a batch of 100, of two rows with cosine >= 0.85 the earlier is dropped; of the others, a row with squared L2 distance
-    < 0.25 to any row of an earlier batch (dropped or not) is close. Reads the embeddings alone, so it needs no rewrite.
+    In a batch of 100, of two rows with cosine >= 0.85 the earlier is dropped; of the others, a row with squared L2
+    distance < 0.25 to any row of an earlier batch (dropped or not) is close. Reads the embeddings alone, so it needs
+    no rewrite.
     """
     rows = _Rows(_matrix(vectors))
     index = _Index(rows, 0)
@@ -219,7 +222,8 @@ class _Index:
     def nearest(self, numbers: np.ndarray, unit: np.ndarray, itself: bool = True) -> _Nearest:
         """Return the nearest row in the index of each of these rows (`unit`: as float32 unit vectors).
 
-        Without `itself`, a row that stands in the index is not its own neighbour; that is for exact indexes of all rows.
+        Without `itself`, a row that stands in the index is not its own neighbour; that is for exact indexes of all
+        rows.
         """
         nearest = _Nearest(len(numbers))
         if not self._size:
@@ -235,7 +239,9 @@ class _Index:
         return nearest
 
     def _candidates(self, unit: np.ndarray, left_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return (place, position) of every row that float32 cannot tell from the nearest; `left_out`: a position a place."""
+        """Return (place, position) of every row that float32 cannot tell from the nearest; `left_out`: a position a
+        place.
+        """
         tolerance = np.float32(2 * self._rows.float32_error)
         largest = np.full((len(unit), 1), -np.inf, np.float32)
         buffer = np.empty(len(unit) * min(PIECE, self._size), np.float32)
@@ -256,7 +262,7 @@ class _Index:
 
 
 def _empty_lists(rows: _Rows) -> Any:
-    """Return a FAISS index of about 4 sqrt(n) lists in half precision, their centres trained on a sample of the rows."""
+    """Return a FAISS index of about 4 sqrt(n) lists in half precision, their centres trained on a sample."""
     try:
         import faiss
     except ImportError:
@@ -281,7 +287,7 @@ def _look_up(index: _Index, rows: _Rows, first: int, itself: bool = True) -> _Ne
 
 
 def _select(rows: _Rows, first: int, threshold: float, index: _Index) -> Selection:
-    """Go through the rows from number `first` on, in blocks: compare with the index and each other, add what is kept."""
+    """Go through the rows from number `first` on, in blocks: compare with the index and each other, add the kept."""
     kept = np.zeros(len(rows) - first, bool)
     nearest, similarity = np.full(len(kept), -1), np.full(len(kept), -1.0)
     for numbers in _blocks(first, len(rows)):
@@ -297,7 +303,8 @@ def _select(rows: _Rows, first: int, threshold: float, index: _Index) -> Selecti
 
 
 def _choose(rows: _Rows, numbers: np.ndarray, scores: np.ndarray, free: np.ndarray, threshold: float) -> np.ndarray:
-    """Go through a block in order and choose each `free` row whose cosine to those chosen before is < threshold (bool, n).
+    """Go through a block in order and choose each `free` row whose cosine to those chosen before is < threshold (bool,
+    n).
 
     `scores` holds the block's float32 products; where they are too close to the threshold, float64 decides.
     """

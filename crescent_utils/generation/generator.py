@@ -109,7 +109,7 @@ class Generator:
         if completions and all(completion.finish == TOO_LONG for completion in completions):
             shortest = min(completion.prompt_tokens for completion in completions)
             warnings.warn(
-                f"max_model_len: {self._max_model_len} is too small for all of {len(completions)} prompts, the shortest "
+                f"max_model_len: {self._max_model_len} is too small for all {len(completions)} prompts, the shortest "
                 f"of {shortest} tokens, so none was asked: raise it or lower the stage's max_tokens",
                 stacklevel=3,
             )

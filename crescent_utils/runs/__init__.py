@@ -2,11 +2,11 @@
 
 `settings_from` turns the variables of a notebook into frozen, checked settings; `load_profile` merges YAML profiles.
 `get_domain` gives what the method knows of a kind of question: prompts, gates, threshold. `begin_stage` opens the
-folder `outputs/<run>/<stage>/`; the stage writes Parquet tables there and, last of all, `manifest.json`, whose presence
-means that the stage is complete: parameters as given, contents of what was read, versions, models, counts, tokens,
-seconds, memory. `is_current` tells by these contents whether a finished stage has to run again; `differing_parameters` compares a
-finished stage with settings by them, and `recorded_parameters` leaves out what a manifest hides, the folders of the
-machine.
+folder `outputs/<run>/<stage>/`; the stage writes Parquet tables there and, last of all, `manifest.json`, whose
+presence means that the stage is complete: parameters as given, contents of what was read, versions, models, counts,
+tokens, seconds, memory. `is_current` tells by these contents whether a finished stage has to run again;
+`differing_parameters` compares a finished stage with settings by them, and `recorded_parameters` leaves out what a
+manifest hides, the folders of the machine.
 """
 
 from .contents import NOT_IN_FINGERPRINT, file_sha256, folder_fingerprint, is_current, stage_fingerprint

@@ -1,12 +1,14 @@
-"""Speed of reading answers: extraction, normal form and vote of a million stored paths; against Math-Verify on each; hostile texts.
+"""Speed of reading answers: extraction, normal form and vote of a million stored paths; against Math-Verify on each;
+hostile texts.
 
     python tests/benchmarks/bench_answers.py [--paths 1000000] [--math-verify 1000] [--hostile 100000] [--processes 2]
 
-The paths are those of the committed reference store and, where CRESCENT_BENCHMARK_DIR (or ../shared/data) has GSM8K, its solutions
-in the endings of several models. Each is repeated with other numbers: every digit is turned by a shift of its own repetition, so
-that no text stands twice and a cache of normal forms cannot answer for them. (Answers are short, so the normal forms of a
-million of them do repeat; that part of the cache's work is real, and the share of hits is printed.) Paths are read in chunks of
-eight, a question each, in a process pool; the parent's and the children's peak memory is printed.
+The paths are those of the committed reference store and, where CRESCENT_BENCHMARK_DIR (or ../shared/data) has GSM8K,
+its solutions in the endings of several models. Each is repeated with other numbers: every digit is turned by a shift
+of its own repetition, so that no text stands twice and a cache of normal forms cannot answer for them. (Answers are
+short, so the normal forms of a million of them do repeat; that part of the cache's work is real, and the share of
+hits is printed.) Paths are read in chunks of eight, a question each, in a process pool; the parent's and the
+children's peak memory is printed.
 """
 
 from __future__ import annotations
@@ -113,16 +115,18 @@ def throughput(texts: list[str], n: int, processes: int) -> float:
     spent = time.perf_counter() - start
     hits = total[2] / max(1, total[2] + total[3])
     print(
-        f"extraction + normal form + vote: {n:,} paths, {total[0]:,} questions, {total[1]:,} readable, {processes} processes"
+        f"extraction + normal form + vote: {n:,} paths, {total[0]:,} questions, {total[1]:,} readable, "
+        f"{processes} processes"
     )
     print(
-        f"  {spent:.1f} s, {1e6 * spent / n:.0f} us a path, peak memory {peak_mb():.0f} MB, cache of normal forms {hits:.0%} hits"
+        f"  {spent:.1f} s, {1e6 * spent / n:.0f} us a path, peak memory {peak_mb():.0f} MB, "
+        f"cache of normal forms {hits:.0%} hits"
     )
     return spent
 
 
 def against_math_verify(texts: list[str], n: int) -> None:
-    """Print the time of a verdict (is the answer 42?) by ours and by Math-Verify on the same texts, in processor time."""
+    """Print the processor time of a verdict (is the answer 42?) by ours and by Math-Verify on the same texts."""
     try:
         from math_verify import parse, verify
     except ImportError:
@@ -140,7 +144,8 @@ def against_math_verify(texts: list[str], n: int) -> None:
         found = reading.extract_answer(text)
         found is not None and equality.answers_equal(found, "42")
     ours = time.process_time() - start
-    print(f"one process, {len(sample):,} verdicts: Math-Verify {1e6 * theirs / n:.0f} us a text, ours {1e6 * ours / n:.0f} us, "
+    print(f"one process, {len(sample):,} verdicts: Math-Verify {1e6 * theirs / n:.0f} us a text, "
+          f"ours {1e6 * ours / n:.0f} us, "
           f"ratio {theirs / ours:.0f}")  # fmt: skip
 
 
@@ -148,10 +153,13 @@ def hostile(seed: int) -> str:
     """One hostile text: pieces that nest, repeat and pile up, some of them very long."""
     draw = random.Random(seed)
     pieces = [
-        "\\frac{", "\\boxed{", "{", "}", "^{9", "^9", "9", "1,", "1:", "1/", "\0", "#### ", "the answer is ", "\n", "=", "**", "½", "١",
-        "\\text{", "<<", "</think>", "<think>", "Answer:\n", "\nA: ", "- ", "e9", "(", ")", "because ", "so ", ". ", "$", " is 5 ", "x",
+        "\\frac{", "\\boxed{", "{", "}", "^{9", "^9", "9", "1,", "1:", "1/", "\0", "#### ", "the answer is ", "\n",
+        "=", "**", "½", "١",
+        "\\text{", "<<", "</think>", "<think>", "Answer:\n", "\nA: ", "- ", "e9", "(", ")", "because ", "so ", ". ",
+        "$", " is 5 ", "x",
         "twenty-",
-        "\\sqrt{", "999999999^999999999", "1e999999999", "\u202f", "I", "'", "nswer", "round to ", " of the ", "to find ", "_", "%", "5 5",
+        "\\sqrt{", "999999999^999999999", "1e999999999", "\u202f", "I", "'", "nswer", "round to ", " of the ",
+        "to find ", "_", "%", "5 5",
     ]  # fmt: skip
     text = "".join(draw.choice(pieces) * draw.choice((1, 1, 2, 3, 30, 300)) for _ in range(draw.randint(1, 12)))
     if draw.random() < 0.002:
@@ -192,7 +200,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     own = parser.parse_args()
     texts = material()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; material: {len(texts):,} texts, "
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
+          f"material: {len(texts):,} texts, "
           f"{sum(map(len, texts)) / len(texts):.0f} characters on average")  # fmt: skip
     if own.paths:
         throughput(texts, own.paths, own.processes)

@@ -1,15 +1,18 @@
-"""Speed, memory and recall of the similarity search, each in a process of its own, with the plain alternative in the same run.
+"""Speed, memory and recall of the similarity search, each in a process of its own, with the plain alternative in the
+same run.
 
 `python tests/benchmarks/bench_dedup.py [PART …] [--rows N]` with the parts
 
 - `exact`: 55,000 x 384 vectors, every pair; beside it a plain blocked loop in numpy.
-- `semhash`: 100,000 vectors, every pair; beside it SemHash's index and self-deduplication (`pip install semhash`, measurement only).
+- `semhash`: 100,000 vectors, every pair; beside it SemHash's index and self-deduplication
+  (`pip install semhash`, measurement only).
 - `million`: 1,000,000 vectors through FAISS; recall of the planted near-duplicates, each checked to be one.
 - `embed`: 10,000 questions of GSM8K and ASDiv with MiniLM; beside it sentence-transformers at its own best batch size.
 
-The vectors are MiniLM embeddings of GSM8K and ASDiv questions (of random points where the benchmarks are not there) moved by noise so
-that a row's usual neighbour stands at a cosine of about 0.6, as a question's does; a tenth are planted copies of an earlier
-row at cosines from 0.86 to 0.99. It prints a table; nothing is asserted. The machine should be idle.
+The vectors are MiniLM embeddings of GSM8K and ASDiv questions (of random points where the benchmarks are not there)
+moved by noise so that a row's usual neighbour stands at a cosine of about 0.6, as a question's does; a tenth are
+planted copies of an earlier row at cosines from 0.86 to 0.99. It prints a table; nothing is asserted. The machine
+should be idle.
 """
 
 from __future__ import annotations
@@ -125,7 +128,8 @@ def exact(count: int) -> dict[str, object]:
     seconds, found = timed(lambda: similarity.select_diverse(vectors, THRESHOLD))
     peak = peak_gb()
     other, kept = timed(lambda: plain(vectors))
-    return {"ours": seconds, "plain numpy": other, "ratio": seconds / other, "peak GB": peak, "kept": int(found.kept.sum()),
+    return {"ours": seconds, "plain numpy": other, "ratio": seconds / other, "peak GB": peak,
+    "kept": int(found.kept.sum()),
             "kept by plain": int(kept.sum()), "planted found": float((~found.kept[copies]).mean())}  # fmt: skip
 
 
@@ -144,7 +148,8 @@ def semhash(count: int) -> dict[str, object]:
     index, hashed = timed(lambda: SemHash.from_records(records, model=Given()))
     dedupe, result = timed(lambda: hashed.self_deduplicate(threshold=THRESHOLD))
     left = {int(text) for text in result.selected}
-    return {"ours": seconds, "SemHash": index + dedupe, "ratio": seconds / (index + dedupe), "kept": int(found.kept.sum()),
+    return {"ours": seconds, "SemHash": index + dedupe, "ratio": seconds / (index + dedupe),
+    "kept": int(found.kept.sum()),
             "kept by SemHash": len(left), "planted found": float((~found.kept[copies]).mean()),
             "planted found by SemHash": float(np.mean([row not in left for row in copies]))}  # fmt: skip
 
@@ -177,7 +182,8 @@ def embed(count: int) -> dict[str, object]:
     best = min(tries, key=lambda batch: tries[batch])
     seconds, _ = timed(lambda: encoder.encode(texts))
     other = theirs(best, texts)
-    return {"ours, a second": len(texts) / seconds, "sentence-transformers": len(texts) / other, "their batch size": best,
+    return {"ours, a second": len(texts) / seconds, "sentence-transformers": len(texts) / other,
+    "their batch size": best,
             "speed ratio": other / seconds, "tries": {k: round(v, 1) for k, v in tries.items()}}  # fmt: skip
 
 

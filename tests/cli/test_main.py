@@ -1,4 +1,6 @@
-"""The command line: bad input ends with status 2 and its name before anything loads, stages run in order and are skipped when done."""
+"""The command line: bad input ends with status 2 and its name before anything loads, stages run in order and are
+skipped when done.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,7 @@ def main(capsys, *arguments):
     return (status, *capsys.readouterr())
 
 
-# --- bad input ------------------------------------------------------------------------------------------------------------------
+# --- bad input ------------------------------------------------------------------------------------
 
 BAD = [
     (["-p", "sed=2"], ["sed:", "Did you mean 'seed'?"]),
@@ -108,7 +110,7 @@ def test_a_wrong_command_line_shows_the_right_one(capsys, arguments):
     assert status == 2 and "usage: crescent" in err and out == ""
 
 
-# --- stages ---------------------------------------------------------------------------------------------------------------------
+# --- stages ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -249,7 +251,8 @@ def test_a_real_notebook_runs_through_papermill(capfd, profile, tmp_path, monkey
     # A small notebook in the place of 01: parameters injected, kernel of this environment, manifest found.
     cells = ["votes: int = 1  # one", "from crescent_utils import runs\n"
              "stage = runs.begin_stage('elicit', runs.settings_from('elicit', globals()))\n"
-             "import sys; print('noise', file=sys.stderr)\nstage.finish({'sampled': elicit_samples}, note=run)"]  # fmt: skip
+             "import sys; print('noise', file=sys.stderr)\n"
+             "stage.finish({'sampled': elicit_samples}, note=run)"]  # fmt: skip
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = nbformat.v4.new_notebook(metadata=kernel, cells=[nbformat.v4.new_code_cell(source) for source in cells])
     notebook.cells[0].metadata["tags"] = ["parameters"]
@@ -266,7 +269,7 @@ def test_a_real_notebook_runs_through_papermill(capfd, profile, tmp_path, monkey
     assert "sampled 7" in out and err == ""
 
 
-# --- report ---------------------------------------------------------------------------------------------------------------------
+# --- report ---------------------------------------------------------------------------------------
 
 
 def test_an_unknown_run_is_named_with_the_known_ones(capsys, tmp_path, monkeypatch):

@@ -46,7 +46,8 @@ def plant_json(path, change):
 
 
 def test_planted_numbers_are_found_and_nothing_else(tmp_path):
-    # Without dedup (its embeddings take half a minute) vote cannot be computed; the stages after go on from its stored tables.
+    # Without dedup (its embeddings take half a minute) vote cannot be computed; the stages after go on from its
+    # stored tables.
     run = published(tmp_path, "dedup")
     planted = {
         plant(run, "elicit", "questions", "question"), plant(run, "elicit", "rejected", "reason", 0),
@@ -77,7 +78,8 @@ def test_the_reference_verifies_and_every_table_is_watched(tmp_path, capsys):
     planted = {
         plant(run, "dedup", "questions", "question"), plant(run, "dedup", "attempts", "accepted"),
         plant(run, "dedup", "attempts", "similarity", 9),
-        plant(run, "dedup", "rejected", "reason"), plant(run, "vote", "qa", "answer"), plant(run, "vote", "qa", "votes", 5),
+        plant(run, "dedup", "rejected", "reason"), plant(run, "vote", "qa", "answer"), plant(run, "vote", "qa",
+        "votes", 5),
         plant(run, "vote", "paths", "won"), plant(run, "vote", "rejected", "agreement"),
     }  # fmt: skip
     assert main.main(["verify", str(run)]) == main.FAILED
@@ -130,8 +132,10 @@ def test_tables_are_compared_cell_by_cell():
     near = old.assign(similarity=old["similarity"] + 1e-4, c=old["c"] * (1 + 1e-12))
     assert not list(verify.table_differences("s", "t", old, near))
     for changed, place in (
-        (old.assign(a=[1, 2, 4]), (2, "a")), (old.assign(b=["x", "", "z"]), (1, "b")), (old.assign(c=[0.1, 0.2, 0.3000001]), (2, "c")),
-        (old.assign(similarity=[0.1234, 0.5, 0.0]), (2, "similarity")), (old.assign(similarity=[0.1237, 0.5, np.nan]), (0, "similarity")),
+        (old.assign(a=[1, 2, 4]), (2, "a")), (old.assign(b=["x", "", "z"]), (1, "b")),
+        (old.assign(c=[0.1, 0.2, 0.3000001]), (2, "c")),
+        (old.assign(similarity=[0.1234, 0.5, 0.0]), (2, "similarity")), (old.assign(similarity=[0.1237, 0.5, np.nan]),
+        (0, "similarity")),
         (old.head(2), (-1, "number of rows")), (old.drop(columns="a"), (-1, "columns")),
     ):  # fmt: skip
         assert [(d.row, d.column) for d in verify.table_differences("s", "t", old, changed)] == [place]

@@ -444,7 +444,8 @@ def test_recipes_come_out_of_the_parameters():
         params.build_settings("finetune", {"learning_rate": 0.5, "lora_targets": ["k_proj"], "seed": 9})
     )
     assert (tuned.learning_rate, tuned.lora_targets, tuned.seed) == (0.5, ("k_proj",), 9)
-    for name in ("epochs", "batch_size", "micro_batch_size", "max_length", "held_out", "warmup_ratio", "lr_schedule", "weight_decay",
+    for name in ("epochs", "batch_size", "micro_batch_size", "max_length", "held_out", "warmup_ratio", "lr_schedule",
+    "weight_decay",
                  "lora_rank", "lora_alpha", "dtype", "method"):  # fmt: skip
         field = params.Finetune.model_fields[name]
         other = {"method": "full", "lr_schedule": "cosine", "dtype": "float16", "max_length": 32, "held_out": 0.5}.get(

@@ -184,9 +184,12 @@ def test_a_run_is_not_replayed_into_itself(tmp_path):
 
 # Every parameter with another value than its default, and whether the result may differ by it.
 CHANGED = {
-    "run": "other", "replay_from": "other", "outputs": "/elsewhere", "engine": "vllm", "engine_args": {"a": 1}, "base_urls": ["u"],
-    "benchmark_dir": "/b", "micro_batch_size": 4, "model": "m", "domain": "math_word_problems", "protocol": "strict", "seed": 2,
-    "system_prompt": "s", "dtype": "float32", "max_model_len": 99, "other_runs": ["seed2"], "path_choice": "all", "method": "full",
+    "run": "other", "replay_from": "other", "outputs": "/elsewhere", "engine": "vllm", "engine_args": {"a": 1},
+    "base_urls": ["u"],
+    "benchmark_dir": "/b", "micro_batch_size": 4, "model": "m", "domain": "math_word_problems", "protocol": "strict",
+    "seed": 2,
+    "system_prompt": "s", "dtype": "float32", "max_model_len": 99, "other_runs": ["seed2"], "path_choice": "all",
+    "method": "full",
     "lr_schedule": "cosine", "benchmark_split": "dev", "decontaminate": False, "student": "s", "embedder": "e",
     "path_formats": ["zero_shot_cot"],
     "elicit_temperatures": [0.5],

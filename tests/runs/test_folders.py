@@ -49,7 +49,8 @@ def test_a_stage_is_complete_once_its_manifest_stands(tmp_path):
 def test_the_manifest_says_what_made_the_result(tmp_path):
     stage = folders.begin_stage("elicit", settings_of("elicit", tmp_path, seed=7))
     manifest = stage.finish({"sampled": 0}, models={"base": "abc"}, cost=Cost(prompt_tokens=1, completion_tokens=2))
-    assert {"parameters", "fingerprint", "upstream", "versions", "models", "git_commit", "seed", "counts", "tokens", "seconds",
+    assert {"parameters", "fingerprint", "upstream", "versions", "models", "git_commit", "seed", "counts", "tokens",
+    "seconds",
             "peak_memory_bytes", "device"} <= manifest.keys()  # fmt: skip
     assert manifest["seed"] == manifest["parameters"]["seed"] == 7
     assert re.fullmatch(r"[0-9a-f]{16}", manifest["fingerprint"])
@@ -154,7 +155,8 @@ def test_a_changed_parameter_makes_its_stage_and_those_after_it_stale_and_no_oth
 
 
 def test_a_stage_that_rests_on_a_stale_one_can_be_told(tmp_path):
-    # is_current looks one floor up only: fingerprints chain, so the change reaches every floor when each is run in turn.
+    # is_current looks one floor up only: fingerprints chain, so the change reaches every floor when each is run in
+    # turn.
     complete("vote", tmp_path)
     first = folders.read_manifest(tmp_path / "r", "vote")["fingerprint"]
     complete("vote", tmp_path, elicit_samples=5)

@@ -101,10 +101,13 @@ def test_an_unknown_name_is_named_with_the_nearest_known_one(tmp_path, wrong, ne
     "name, value, allowed",
     [
         ("engine", "vlm", "'vllm'"), ("protocol", "Paper", "'released'"), ("seed", -1, "greater than or equal to 0"),
-        ("seed", True, "integer"), ("seed", "1", "integer"), ("seed", 1.5, "integer"), ("votes", 0, "greater than or equal to 1"),
-        ("min_agreement", 1.5, "less than or equal to 1"), ("elicit_top_p", 0, "greater than 0"), ("bait", "one", "list"),
+        ("seed", True, "integer"), ("seed", "1", "integer"), ("seed", 1.5, "integer"),
+        ("votes", 0, "greater than or equal to 1"),
+        ("min_agreement", 1.5, "less than or equal to 1"), ("elicit_top_p", 0, "greater than 0"),
+        ("bait", "one", "list"),
         ("eval_temperature", math.nan, "finite"), ("engine_args", [], "dict"), ("domain", "arithmetics", "arithmetic"),
-        ("run", "../elsewhere", "relative folder name"), ("run", "/elsewhere", "relative folder name"), ("run", "", "relative"),
+        ("run", "../elsewhere", "relative folder name"), ("run", "/elsewhere", "relative folder name"),
+        ("run", "", "relative"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_what_is_allowed(tmp_path, name, value, allowed):
@@ -162,7 +165,8 @@ def test_a_missing_profile_is_named_with_those_that_are_there(tmp_path):
 
 @pytest.mark.parametrize(
     "content, expected",
-    [(b"- a\n- b\n", "list"), (b"seed 3\n", "str"), (b"a: [\n", "not YAML"), (b"\xff\xfe\x00seed: 1", "bad.yaml"), (b"1: 2\n", "1:"),
+    [(b"- a\n- b\n", "list"), (b"seed 3\n", "str"), (b"a: [\n", "not YAML"), (b"\xff\xfe\x00seed: 1", "bad.yaml"),
+    (b"1: 2\n", "1:"),
      (b"run: 2024-13-45\n", "bad.yaml"), (b"seed: 0b_\n", "bad.yaml")],
 )  # fmt: skip
 def test_a_file_that_is_no_profile_is_named(tmp_path, content, expected):

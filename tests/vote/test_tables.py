@@ -14,7 +14,8 @@ from crescent_utils.vote import tables
 ARITHMETIC = domains.validity_gates(domains.get_domain("arithmetic"))
 WORDS = domains.validity_gates(domains.get_domain("math_word_problems"))
 PIECES = [
-    "The answer is 7.", "The answer is 7", "#### 7", "seven", "7.0", "It is 1,234.", "3/4", "0.75", "I do not know.", "", "-0.0", "50%",
+    "The answer is 7.", "The answer is 7", "#### 7", "seven", "7.0", "It is 1,234.", "3/4", "0.75", "I do not know.",
+    "", "-0.0", "50%",
     "9" * 400, "1e5", "What is 3 + 4?", "Sure! ", "\n", "?", "½", "\\boxed{8}", "$5.50", "x", "٣",
 ]  # fmt: skip
 texts = st.lists(st.sampled_from(PIECES) | st.text(max_size=12), max_size=3).map("".join)
@@ -35,7 +36,8 @@ def vote_on(ids, texts, paths, own, domain, **more):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.lists(texts, min_size=1, max_size=6), max_size=4), st.sampled_from(PROTOCOLS), st.sampled_from([0.0, 0.5, 1.0]),
+    st.lists(st.lists(texts, min_size=1, max_size=6), max_size=4), st.sampled_from(PROTOCOLS), st.sampled_from([0.0,
+    0.5, 1.0]),
     st.sampled_from(["shortest", "random", "first", "all"]), st.sampled_from(["arithmetic", "math_word_problems"]),
 )  # fmt: skip
 @example([["9" * 400, "1"]], "released", 0.0, "shortest", "arithmetic")
@@ -53,7 +55,9 @@ def test_every_question_and_every_path_is_accounted_for(paths, protocol, least, 
     assert won["path"].tolist() == qa["path"].tolist(), "each winning path is a pair, and nothing else is"
     for row in qa.itertuples():
         own_paths = sampled[sampled["question_id"] == row.id]
-        reach = sum(not pd.isna(answer) and equality.answers_equal(answer, row.answer) for answer in own_paths["answer"])
+        reach = sum(
+            not pd.isna(answer) and equality.answers_equal(answer, row.answer) for answer in own_paths["answer"]
+        )
         assert reach == row.votes and row.total == len(own_paths)
         assert row.agreement == round(row.votes / row.total, 4) and (
             protocol == "released" or row.votes / row.total >= least

@@ -54,7 +54,8 @@ ROWS = [
 def test_a_file_of_questions(tmp_path, suffix):
     path = tmp_path / f"mine{suffix}"
     table = pd.DataFrame(ROWS)
-    {".jsonl": lambda: table.to_json(path, orient="records", lines=True), ".json": lambda: table.to_json(path, orient="records"),
+    {".jsonl": lambda: table.to_json(path, orient="records", lines=True), ".json": lambda: table.to_json(path,
+    orient="records"),
      ".csv": lambda: table.to_csv(path, index=False), ".parquet": lambda: table.to_parquet(path)}[suffix]()  # fmt: skip
     for own in ({"question_source": str(path)}, {"question_source": path.name, "benchmark_dir": str(tmp_path)}):
         found = unlabelled.load_unlabelled(of_vote(**own), [])
@@ -66,7 +67,8 @@ def test_what_cannot_be_had_is_named(tmp_path):
     (tmp_path / "x.jsonl").write_text(json.dumps({"text": "Why?"}) + "\n")
     (tmp_path / "y.json").write_text("{")
     for source, message in {
-        "gsm": "question_source: 'gsm' is unknown.*gsm8k", "none.jsonl": "'none.jsonl' is no file", "x.jsonl": "no column `question`.*text",
+        "gsm": "question_source: 'gsm' is unknown.*gsm8k", "none.jsonl": "'none.jsonl' is no file",
+        "x.jsonl": "no column `question`.*text",
         "y.json": "y.json cannot be read",
     }.items():  # fmt: skip
         with pytest.raises(files.BenchmarkError, match=message):
@@ -194,7 +196,8 @@ def through_the_cells(questions, protocol="paper"):
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_a_question_without_a_gold_is_voted_on_and_not_judged(tmp_path, suffix, protocol):
     path, table = tmp_path / f"gaps{suffix}", pd.DataFrame(GAPS)
-    {".jsonl": lambda: table.to_json(path, orient="records", lines=True), ".csv": lambda: table.to_csv(path, index=False),
+    {".jsonl": lambda: table.to_json(path, orient="records", lines=True), ".csv": lambda: table.to_csv(path,
+    index=False),
      ".parquet": lambda: table.to_parquet(path)}[suffix]()  # fmt: skip
     questions = unlabelled.load_unlabelled(of_vote(question_source=str(path)), []).questions
     qa, curve, cost = through_the_cells(questions, protocol)
