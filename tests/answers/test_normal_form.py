@@ -1,11 +1,13 @@
 """The normal form of an answer: exact, and its own normal form."""
 
+import re
 from fractions import Fraction
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crescent_utils.answers.normal_form import normal_form
+from crescent_utils.answers.normal_form import NUMBER_FORMS, VALUE, normal_form
 
 
 @settings(deadline=None)
@@ -26,3 +28,13 @@ MESSY = st.text(alphabet="0123456789.,-/ :$%\\{}frac^x=+*()eE½−pmd", max_size
 def test_a_normal_form_is_its_own(text: str) -> None:
     form = normal_form(text)
     assert normal_form(form) == form
+
+
+@pytest.mark.parametrize("name", NUMBER_FORMS)
+def test_the_example_of_a_way_to_write_a_number_is_read_by_its_pattern(name: str) -> None:
+    pattern, example, form = NUMBER_FORMS[name]
+    alone = re.fullmatch(pattern, example, re.X | re.I)
+    among_all = re.fullmatch(VALUE, example, re.X | re.I)
+    assert alone and among_all
+    assert set(alone.groupdict(default="").items()) <= set(among_all.groupdict(default="").items())
+    assert normal_form(example) == form

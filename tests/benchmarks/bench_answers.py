@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from crescent_utils.answers import equality, reading  # noqa: E402
-from crescent_utils.answers.normal_form import _cached  # noqa: E402
+from crescent_utils.answers.normal_form import _cached_form  # noqa: E402
 from crescent_utils.vote import majority  # noqa: E402
 
 VOTES = 8
@@ -78,13 +78,13 @@ def ballots(texts: list[str], n: int) -> Iterator[list[str]]:
 
 def voted(rows: list[list[str]]) -> tuple[int, int, int, int]:
     """Read and vote; return questions, readable answers, and the hits and misses of the normal form's cache."""
-    before = _cached.cache_info()
+    before = _cached_form.cache_info()
     readable = 0
     for seed, row in enumerate(rows):
         read = [reading.extract_answer(path) for path in row]
         readable += sum(answer is not None for answer in read)
         majority.majority_vote(read, 0.5, seed=seed)
-    after = _cached.cache_info()
+    after = _cached_form.cache_info()
     return len(rows), readable, after.hits - before.hits, after.misses - before.misses
 
 
@@ -138,7 +138,7 @@ def against_math_verify(texts: list[str], n: int) -> None:
     for text in sample:
         verify(gold, parse(text))
     theirs = time.process_time() - start
-    _cached.cache_clear()
+    _cached_form.cache_clear()
     start = time.process_time()
     for text in sample:
         found = reading.extract_answer(text)
