@@ -4,12 +4,18 @@ reader's time.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
+import psutil
+from matplotlib.figure import Figure
 
 from crescent_utils.finetune import training
 from crescent_utils.finetune.recipes import Recipe
@@ -50,3 +56,39 @@ def best_of(read: Callable[[str], object], text: str, times: int = 3) -> float:
         read(text)
         spent.append(time.process_time() - start)
     return min(spent)
+
+
+@contextlib.contextmanager
+def engine_of_a_run(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen, psutil.Process]]:
+    """Start a Python that stands for a run (`arguments`), which prints the pid of the engine that it started; end both."""
+    owner = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    engine = psutil.Process(int(owner.stdout.readline()))
+    yield owner, engine
+    for process in (engine, owner):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    owner.communicate()
+
+
+def figure_that_says(draw: Callable[[], tuple[Figure, str]], expected: str) -> Figure:
+    """Draw a figure twice and check that it says its numbers alike, has a title and a named axis, and is a picture."""
+    figure, text = draw()
+    assert expected in text
+    assert draw()[1] == text
+    axes = figure.axes[0]
+    assert axes.get_title(loc="left") and axes.get_xlabel()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    return figure
+
+
+def assert_nothing_is_cut_off(figure: Figure) -> None:
+    """Check that all that is drawn lies within the picture."""
+    figure.draw_without_rendering()
+    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height

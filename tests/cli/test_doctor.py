@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+import shared
 
 from crescent_utils.cli import doctor
 from crescent_utils.generation import leftovers
@@ -37,18 +38,8 @@ def owned_engine(tmp_path):
     """A process that looks like one with torch loaded, and the fake engine that it started."""
     library = tmp_path / "libtorch_cpu.so"
     library.write_bytes(b"x" * 4096)
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, ENGINE, str(library)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    engine = psutil.Process(int(owner.stdout.readline()))
-    yield owner, engine
-    for process in (engine, owner):
-        try:
-            os.kill(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    owner.communicate()
+    with shared.engine_of_a_run("-c", OWNER, ENGINE, str(library)) as processes:
+        yield processes
 
 
 def orphan(owner):

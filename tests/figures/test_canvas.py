@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from shared import assert_nothing_is_cut_off, figure_that_says
 
 from crescent_utils import stats
 from crescent_utils.figures import dedup, elicit, evaluate, finetune, vote
@@ -82,20 +83,12 @@ EMPTY = {
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_figure_says_its_numbers(name):
     draw, expected = FIGURES[name]
-    figure, text = draw()
-    assert expected in text
-    assert draw()[1] == text
-    axes = figure.axes[0]
-    assert axes.get_title(loc="left") and axes.get_xlabel()
-    assert figure._repr_png_().startswith(b"\x89PNG")
+    figure_that_says(draw, expected)
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_nothing_is_cut_off(name):
-    figure, _ = FIGURES[name][0]()
-    figure.draw_without_rendering()
-    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height
+    assert_nothing_is_cut_off(FIGURES[name][0]()[0])
 
 
 @pytest.mark.parametrize("name", EMPTY)

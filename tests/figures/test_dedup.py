@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from shared import assert_nothing_is_cut_off, figure_that_says
 
 from crescent_utils.figures import dedup
 
@@ -39,14 +40,7 @@ EMPTY = {
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_a_figure_says_its_numbers_and_nothing_is_cut_off(name):
     draw, expected = DRAWN[name]
-    figure, text = draw()
-    assert expected in text and draw()[1] == text
-    axes = figure.axes[0]
-    assert axes.get_title(loc="left") and axes.get_xlabel()
-    assert figure._repr_png_().startswith(b"\x89PNG")
-    figure.draw_without_rendering()
-    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height
+    assert_nothing_is_cut_off(figure_that_says(draw, expected))
 
 
 @pytest.mark.parametrize("name", EMPTY)

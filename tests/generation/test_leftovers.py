@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import psutil
 import pytest
+import shared
 from shared import ROOT
 
 from crescent_utils.generation import leftovers
@@ -46,19 +45,8 @@ sys.stdin.readline()
 def reparented(monkeypatch, tmp_path):
     """A run that goes on, and its engine, whose parent has ended."""
     monkeypatch.setenv("CRESCENT_CACHE", str(tmp_path))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, BETWEEN, ENGINE],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
-    engine = psutil.Process(int(owner.stdout.readline()))
-    yield owner, engine
-    for process in (engine, owner):
-        try:
-            os.kill(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    owner.communicate()
+    with shared.engine_of_a_run("-c", OWNER, BETWEEN, ENGINE, PYTHONPATH=str(ROOT)) as processes:
+        yield processes
 
 
 def pids(processes):

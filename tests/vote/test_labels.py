@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from shared import REFERENCE
+from shared import REFERENCE, assert_nothing_is_cut_off, figure_that_says
 
 from crescent_utils.figures import vote
 from crescent_utils.runs import domains, params
@@ -166,11 +166,7 @@ FIGURES = {
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_figure_says_its_numbers_and_cuts_nothing_off(name):
     draw, expected = FIGURES[name]
-    figure, text = draw()
-    assert expected in text and draw()[1] == text
-    figure.draw_without_rendering()
-    drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height
+    assert_nothing_is_cut_off(figure_that_says(draw, expected))
 
 
 @pytest.mark.parametrize(
