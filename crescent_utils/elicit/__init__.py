@@ -1,9 +1,14 @@
 """Elicit: a bait prompt makes the model write questions, with no data to begin with (Crescent, section 2).
 
-In come a domain and the parameters of `01_elicit`; `sample_completions` samples raw completions of the baits, which take
-turns (`bait_turns`), and `read_questions` reads a question out of each, or rejects it with a reason. Out go three tables:
-`questions` (id, question, bait, prefix), `rejected` (id, text, bait, prefix, reason) and `yields` (bait, prefix, temperature,
-sampled, kept, different, yield). Questions and rejected together are all that was sampled.
+In come a domain and the parameters of `01_elicit`. `sample_completions` samples raw completions of the bait requests,
+which take turns (`bait_turns`), and `read_questions` reads a question out of each, or rejects it with a reason. Out go
+three tables, and questions and rejected together are all that was sampled:
+
+| table | columns |
+| --- | --- |
+| questions | id, question, bait, prefix |
+| rejected | id, text, bait, prefix, reason |
+| yields | bait, prefix, temperature, sampled, kept, different, yield |
 """
 
 from .questions import Question, Rejected, extract_question, released_clean

@@ -1,185 +1,47 @@
-"""What chat, labels, solutions and closing words around an elicited question look like (ours).
+"""Questions: read one question out of a completion, or say why it holds none.
 
-Only the head of a completion is compared with the patterns of chat, and only what follows a question with those of
-solutions and closings, so that a problem's own sentences are left alone. No pattern repeats an unbounded part within
-another, and each is tried at one place or on one sentence: the whole is linear in the text.
+A chat model wraps the problem it was asked for: "Sure! Here is a problem: … Solution: … Let me know if …".
+`extract_question` finds where the problem begins (behind chat, titles and labels) and where it ends (behind its last
+question, before a solution, a further problem or closing words), unwraps it, and holds it against the validity gates of
+a domain. `released_clean` is the authors' cleaner, for comparison.
+
+What the wrapping looks like stands in tables of phrases, all ours. Each part of a table has a name, a regular
+expression and examples that the tests read. Only the head of a completion is compared with chat, and only what follows
+a question with solutions and closing words, so that a problem's own sentences are left alone. No expression repeats an
+unbounded part within another, and each is tried at one place or on one sentence: the time is linear in the length of
+the text.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
-THING = r"(?:problem|question|puzzle|challenge|exercise|riddle|brain ?teaser|rewrite|revision|version|example)s?"
-OPENING = (
-    r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|alright|great|yes|no problem|gladly"
-    r"|definitely|"
-    r"thanks?(?: you)?|got it|so|well|understood|hello|hi(?: there)?|hey(?: there)?|wow|excellent|perfect)"
-)
-EXCLAIMS = re.compile(r"[^\d?:.\n]{1,60}!+\W*$")  # a short sentence without a number: "Challenge accepted!"
-ANNOUNCES = re.compile(r"[^\d?]{1,160}:\W*$")
-OPENING_WORD = re.compile(rf"{OPENING}, ", re.I)
-GREETING = re.compile(rf"\W*{OPENING}\W*$", re.I)
-CHAT = re.compile(
-    rf"\W*(?:{OPENING}\b[^\w\n]{{0,4}})?(?:"
-    r"(?:here (?:it|they) (?:is|are|goes)\b|here(?:[’']s| is| are| you (?:go|are)| we go|[’']re)\b"
-    rf"(?=[^\n]*(?:\b{THING}|\b(?:one|go|thing|for you"
-    rf"|request(?:ed)?)\b|:\W*$))"
-    r"|i(?:[’']d| would) be (?:happy|glad|delighted)|(?:happy|glad) to\b|with pleasure"
-    r"|how about\b(?=[^\n]*[:!]|\s*$)"
-    r"|i(?:[’']ve| have| will|[’']ll| can| came| think| created| made| wrote| hope|[’']m)\b"
-    rf"(?=[^\n]*\b(?:{THING}|one|you|this|idea)\b)"
-    r"|i can help\b"
-    rf"|let me\b|let[’']s\b(?=[^\n]*\b(?:{THING}|one|this)\b)|let[’']s (?:go|dive in|begin|start)"
-    rf"|consider (?:this|the following)\b(?=[^\n]*:)"
-    rf"|try this\b|as (?:an ai|requested|you)\b|based on (?:your|the) request|that[’']s (?:a"
-    rf"|an) [^\n]*\b{THING}\b"
-    rf"|what an? [^\n]{{0,40}}\b(?:{THING}|idea|request)\b|(?:below|following|above) is\b"
-    rf"|(?:the|this|a|an|my|your|one|another)\b(?=[^\n]*\b{THING}\b[^\n]*:\W*$)"
-    rf"|[^\n:]{{0,80}}\b{THING}[^\n:]{{0,60}}:\W*$))",
-    re.I,
-)
-LABEL = re.compile(
-    r"[\s#>*_]*(?:(?:(?:the|a|my|your|unique|special|diverse|creative|math(?:ematics|ematical|s)?|word"
-    r"|high[- ]school|level|new|"
-    r"modified|rewritten|revised|changed|original|sample|practice|challenge|algebra|geometry"
-    r"|arithmetic)[ -]){0,6}"
-    r"(?:problem|question|puzzle|challenge|exercise|task)(?: statement)?|Q|assistant)(?: ?(?:#|no\.? |number )? ?1)?"
-    r"\s*[*_]*(?:[:：](?!\d)|[—–](?=\s)|(?<=1)[.)](?=\s)|(?=\n))[ *_]*",
-    re.I,
-)
-TITLE = re.compile(
-    r"\s*(?:#{1,6}[ \t]+[^\n?]{1,90}|\*\*[^*\n?.!]{1,80}\*\*:?|__[^_\n?.!]{1,80}__:?"
-    r"|title: [^\n?]{1,80})[ \t]*\n",
-    re.I,
-)
-SEGMENT = re.compile(r"[.!?:]{1,6}[\"'”’)*_]{0,6}(?=\s|$)|[:,!]\s?(?=\n)|\n")
-ANOTHER = re.compile(
-    r"[\s#>*_-]*(?:(?:problem|question|puzzle|challenge|exercise|example|variation|version|Q) ?(?:#"
-    r"|no\.?)? ?(?:[2-9]|1\d)\b"
-    r"|\(?(?:[2-9]|1\d)[.)]\s+[A-Z\d*\"]|another (?:one|problem|question)\W*[:\n]|bonus (?:question|problem"
-    r"|challenge)|(?:question|problem)\s*:)",
-    re.I,
-)
-SOLVED = re.compile(
-    r"[\s#>*_(\[-]*(?:(?:the |a |your |my |possible |sample |detailed |correct |final )*"
-    r"(?:solutions?|answers?(?: key| choices)?|ans|explanations?|hints?|steps?"
-    r"|step[- ]by[- ]step[^:\n]{0,30}|working|"
-    r"approach|reasoning|calculations?|equations?|response|difficulty|level|topic|skills?|category"
-    r"|grade)(?: \d+)?"
-    r"\s*[*_]*\s*(?:[:：]|\n|$|(?<=\d)[.)])"
-    r"|A ?[:.]\s|(?i:the) (?:correct |final )?(?:answer|solution) (?:is|to)\b|assistant\b|user\b|human\s*:"
-    r"|\\boxed|####|-{3,})",
-    re.I,
-)
-SOLVES = re.compile(
-    r"[\s#>*_-]*(?:to (?:solve|find|answer|calculate|determine|figure|get)\b"
-    r"|let(?:[’']s| us) |let \$?\\?[a-z]\b|(?:first|firstly|next|since|so|therefore|thus|in order to)\b"
-    r"|we (?:know|can|need|have|start|are|will|must|should)\b|\$?[a-z]\$? ?= ?\S)",
-    re.I,
-)
-CLOSING = re.compile(
-    r"\W*(?:let me know\b|(?:i|we) (?:really )?hope\b|hope (?:this|you|that)\b|feel free\b|good luck\b"
-    r"|have fun\b|enjoy\b|"
-    r"happy (?:solving|learning|calculating|math)|please (?!round|express|give|show your answer|write)|"
-    r"(?:can|could|are) you (?:(?:able|ready|up) )?(?:to |for )?(?:solve|figure|handle|crack|help|tackle"
-    r"|the challenge|find (?:the|a) "
-    r"(?:answer|solution))\b|would you like\b|do you (?:want|need|have|think you|like)\b|what do you think\b"
-    r"|does this\b|"
-    rf"is (?:this|there anything)\b|how(?:[’']s| is| was) (?:this|that)\b|try (?:to solve|solving|it|this)\b"
-    rf"|take your time\b|give it a\b|"
-    rf"(?:this|that|the(?: above)?) (?:math |word |new |unique )*{THING}\b|this (?:requires|involves|tests"
-    rf"|should|one|is)\b|"
-    r"i(?:[’']ll|[’']d|[’']m|[’']ve| will| would| am| can| have| tried| made| look| chose| changed| kept)\b|"
-    r"if you(?:[’']d| would| need| have any| want|[’']re stuck| get stuck)\b|(?:show|explain) your (?:work"
-    r"|reasoning)|"
-    r"don[’']t forget\b|looking forward|thank you|thanks\b|note: (?:this|the|you|i)\b|\(?note that (?:this"
-    r"|the)\b|ready\b|"
-    r"it (?:requires|involves|tests|combines)\b|remember to\b|as always\b|and there you|there you (?:go"
-    r"|have))",
-    re.I,
-)
-REFUSAL = re.compile(
-    r"\W*(?:i(?:[’']m| am) (?:sorry|unable|not able|afraid)|sorry|i (?:cannot|can[’']t|apologi[sz]e)"
-    r"|unfortunately|as an ai)\b",
-    re.I,
-)
-IMPERATIVE = re.compile(
-    r"(?:^\W*(?:(?:please|then|now|also|and|hence)\b,? ?)?|[,;:] (?:and |then |please )?|\band )"
-    r"(?:calculate|find|determine|compute|solve|evaluate|simplify|estimate|express|convert|prove|show that"
-    r"|work out|figure out"
-    r"|how (?:many|much|long|far|old|fast|tall|big)|what (?:is|are|was|will|would|fraction|percent))\b"
-    r"|^\W*(?:write|name|list|give|state|identify|divide|add|subtract|multiply|compare|choose|factor|round"
-    r"|complete|fill)\b"
-    r"|\bhow (?:many|much) (?:[a-z]+ )?(?:did|does|do|would|will|is|are|was|were)\b",
-    re.I,
-)
-INSTRUCTS = re.compile(
-    r"\W*(?:(?:please )?(?:round|assume|express|give your|use|write (?:your|the)|suppose|ignore|state your"
-    r"|leave|do not)\b"
-    r"|remember (?:that )?(?:there|that)\b|note: (?:assume|round)|consider\b)|\((?!note)",
-    re.I,
-)
-OPTION = re.compile(r"\s*(?:\(?[A-Ea-e1-5][).:]|\([a-e]\))\s+\S")
-SENTENCE_END = re.compile(
-    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bsq)(?<!\bSq)[.!?]{1,6}[\"'”’)*_\]]{0,6}(?=\s|$)"
-    r"|\)(?=\s+(?:I|Let|Good|This|Hope|Can|Do|Would|Try)\b)|\n"
-)
-BULLET = re.compile(r"[ \t]*(?:[-*•]\s+|>\s*|#{1,6}\s+|\(?1[.)]\s+(?=\S))")
-BOLD = re.compile(r"(?<!\w)(\*\*|__)(?=\S)([^*_\n]{1,2000}?)(?<=\S)\1(?!\w)")
-QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’", "«": "»", "`": "`", "*": "*", "_": "_"}
-HEADER = re.compile(r"(?:<\|[a-z_]{2,40}\|>\s*(?:assistant|system)?\s*){1,6}", re.I)
-TOKEN = re.compile(r"<\|[a-z_]{2,40}\|>|</s>|\[/?INST\]|<(?:end|start)_of_turn>")
-DROPPED = dict.fromkeys([*range(9), *range(11, 32), 127, 0x200B, 0x2060, 0xFEFF])
-NUMBER = re.compile(
-    r"\d+(?:[.,:/]\d+)*|[½⅓⅔¼¾⅕⅛]|\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve"
-    r"|thirteen|fourteen|"
-    r"fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety"
-    r"|hundreds?|"
-    r"thousands?|millions?|half|halves|third|thirds|quarters?|fourths?|fifths?|twice|thrice|double[ds]?"
-    r"|triple[ds]?|dozens?|"
-    r"couple|pair|first|second|once)\b",
-    re.I,
-)
-ENGLISH = frozenset(
-    "the a an of to and in is are was were be he she it they his her their has have had how many much what "
-    "who which "
-    "if each on for with at by from there than more does do did will would can you i find calculate".split()
-)
-FOREIGN = frozenset(
-    "el la los las un una de del que en y es son cuántas cuántos cuánto tiene le les des et est une du dans "
-    "combien der die das "
-    "und ein eine ist sind wie viele hat il gli che di per quanti quante ha o os uma um quantos quantas não "
-    "tem em zu mit von "
-    "het een van hoeveel heeft jest ile och att har".split()
-)
-# The four phrases that the description of the released code names, then ours to make up its "some two dozen".
-RELEASED_CHAT = (
-    "of course", "word problem", "answer", "i need", "sure", "here is", "heres", "certainly", "math "
-    "problem", "let me know",
-    "i hope", "feel free", "good luck", "happy to help", "id be happy", "solution", "high school", "can you "
-    "solve",
-    "absolutely", "great question", "challenging problem", "unique problem", "thank you", "im sorry",
-)  # fmt: skip
 REASONS = (
-    "empty",
-    "refusal",
+    "empty",  # no text
+    "refusal",  # "I'm sorry, but …"
     "not_english",
-    "no_question",
-    "unfinished",
-    "too_short",
+    "no_question",  # whole sentences that ask nothing
+    "unfinished",  # cut off within a sentence, before it asks anything
+    "too_short",  # from here on, the gates of a domain: fewer words than it allows
     "too_long",
     "too_few_quantities",
     "copies_bait",
-    "off_pattern",
+    "off_pattern",  # not of the domain's form, such as "What is 3 + 4?"
 )
-_CHATTER = 400  # ours: the longest sentence that can be chat
-_SENTENCES = 400  # ours: a problem has no more sentences
-_READ = 20_000  # ours: a question stands within so many characters; what comes later is not read
+MOST_CHARACTERS = 20_000  # ours: a question stands within so many characters; what comes later is not read
+MOST_SENTENCES = 400  # ours: no problem has more
+MOST_PREAMBLES = 10  # ours: labels, titles and sentences of chat before a problem
+LONGEST_CHAT = 400  # ours: characters of a sentence that can be chat
+LATEST_LABEL = 1500  # ours: characters before a label such as "Problem:" on a later line
+QUESTION_OF_REFUSAL = 200  # ours: what asks something within so many characters is no refusal
+DEEPEST_WRAPPING = 4  # ours: quotes within bold within a list
+
+SAME_LINE, NEXT_LINE, NEXT_PARAGRAPH = range(3)  # what stands between two sentences
 
 
 @dataclass(frozen=True)
@@ -191,190 +53,292 @@ class Question:
 
 @dataclass(frozen=True)
 class Rejected:
-    """A completion that gave no question: why (one of REASONS), and what was left of it."""
+    """A completion that gave no question: why (one of REASONS), and what remained of it."""
 
     reason: str
     text: str = ""
 
 
-def _skip(text: str, at: int) -> int:
-    """Past white space, rules and emoji."""
-    while at < len(text) and (
-        text[at].isspace() or _is_emoji(text[at]) or text.startswith(("---", "***\n", "==="), at)
-    ):
-        at += 3 if text[at] in "-=*" else 1
-    return at
+class Phrases:
+    """A regular expression that ignores case: one of several named parts, between `before` and `after`.
 
-
-def _is_emoji(sign: str) -> bool:
-    return sign > "\u2190" and (unicodedata.category(sign) in ("So", "Sk", "Cs") or sign in "\ufe0f\u200d")
-
-
-def _is_chat(segment: str, rest: str) -> bool:
-    """Whether the first words of a completion talk to the user instead of stating the problem."""
-    if len(segment) > _CHATTER or not rest.strip():
-        return False
-    if ANNOUNCES.match(segment) and rest.startswith("\n\n") and not BULLET.match(rest.lstrip()):
-        return True
-    return bool(GREETING.match(segment) or EXCLAIMS.match(segment) or CHAT.match(segment))
-
-
-def _start(text: str) -> int:
-    """Where the problem begins: behind chat, titles and labels."""
-    at = 0
-    for _ in range(10):
-        at = _skip(text, at)
-        mark = LABEL.match(text, at) or TITLE.match(text, at)
-        if mark and text[mark.end() :].strip():
-            at = mark.end()
-            continue
-        end = SEGMENT.search(text, at)
-        comma = OPENING_WORD.match(text, at)
-        stop = end.end() if end else len(text)
-        if _is_chat(text[at:stop].strip(), text[stop:]):
-            at = stop
-        elif comma:
-            at = comma.end()
-        else:
-            break
-    return _later_label(text, at)
-
-
-def _later_label(text: str, at: int) -> int:
-    """Behind a label such as "Problem:" that stands on a later line, unless a question came before it."""
-    for line in re.finditer(r"\n(?=[ \t#>*_]*[A-Za-z])", text[at : at + 1500]):
-        mark = LABEL.match(text, at + line.end())
-        if mark and text[mark.end() :].strip():
-            return at if "?" in text[at : at + line.end()] else _skip(text, mark.end())
-    return at
-
-
-def _sentences(text: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, break before) of each sentence; the break is "", "line" or "paragraph"."""
-    start, before = 0, ""
-    for end in SENTENCE_END.finditer(text):
-        if text[start : end.end()].strip():
-            yield start, end.end() - (end[0] == "\n"), before
-            before = "line" if end[0] == "\n" else ""
-        elif end[0] == "\n":
-            before = "paragraph" if before else "line"
-        start = end.end()
-    if text[start:].strip():
-        yield start, len(text), before
-
-
-def _goes_on(sentence: str, asks: bool, gap: str) -> bool:
-    """Whether a sentence behind the one that asks still belongs to the problem."""
-    if SOLVED.match(sentence) or CLOSING.match(sentence) or ANOTHER.match(sentence):
-        return False
-    if gap == "paragraph":
-        return bool(INSTRUCTS.match(sentence) or OPTION.match(sentence))
-    if gap == "line":
-        return bool(INSTRUCTS.match(sentence) or OPTION.match(sentence) or asks) and not BULLET.match(sentence)
-    return not SOLVES.match(sentence)
-
-
-def _end(text: str) -> tuple[int, bool]:
-    """Where the problem ends, and whether it asks anything: behind the last question of the first asking "
-    "paragraph.
+    A part is its expression and examples, set apart by " | ", that this part matches and no other.
     """
-    end, asked, strong, gap = 0, False, False, ""
-    reached = 0
-    for start, stop, before in islice(_sentences(text), _SENTENCES):
-        sentence = text[start:stop].strip()
-        head = sentence[:_CHATTER]
-        gap = "paragraph" if "paragraph" in (gap, before) else before or gap
-        if asked and not _goes_on(head, "?" in sentence, gap):
-            break
-        if not asked and start and (SOLVED.match(head) or ANOTHER.match(head)):
-            break
-        question = sentence.rstrip("\"'”’)*_ ]").endswith("?")
-        if question or (not strong and IMPERATIVE.search(sentence)):
-            end, asked, strong, gap = stop, True, strong or question, ""
-        elif asked and (INSTRUCTS.match(head) or (gap and OPTION.match(head))):
-            end, gap = stop, ""
-        elif not asked:
-            gap, reached = "", stop
-    if asked:
-        return end, True
-    return reached, False
+
+    def __init__(self, parts: Mapping[str, tuple[str, str]], before: str = "", after: str = "") -> None:
+        self.parts, self.before, self.after = parts, before, after
+        alternatives = "|".join(expression for expression, _ in parts.values())
+        expression = re.compile(f"{before}(?:{alternatives}){after}", re.IGNORECASE)
+        self.match, self.search, self.findall = expression.match, expression.search, expression.findall
 
 
-def _unwrapped(text: str) -> str:
-    """Without list marks, bold and emoji at the ends, and without quotes around the whole."""
-    text = text.strip()
-    for _ in range(4):
-        before = text
-        stop = len(text)
-        while stop and (_is_emoji(text[stop - 1]) or text[stop - 1].isspace()):
-            stop -= 1
-        start = 0
-        while start < stop and _is_emoji(text[start]):
-            start += 1
-        text = text[start:stop]
-        bullet = BULLET.match(text)
-        text = text[bullet.end() :] if bullet else text
-        text = _unquoted(text.strip())
-        if text == before:
-            break
-    return BOLD.sub(r"\2", text)
+# --- before the problem ---
 
+THING = r"(?:problem|question|puzzle|challenge|exercise|riddle|brain ?teaser|rewrite|revision|version|example)s?"
+OPENING = (
+    r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|alright|great|yes|no problem|gladly|definitely"
+    r"|thanks?(?: you)?|got it|so|well|understood|hello|hi(?: there)?|hey(?: there)?|wow|excellent|perfect)"
+)
+CHAT = Phrases(
+    {
+        "here it is": (r"here (?:it|they) (?:is|are|goes)\b", "Sure, here it goes."),
+        "here is": (
+            r"here(?:[’']s| is| are| you (?:go|are)| we go|[’']re)\b"
+            rf"(?=[^\n]*(?:\b{THING}|\b(?:one|go|thing|for you|request(?:ed)?)\b|:\W*$))",
+            "Here's one for you! | Of course! Here are two puzzles. | Here is what I wrote:",
+        ),
+        "gladly": (
+            r"i(?:[’']d| would) be (?:happy|glad|delighted)|(?:happy|glad) to\b|with pleasure",
+            "I'd be glad. | Happy to do it. | With pleasure.",
+        ),
+        "how about": (r"how about\b(?=[^\n]*[:!]|\s*$)", "How about trains!"),
+        "what the writer does": (
+            r"i(?:[’']ve| have| will|[’']ll| can| came| think| created| made| wrote| hope|[’']m)\b"
+            rf"(?=[^\n]*\b(?:{THING}|one|you|this|idea)\b)",
+            "I came up with one. | Okay, I think you want trains.",
+        ),
+        "help": (r"i can help\b", "I can help."),
+        "let me": (r"let me\b", "Let me think."),
+        "let us": (
+            rf"let[’']s\b(?=[^\n]*\b(?:{THING}|one|this)\b)|let[’']s (?:go|dive in|begin|start)",
+            "Let's do this. | Great, let’s begin.",
+        ),
+        "consider": (r"consider (?:this|the following)\b(?=[^\n]*:)", "Consider the following:"),
+        "try this": (r"try this\b", "Try this."),
+        "as requested": (
+            r"as (?:an ai|requested|you)\b|based on (?:your|the) request",
+            "As requested. | Based on your request.",
+        ),
+        "praise": (
+            rf"that[’']s (?:a|an) [^\n]*\b{THING}\b|what an? [^\n]{{0,40}}\b(?:{THING}|idea|request)\b",
+            "That's a fun puzzle. | What a lovely idea.",
+        ),
+        "below is": (r"(?:below|following|above) is\b", "Below is mine."),
+        "my problem:": (
+            rf"(?:the|this|a|an|my|your|one|another)\b(?=[^\n]*\b{THING}\b[^\n]*:\W*$)",
+            "This one, of all my puzzles on trains, boats and planes, is the one that I still like best: for you:",
+        ),
+        "problem:": (rf"[^\n:]{{0,80}}\b{THING}[^\n:]{{0,60}}:\W*$", "Math puzzle of today:"),
+    },
+    before=rf"\W*(?:{OPENING}\b[^\w\n]{{0,4}})?",
+)
+GREETING = re.compile(rf"\W*{OPENING}\W*$", re.IGNORECASE)  # "Sure thing!"
+OPENING_WORD = re.compile(rf"{OPENING}, ", re.IGNORECASE)  # "Okay, Tom has 5 apples."
+EXCLAMATION = re.compile(r"[^\d?:.\n]{1,60}!+\W*$")  # a short sentence without a number: "Challenge accepted!"
+ANNOUNCEMENT = re.compile(r"[^\d?]{1,160}:\W*$")  # "What I thought of:"
+LABEL_WORD = (
+    r"(?:the|a|my|your|unique|special|diverse|creative|math(?:ematics|ematical|s)?|word|high[- ]school|level|new"
+    r"|modified|rewritten|revised|changed|original|sample|practice|challenge|algebra|geometry|arithmetic)"
+)
+LABEL_NAME = (
+    rf"(?:(?:{LABEL_WORD}[ -]){{0,6}}(?:problem|question|puzzle|challenge|exercise|task)(?: statement)?|Q|assistant)"
+    r"(?: ?(?:#|no\.? |number )? ?1)?"
+)
+LABEL = Phrases(
+    {
+        "colon": (r"[:：](?!\d)", "**My new math problem:** | Q: "),
+        "dash": (r"[—–](?=\s)", "Question — "),
+        "number": (r"(?<=1)[.)](?=\s)", "Problem no. 1) "),
+        "line": (r"(?=\n)", "## Problem statement\n"),
+    },
+    before=rf"[\s#>*_]*{LABEL_NAME}\s*[*_]*",
+    after=r"[ *_]*",
+)
+TITLE = Phrases(
+    {
+        "heading": (r"#{1,6}[ \t]+[^\n?]{1,90}", "## The Great Puzzle\n"),
+        "bold": (r"\*\*[^*\n?.!]{1,80}\*\*:?", "**Trains**:\n"),
+        "underlined": (r"__[^_\n?.!]{1,80}__:?", "__Trains__\n"),
+        "title": (r"title: [^\n?]{1,80}", "Title: Trains\n"),
+    },
+    before=r"\s*",
+    after=r"[ \t]*\n",
+)
+SEGMENT_END = re.compile(r"[.!?:]{1,6}[\"'”’)*_]{0,6}(?=\s|$)|[:,!]\s?(?=\n)|\n")
+REFUSAL = Phrases(
+    {
+        "I am sorry": (r"i(?:[’']m| am) (?:sorry|unable|not able|afraid)", "I'm afraid not."),
+        "sorry": (r"sorry", "Sorry, no."),
+        "I cannot": (r"i (?:cannot|can[’']t|apologi[sz]e)", "I can’t."),
+        "unfortunately": (r"unfortunately", "Unfortunately, no."),
+        "as an AI": (r"as an ai", "As an AI, no."),
+    },
+    before=r"\W*",
+    after=r"\b",
+)
 
-def _unquoted(text: str) -> str:
-    """Without a pair of quotes around the whole, or one whose partner was cut off with what followed."""
-    for double in ("**", "__"):
-        if text.startswith(double) and (text.endswith(double) or text.count(double) == 1) and len(text) > 4:
-            return text[2:].removesuffix(double)
-    closing = QUOTES.get(text[:1])
-    if closing and text[0] in '"“«' and text.endswith((closing, closing + ".")) and len(text) > 2:
-        return text[1:].rstrip(".").removesuffix(closing)
-    if closing and len(text) > 2 and closing not in text[1:-1] and (text[-1] == closing or text[1:2].isupper()):
-        return text[1:].removesuffix(closing)
-    if text[-1:] in ("*", "_", "”", '"') and text.count(text[-1]) == 1 and "“" not in text:
-        return text[:-1]
-    return text
+# --- the problem ---
 
+COMMAND = (
+    r"(?:calculate|find|determine|compute|solve|evaluate|simplify|estimate|express|convert|prove|show that|work out"
+    r"|figure out|how (?:many|much|long|far|old|fast|tall|big)|what (?:is|are|was|will|would|fraction|percent))\b"
+)
+TASK = Phrases(  # what asks without a question mark
+    {
+        "first words": (rf"^\W*(?:(?:please|then|now|also|and|hence)\b,? ?)?{COMMAND}", "Now work out the sum."),
+        "behind a comma": (rf"[,;:] (?:and |then |please )?{COMMAND}", "If x is 5, then find 2x."),
+        "behind and": (rf"\band {COMMAND}", "Take 5 and find its square."),
+        "first word": (
+            r"^\W*(?:write|name|list|give|state|identify|divide|add|subtract|multiply|compare|choose|factor|round"
+            r"|complete|fill)\b",
+            "Divide 12 by 4.",
+        ),
+        "how many are": (
+            r"\bhow (?:many|much) (?:[a-z]+ )?(?:did|does|do|would|will|is|are|was|were)\b",
+            "Of 12 eggs how many eggs are white.",
+        ),
+    }
+)
+INSTRUCTION = Phrases(  # how to answer: it belongs to the problem, though it stands behind the question
+    {
+        "request": (
+            r"\W*(?:please )?(?:round|assume|express|give your|use|write (?:your|the)|suppose|ignore|state your|leave"
+            r"|do not)\b",
+            "Please round to two places. | Assume that a month has 30 days.",
+        ),
+        "reminder": (
+            r"\W*(?:remember (?:that )?(?:there|that)\b|note: (?:assume|round)|consider\b)",
+            "Remember there are 12 in a dozen. | Note: round up. | Consider Sundays only.",
+        ),
+        "brackets": (r"\((?!note)", "(12 in a dozen)"),
+    }
+)
+OPTION = re.compile(r"\s*(?:\(?[A-Ea-e1-5][).:]|\([a-e]\))\s+\S")  # "A) 5 kg"
+SENTENCE_END = re.compile(
+    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\bsq)(?<!\bSq)[.!?]{1,6}[\"'”’)*_\]]{0,6}(?=\s|$)"
+    r"|\)(?=\s+(?:I|Let|Good|This|Hope|Can|Do|Would|Try)\b)|\n"
+)
+FINISHED = re.compile(r"[.!?][\"'”’)*_\]]*\s*$")  # a text that ends with a sentence
+QUANTITY = Phrases(
+    {
+        "figures": (r"\d+(?:[.,:/]\d+)*", "1,000.5 | 3/4 | 10:30"),
+        "fraction sign": (r"[½⅓⅔¼¾⅕⅛]", "½"),
+        "word": (
+            r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen"
+            r"|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundreds?"
+            r"|thousands?|millions?|half|halves|third|thirds|quarters?|fourths?|fifths?|twice|thrice|double[ds]?"
+            r"|triple[ds]?|dozens?|couple|pair|first|second|once)\b",
+            "seven | hundreds | doubled",
+        ),
+    }
+)
 
-def _is_english(text: str) -> bool:
-    """Mostly Latin letters, and more English than other European function words."""
-    letters = [c for c in text[:4000] if c.isalpha()]
-    if letters and sum(c > "\u024f" and not "\u0370" <= c <= "\u03ff" for c in letters) > 0.3 * len(letters):
-        return False
-    words = re.findall(r"[^\W\d_]+", text[:4000].lower())
-    foreign = sum(w in FOREIGN for w in words)
-    return foreign < 2 or foreign <= sum(w in ENGLISH for w in words)
+# --- behind the problem ---
 
+SOLUTION_WORD = (
+    r"(?:solutions?|answers?(?: key| choices)?|ans|explanations?|hints?|steps?|step[- ]by[- ]step[^:\n]{0,30}|working"
+    r"|approach|reasoning|calculations?|equations?|response|difficulty|level|topic|skills?|category|grade)"
+)
+SOLUTION = Phrases(  # what begins a solution, wherever it stands
+    {
+        "label": (
+            r"(?:the |a |your |my |possible |sample |detailed |correct |final )*"
+            rf"{SOLUTION_WORD}(?: \d+)?\s*[*_]*\s*(?:[:：]|\n|$|(?<=\d)[.)])",
+            "**The detailed solution**: 5 + 6 = 11 | Step 1. Add. | (Answer key\n",
+        ),
+        "A": (r"A ?[:.]\s", "A: 42"),
+        "the answer is": (r"the (?:correct |final )?(?:answer|solution) (?:is|to)\b", "The final answer is 42."),
+        "speaker": (r"assistant\b|user\b|human\s*:", "assistant | ### User | Human: thanks"),
+        "mark": (r"\\boxed|####|-{3,}", "[\\boxed{42}] | #### 42 | ---"),
+    },
+    before=r"[\s#>*_(\[-]*",
+)
+WORKING = Phrases(  # what begins a solution on the line of the question
+    {
+        "to solve": (r"to (?:solve|find|answer|calculate|determine|figure|get)\b", "To solve this, add."),
+        "let": (r"let(?:[’']s| us) |let \$?\\?[a-z]\b", "Let's add. | Let x be the sum."),
+        "first": (r"(?:first|firstly|next|since|so|therefore|thus|in order to)\b", "First, we add."),
+        "we know": (r"we (?:know|can|need|have|start|are|will|must|should)\b", "We know the sum."),
+        "equation": (r"\$?[a-z]\$? ?= ?\S", "$x$ = 5"),
+    },
+    before=r"[\s#>*_-]*",
+)
+FURTHER_PROBLEM = Phrases(
+    {
+        "problem 2": (
+            r"(?:problem|question|puzzle|challenge|exercise|example|variation|version|Q) ?(?:#|no\.?)? ?"
+            r"(?:[2-9]|1\d)\b",
+            "**Problem #2 | Q2 Tom has 5 apples.",
+        ),
+        "2.": (r"\(?(?:[2-9]|1\d)[.)]\s+[A-Z\d*\"]", "2. Tom has 5 apples. | (12) Tom has 5 apples."),
+        "another": (r"another (?:one|problem|question)\W*[:\n]", "Another one:"),
+        "bonus": (r"bonus (?:question|problem|challenge)", "Bonus question"),
+        "question:": (r"(?:question|problem)\s*:", "Question: how many are left?"),
+    },
+    before=r"[\s#>*_-]*",
+)
+CLOSING = Phrases(
+    {
+        "offer": (
+            r"let me know\b|feel free\b|if you(?:[’']d| would| need| have any| want|[’']re stuck| get stuck)\b",
+            "Let me know! | Feel free to ask. | If you need more, ask.",
+        ),
+        "hope": (r"(?:i|we) (?:really )?hope\b|hope (?:this|you|that)\b", "I really hope it helps. | Hope this helps!"),
+        "good wishes": (
+            r"good luck\b|have fun\b|enjoy\b|happy (?:solving|learning|calculating|math)",
+            "Good luck! | Have fun! | Enjoy! | Happy solving!",
+        ),
+        "please": (r"please (?!round|express|give|show your answer|write)", "Please solve it."),
+        "can you solve it": (
+            r"(?:can|could|are) you (?:(?:able|ready|up) )?(?:to |for )?"
+            r"(?:solve|figure|handle|crack|help|tackle|the challenge|find (?:the|a) (?:answer|solution))\b",
+            "Can you solve it? | Are you up for the challenge? | Could you find the answer?",
+        ),
+        "question to the user": (
+            r"would you like\b|do you (?:want|need|have|think you|like)\b|what do you think\b|does this\b"
+            r"|is (?:this|there anything)\b|how(?:[’']s| is| was) (?:this|that)\b",
+            "Would you like a hint? | Do you need a hint? | What do you think? "
+            "| Does this help? | Is this what you had in mind? | How's that?",
+        ),
+        "encouragement": (
+            r"try (?:to solve|solving|it|this)\b|take your time\b|give it a\b|ready\b|remember to\b|don[’']t forget\b"
+            r"|(?:show|explain) your (?:work|reasoning)",
+            "Try it! | Take your time. | Give it a go! | Ready? "
+            "| Remember to check. | Don't forget the units. | Show your work.",
+        ),
+        "about the problem": (
+            rf"(?:this|that|the(?: above)?) (?:math |word |new |unique )*{THING}\b"
+            r"|this (?:requires|involves|tests|should|one|is)\b|it (?:requires|involves|tests|combines)\b",
+            "The above math problem has fractions. | This requires algebra. | It combines both.",
+        ),
+        "note": (
+            r"note: (?:this|the|you|i)\b|\(?note that (?:this|the)\b",
+            "Note: this has two steps. | (Note that the numbers differ.)",
+        ),
+        "about the writer": (
+            r"i(?:[’']ll|[’']d|[’']m|[’']ve| will| would| am| can| have| tried| made| look| chose| changed| kept)\b",
+            "I'm curious. | I changed the numbers.",
+        ),
+        "thanks": (r"looking forward|thank you|thanks\b|as always\b", "Looking forward! | Thank you. | Thanks!"),
+        "there you go": (r"and there you|there you (?:go|have)", "And there you are. | There you go!"),
+    },
+    before=r"\W*",
+)
 
-@lru_cache(maxsize=64)
-def _runs(text: str) -> frozenset[tuple[str, ...]]:
-    words = re.findall(r"\w+", text.lower())
-    return frozenset(tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4)))
+# --- around the problem ---
 
+BULLET = re.compile(r"[ \t]*(?:[-*•]\s+|>\s*|#{1,6}\s+|\(?1[.)]\s+(?=\S))")
+BOLD = re.compile(r"(?<!\w)(\*\*|__)(?=\S)([^*_\n]{1,2000}?)(?<=\S)\1(?!\w)")
+QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’", "«": "»", "`": "`", "*": "*", "_": "_"}
+CHAT_HEADER = re.compile(r"(?:<\|[a-z_]{2,40}\|>\s*(?:assistant|system)?\s*){1,6}", re.IGNORECASE)
+CHAT_TOKEN = re.compile(r"<\|[a-z_]{2,40}\|>|</s>|\[/?INST\]|<(?:end|start)_of_turn>")
+INVISIBLE = dict.fromkeys([*range(9), *range(11, 32), 127, 0x200B, 0x2060, 0xFEFF])  # control signs, zero-width signs
 
-def _copies(text: str, bait: str) -> bool:
-    """Half of its runs of five words stand in the bait (ours)."""
-    words = re.findall(r"\w+", text.lower())
-    runs = {tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4))}
-    return bool(words) and 2 * len(runs & _runs(bait)) >= len(runs)
-
-
-def _gate(
-    text: str, min_quantities: int, min_words: int, max_words: int, pattern: str, bait: str
-) -> Question | Rejected:
-    """The validity gates of a domain."""
-    words = len(text.split())
-    if words < min_words:
-        return Rejected("too_short", text)
-    if words > max_words:
-        return Rejected("too_long", text)
-    if bait and _copies(text, bait):
-        return Rejected("copies_bait", text)
-    if min_quantities and len(NUMBER.findall(text)) < min_quantities:
-        return Rejected("too_few_quantities", text)
-    if pattern and not re.fullmatch(pattern, text):
-        asking = f"{text.rstrip('.')}?"  # a sampler that stops at the question mark does not return it
-        return Question(asking) if re.fullmatch(pattern, asking) else Rejected("off_pattern", text)
-    return Question(text)
+ENGLISH_WORDS = frozenset(
+    "the a an of to and in is are was were be he she it they his her their has have had how many much what who which "
+    "if each on for with at by from there than more does do did will would can you i find calculate".split()
+)
+FOREIGN_WORDS = frozenset(
+    "el la los las un una de del que en y es son cuántas cuántos cuánto tiene le les des et est une du dans combien "
+    "der die das und ein eine ist sind wie viele hat il gli che di per quanti quante ha o os uma um quantos quantas "
+    "não tem em zu mit von het een van hoeveel heeft jest ile och att har".split()
+)
+RELEASED_CHAT = (  # the four phrases that the description of the released code names, then ours, to make up two dozen
+    "of course, word problem, answer, i need, "
+    "sure, here is, heres, certainly, math problem, let me know, i hope, feel free, good luck, happy to help, "
+    "id be happy, solution, high school, can you solve, absolutely, great question, challenging problem, "
+    "unique problem, thank you, im sorry"
+).split(", ")
 
 
 def extract_question(
@@ -386,41 +350,260 @@ def extract_question(
     pattern: str = "",
     bait: str = "",
 ) -> Question | Rejected:
-    """One question from a completion: chat, labels, Markdown, solutions and what follows are cut off.
+    """Return the one question of a completion: chat, labels, Markdown, solutions and what follows are cut off.
 
-    The gates of a domain are the keywords; `pattern` is a regular expression that the whole question must match, and
+    The keywords are the gates of a domain; `pattern` is a regular expression that the whole question must match, and
     `bait` a text that it must not copy.
     """
-    text = completion[completion.rfind("</think>") + 8 :] if "</think>" in completion else completion
-    text = text[:_READ].replace("\r\n", "\n").replace("\r", "\n").translate(DROPPED)
-    header = HEADER.match(text.lstrip())
-    text = text.lstrip()[header.end() :] if header else text
-    text = TOKEN.split(text.lstrip(), maxsplit=1)[0] if "<" in text or "[" in text else text
-    text = text.replace("```", "").strip()
+    text = _reply(completion)
     if not text:
-        return Rejected("empty", "")
-    if REFUSAL.match(text) and "?" not in text[:200]:
+        return Rejected("empty")
+    if REFUSAL.match(text) and "?" not in text[:QUESTION_OF_REFUSAL]:
         return Rejected("refusal", text)
-    text = text[_start(text) :]
-    end, asks = _end(text)
-    found = _unwrapped(text[:end])
-    if not _is_english(found or text):
-        return Rejected("not_english", found or text)
+    text = text[_problem_start(text) :]
+    end, asks = _problem_end(text)
+    problem = _unwrapped(text[:end])
+    if not _is_english(problem or text):
+        return Rejected("not_english", problem or text)
     if not asks:
-        finished = re.search(r"[.!?][\"'”’)*_\]]*\s*$", text)
-        return Rejected("no_question" if finished else "unfinished", found or text)
-    return _gate(found, min_quantities, min_words, max_words, pattern, bait)
+        return Rejected("no_question" if FINISHED.search(text) else "unfinished", problem or text)
+    return _gated(problem, min_quantities, min_words, max_words, pattern, bait)
 
 
 def released_clean(completion: str) -> str:
-    """The authors' cleaner (DESIGN.md, protocol `released`): it damages `3/4 of $5.50` into `34 of 5. 50`.
+    """Return what the authors' cleaner makes of a completion: it damages `3/4 of $5.50` into `34 of 5. 50`.
 
-    Keeps letters, digits, white space and . , : ; ? ! only, cuts behind the first "?" (no "?": empty string), and drops
-    the sentences that hold a chat phrase; a point inside a number ends a sentence too.
+    It keeps letters, digits, white space and . , : ; ? ! only, cuts behind the first "?" (no "?": empty string), and
+    drops the sentences that hold a phrase of chat; a point inside a number ends a sentence too.
     """
-    kept = "".join(c for c in completion if c.isalnum() or c.isspace() or c in ".,:;?!")
-    before, mark, _ = kept.partition("?")
+    plain = "".join(sign for sign in completion if sign.isalnum() or sign.isspace() or sign in ".,:;?!")
+    before, mark, _ = plain.partition("?")
     if not mark:
         return ""
-    sentences = [part.strip() for part in re.split(r"(?<=[.!?])", before + mark)]
-    return " ".join(s for s in sentences if s and not any(phrase in s.lower() for phrase in RELEASED_CHAT))
+    sentences = [sentence.strip() for sentence in re.split(r"(?<=[.!?])", before + mark)]
+    return " ".join(
+        sentence for sentence in sentences if sentence and not any(chat in sentence.lower() for chat in RELEASED_CHAT)
+    )
+
+
+def _reply(completion: str) -> str:
+    """Return the reply in a completion, without thoughts before it, chat tokens, control signs and code fences."""
+    text = completion.rpartition("</think>")[2]
+    text = text[:MOST_CHARACTERS].replace("\r\n", "\n").replace("\r", "\n").translate(INVISIBLE).lstrip()
+    header = CHAT_HEADER.match(text)
+    if header:
+        text = text[header.end() :]
+    return CHAT_TOKEN.split(text, maxsplit=1)[0].replace("```", "").strip()
+
+
+# --- where the problem begins ---
+
+
+def _problem_start(text: str) -> int:
+    """Return where the problem begins: behind chat, titles and labels."""
+    start = 0
+    for _ in range(MOST_PREAMBLES):
+        start = _behind_ornaments(text, start)
+        end = _preamble_end(text, start)
+        if end is None:
+            break
+        start = end
+    return _behind_later_label(text, start)
+
+
+def _behind_ornaments(text: str, start: int) -> int:
+    """Return the first place from `start` on that is no white space, rule or emoji."""
+    while start < len(text):
+        if text.startswith(("---", "***\n", "==="), start):
+            start += 3
+        elif text[start].isspace() or _is_emoji(text[start]):
+            start += 1
+        else:
+            break
+    return start
+
+
+def _is_emoji(sign: str) -> bool:
+    return sign > "\u2190" and (unicodedata.category(sign) in ("So", "Sk", "Cs") or sign in "\ufe0f\u200d")
+
+
+def _preamble_end(text: str, start: int) -> int | None:
+    """Return where the label, title or chat that begins at `start` ends; None if there is none."""
+    heading = LABEL.match(text, start) or TITLE.match(text, start)
+    if heading and text[heading.end() :].strip():
+        return heading.end()
+    segment_end = SEGMENT_END.search(text, start)
+    end = segment_end.end() if segment_end else len(text)
+    if _is_chat(text[start:end].strip(), text[end:]):
+        return end
+    opening = OPENING_WORD.match(text, start)
+    return opening.end() if opening else None
+
+
+def _is_chat(segment: str, rest: str) -> bool:
+    """Tell whether the first words of a completion talk to the user instead of stating the problem."""
+    if len(segment) > LONGEST_CHAT or not rest.strip():
+        return False
+    if ANNOUNCEMENT.match(segment) and rest.startswith("\n\n") and not BULLET.match(rest.lstrip()):
+        return True
+    return bool(GREETING.match(segment) or EXCLAMATION.match(segment) or CHAT.match(segment))
+
+
+def _behind_later_label(text: str, start: int) -> int:
+    """Return where a label such as "Problem:" on a later line ends; `start` if a question comes first, or no label."""
+    for line in re.finditer(r"\n(?=[ \t#>*_]*[A-Za-z])", text[start : start + LATEST_LABEL]):
+        line_start = start + line.end()
+        label = LABEL.match(text, line_start)
+        if label and text[label.end() :].strip():
+            return start if "?" in text[start:line_start] else _behind_ornaments(text, label.end())
+    return start
+
+
+# --- where it ends ---
+
+
+def _problem_end(text: str) -> tuple[int, bool]:
+    """Return where the problem ends, and whether it asks anything.
+
+    It ends behind the last question of the first paragraph that asks, and behind the instructions and options that
+    follow it. If nothing asks, it ends before a solution or a further problem.
+    """
+    end = 0
+    asks = has_question_mark = False
+    gap = SAME_LINE  # the widest one since `end`
+    for start, stop, gap_before in islice(_sentences(text), MOST_SENTENCES):
+        sentence = text[start:stop].strip()
+        head = sentence[:LONGEST_CHAT]
+        gap = max(gap, gap_before)
+        if asks and not _belongs_to_problem(head, "?" in sentence, gap):
+            break
+        if not asks and start > 0 and (SOLUTION.match(head) or FURTHER_PROBLEM.match(head)):
+            break
+        is_question = sentence.rstrip("\"'”’)*_ ]").endswith("?")
+        if is_question or (not has_question_mark and TASK.search(sentence)):
+            asks, has_question_mark = True, has_question_mark or is_question
+        elif asks and not (INSTRUCTION.match(head) or (gap and OPTION.match(head))):
+            continue  # it belongs to the problem only if a question or instruction follows
+        end, gap = stop, SAME_LINE
+    return end, asks
+
+
+def _sentences(text: str) -> Iterator[tuple[int, int, int]]:
+    """Yield where each sentence starts and ends, and the gap before it: SAME_LINE, NEXT_LINE or NEXT_PARAGRAPH."""
+    start, gap = 0, SAME_LINE
+    for end in SENTENCE_END.finditer(text):
+        is_line_end = end[0] == "\n"
+        if text[start : end.end()].strip():
+            yield start, end.end() - is_line_end, gap
+            gap = NEXT_LINE if is_line_end else SAME_LINE
+        elif is_line_end:
+            gap = NEXT_PARAGRAPH if gap else NEXT_LINE
+        start = end.end()
+    if text[start:].strip():
+        yield start, len(text), gap
+
+
+def _belongs_to_problem(sentence: str, asks: bool, gap: int) -> bool:
+    """Tell whether a sentence behind the one that asks still belongs to the problem."""
+    if SOLUTION.match(sentence) or CLOSING.match(sentence) or FURTHER_PROBLEM.match(sentence):
+        return False
+    if gap == SAME_LINE:
+        return not WORKING.match(sentence)
+    is_addition = bool(INSTRUCTION.match(sentence) or OPTION.match(sentence))
+    if gap == NEXT_PARAGRAPH:
+        return is_addition
+    return (is_addition or asks) and not BULLET.match(sentence)
+
+
+# --- what stands around it ---
+
+
+def _unwrapped(text: str) -> str:
+    """Return a problem without list marks, bold, emoji at the ends and quotes around the whole."""
+    text = text.strip()
+    for _ in range(DEEPEST_WRAPPING):
+        inner = _without_emoji(text)
+        bullet = BULLET.match(inner)
+        if bullet:
+            inner = inner[bullet.end() :]
+        inner = _unquoted(inner.strip())
+        if inner == text:
+            break
+        text = inner
+    return BOLD.sub(r"\2", text)
+
+
+def _without_emoji(text: str) -> str:
+    """Return a text without the emoji that it begins with, and without those and white space at its end."""
+    end = len(text)
+    while end and (_is_emoji(text[end - 1]) or text[end - 1].isspace()):
+        end -= 1
+    start = 0
+    while start < end and _is_emoji(text[start]):
+        start += 1
+    return text[start:end]
+
+
+def _unquoted(text: str) -> str:
+    """Return a text without a pair of quotes around it, or without one quote whose partner was cut off."""
+    for bold in ("**", "__"):
+        if text.startswith(bold) and (text.endswith(bold) or text.count(bold) == 1) and len(text) > 4:
+            return text[2:].removesuffix(bold)
+    closing = QUOTES.get(text[:1])
+    if closing and len(text) > 2:
+        if text[0] in '"“«' and text.endswith((closing, closing + ".")):
+            return text[1:].rstrip(".").removesuffix(closing)
+        if closing not in text[1:-1] and (text[-1] == closing or text[1].isupper()):
+            return text[1:].removesuffix(closing)
+    if text[-1:] in ("*", "_", "”", '"') and text.count(text[-1]) == 1 and "“" not in text:
+        return text[:-1]
+    return text
+
+
+# --- whether it is valid ---
+
+
+def _is_english(text: str) -> bool:
+    """Tell whether letters are mostly Latin or Greek, and function words mostly not of other European languages."""
+    beginning = text[:4000]
+    letters = [sign for sign in beginning if sign.isalpha()]
+    other_letters = sum(sign > "\u024f" and not "\u0370" <= sign <= "\u03ff" for sign in letters)
+    if other_letters > 0.3 * len(letters):
+        return False
+    words = re.findall(r"[^\W\d_]+", beginning.lower())
+    foreign = sum(word in FOREIGN_WORDS for word in words)
+    return foreign < 2 or foreign <= sum(word in ENGLISH_WORDS for word in words)
+
+
+def _gated(
+    text: str, min_quantities: int, min_words: int, max_words: int, pattern: str, bait: str
+) -> Question | Rejected:
+    """Return the question if it passes the gates of a domain, else the first gate that it fails."""
+    words = len(text.split())
+    if words < min_words:
+        return Rejected("too_short", text)
+    if words > max_words:
+        return Rejected("too_long", text)
+    if bait and _copies(text, bait):
+        return Rejected("copies_bait", text)
+    if min_quantities and len(QUANTITY.findall(text)) < min_quantities:
+        return Rejected("too_few_quantities", text)
+    if not pattern or re.fullmatch(pattern, text):
+        return Question(text)
+    closed = f"{text.rstrip('.')}?"  # a sampler that stops at the question mark does not return it
+    return Question(closed) if re.fullmatch(pattern, closed) else Rejected("off_pattern", text)
+
+
+def _copies(text: str, bait: str) -> bool:
+    """Tell whether half of a text's runs of five words stand in the bait (ours)."""
+    runs = _runs_of_five(text)
+    return bool(runs) and 2 * len(runs & _runs_of_five(bait)) >= len(runs)
+
+
+@lru_cache(maxsize=64)
+def _runs_of_five(text: str) -> frozenset[tuple[str, ...]]:
+    """Return all runs of five words; a shorter text is one run."""
+    words = re.findall(r"\w+", text.lower())
+    if not words:
+        return frozenset()
+    return frozenset(tuple(words[i : i + 5]) for i in range(max(1, len(words) - 4)))

@@ -1,19 +1,24 @@
-"""Questions from completions: benchmark problems in real chat, hand-worked cases, gates, and hostile texts."""
+"""Questions from completions: wrapped problems, worked cases, gates, phrases and hostile texts."""
 
 import json
 import re
-import time
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared import BENCHMARKS
+from shared import BENCHMARKS, best_of, grows_in_proportion
 
-from crescent_utils.elicit.questions import REASONS, Question, Rejected, extract_question, released_clean
+from crescent_utils.elicit import questions
+from crescent_utils.elicit.questions import REASONS, Phrases, Question, Rejected, extract_question, released_clean
+
+OUR_PROBLEMS = Path(__file__).parent / "problems.jsonl"  # ours: the forms that benchmarks have, and their traps
+TABLES = {name: table for name, table in vars(questions).items() if isinstance(table, Phrases)}
+SEARCHED = {"TASK", "QUANTITY"}  # tables that are looked for anywhere in a sentence, not at its head alone
 
 
-def problems(name: str) -> list[str]:
+def published_problems(name: str) -> list[str]:
     path = BENCHMARKS / name
     if not path.exists():
         pytest.skip(f"{path} is missing: set CRESCENT_BENCHMARK_DIR to a folder with the benchmark's files")
@@ -29,14 +34,17 @@ WRAPPINGS = {
     "sure": "Sure! Here's a unique math word problem for you:\n\n{}\n\nLet me know if you'd like another one!",
     "label_solution": "**Problem:** {}\n\n**Solution:** First, we find the total. 5 + 6 = 11.\n\nAnswer: 11",
     "one_line": "Of course! Here is a high-school-level word problem: {} I hope this helps!",
-    "quoted": "Here's a creative and challenging problem:\n\n\"{}\"\n\nThis problem requires algebra. Can you solve it?",
+    "quoted": 'Here\'s a creative and challenging problem:\n\n"{}"\n\nThis problem requires algebra. Can you solve it?',
     "curly": "Here is one:\n\n“{}”\n\nGood luck solving it!",
     "title": "# The Great Puzzle 🧩\n\n**Math Word Problem**\n\n{} 😊\n\n---\n\nGood luck!",
-    "list": "1. {}\n2. Tom has 5 apples and buys 7 more. How many apples does he have now?\n3. Sue runs 5 miles. How far?",
+    "list": "1. {}\n2. Tom has 5 apples and buys 7 more. How many apples does he have now?\n"
+    "3. Sue runs 5 miles. How far?",
     "two": "Problem 1: {}\n\nProblem 2: Tom has 5 apples and buys 7 more. How many?",
-    "thinking_aloud": "Okay, let me think of a problem.\n\nProblem:\n{}\n\nTo solve this problem, we need x.\nLet x = 5.",
+    "thinking_aloud": "Okay, let me think of a problem.\n\nProblem:\n{}\n\nTo solve this problem, we need x.\n"
+    "Let x = 5.",
     "bold": "Certainly! **{}**\n\nThis problem involves fractions.",
-    "quote_block": "I'd be happy to help! Here's a math problem that I came up with:\n\n> {}\n\nWould you like the solution?",
+    "quote_block": "I'd be happy to help! Here's a math problem that I came up with:\n\n"
+    "> {}\n\nWould you like the solution?",
     "q_and_a": "Q: {}\nA: 42",
     "solution_below": "{}\nSolution: 5+6=11",
     "steps_inline": "{} Let's solve it step by step. 5+6=11.",
@@ -45,13 +53,20 @@ WRAPPINGS = {
     "tokens": "{}<|eot_id|><|start_header_id|>user",
     "thought": "<think>They want one problem. How about trains?</think>\n\nGreat question! Here's a new problem:\n\n{}",
     "next_block": "{}\n\nA farmer has 12 cows and sells 3 of them. How many cows are left?",
-}  # fmt: skip
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_our_problems_come_back_unchanged(wrapping: str) -> None:
+    texts = [json.loads(line)["question"] for line in OUR_PROBLEMS.read_text(encoding="utf-8").splitlines()]
+    assert len(texts) == len(set(texts)) >= 20
+    assert [extract_question(WRAPPINGS[wrapping].format(text)) for text in texts] == [Question(text) for text in texts]
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 @pytest.mark.parametrize("benchmark", ["gsm8k_test.jsonl", "ASDiv.xml"])
-def test_benchmark_problems_come_back_unchanged(benchmark: str, wrapping: str) -> None:
-    texts = problems(benchmark)
+def test_published_problems_come_back_unchanged(benchmark: str, wrapping: str) -> None:
+    texts = published_problems(benchmark)
     changed = [q for q in texts if extract_question(WRAPPINGS[wrapping].format(q)) != Question(q)]
     assert len(changed) <= 0.01 * len(texts), changed[:5]
 
@@ -71,7 +86,8 @@ def test_benchmark_problems_come_back_unchanged(benchmark: str, wrapping: str) -
         ("What is 22 / 7? (Round to two places.) Good luck!", "What is 22 / 7? (Round to two places.)"),
         ("Which is heavier?\nA) 5 kg\nB) 6 lb\n\nAnswer: A", "Which is heavier?\nA) 5 kg\nB) 6 lb"),
         ("Great Grandma is 90. How old was she in 5 BC?", "Great Grandma is 90. How old was she in 5 BC?"),
-        ("Here are 5 apples and 3 pears. How many fruits are here?", "Here are 5 apples and 3 pears. How many fruits are here?"),
+        ("Here are 5 apples and 3 pears. How many fruits are here?",
+         "Here are 5 apples and 3 pears. How many fruits are here?"),
         ("I have 3 tens and 5 ones. What number am I?", "I have 3 tens and 5 ones. What number am I?"),
         ("**Tom** has **5** apples. How many?", "Tom has 5 apples. How many?"),
         ("What is 2**3**2, and 5 __ 6?", "What is 2**3**2, and 5 __ 6?"),
@@ -103,10 +119,22 @@ def test_worked_cases(completion: str, question: str) -> None:
     ],
 )  # fmt: skip
 def test_reasons(completion: str, gates: dict[str, object], reason: str) -> None:
-    found = extract_question(completion, **gates)  # type: ignore[arg-type]
-    assert isinstance(found, Rejected)
-    assert found.reason == reason
+    result = extract_question(completion, **gates)  # type: ignore[arg-type]
+    assert isinstance(result, Rejected)
+    assert result.reason == reason
     assert reason in REASONS
+
+
+@pytest.mark.parametrize(("table", "part"), [(name, part) for name, table in TABLES.items() for part in table.parts])
+def test_every_part_matches_its_examples_and_no_other_part_does(table: str, part: str) -> None:
+    phrases = TABLES[table]
+    other_parts = {name: phrases.parts[name] for name in phrases.parts if name != part}
+    method = "search" if table in SEARCHED else "match"
+    with_part = getattr(phrases, method)
+    without_part = getattr(Phrases(other_parts, phrases.before, phrases.after), method)
+    examples = phrases.parts[part][1].split(" | ")
+    assert [bool(with_part(example)) for example in examples] == [True] * len(examples)
+    assert [bool(without_part(example)) for example in examples] == [False] * len(examples)
 
 
 def test_gates_let_good_questions_pass() -> None:
@@ -139,23 +167,24 @@ def test_released_cleaner_keeps_only_its_signs(text: str) -> None:
 
 
 PIECES = st.sampled_from(
-    ["Sure! ", "Here's a problem:", "Problem: ", "**", '"', "\n", "\n\n", "Tom has 5 apples. ", "How many? ", "Solution:", "1. ", "2. ",
-     "Let me know!", "A) 5", "🍎", "> ", "---\n", "(Round.)", "\\frac{1}{2}", "<|eot_id|>", "Find x.", "</think>", " ", "$5.50"]
+    ["Sure! ", "Here's a problem:", "Problem: ", "**", '"', "\n", "\n\n", "Tom has 5 apples. ", "How many? ",
+     "Solution:", "1. ", "2. ", "Let me know!", "A) 5", "🍎", "> ", "---\n", "(Round.)", "\\frac{1}{2}",
+     "<|eot_id|>", "Find x.", "</think>", " ", "$5.50"]
 )  # fmt: skip
 
 
 @given(st.text(max_size=200) | st.lists(PIECES, max_size=14).map("".join))
 @settings(max_examples=600, deadline=None)
 def test_any_text_gives_a_question_or_a_reason(text: str) -> None:
-    found = extract_question(text)
-    if isinstance(found, Rejected):
-        assert found.reason in REASONS
+    result = extract_question(text)
+    if isinstance(result, Rejected):
+        assert result.reason in REASONS
     else:
-        assert found.text == found.text.strip()
-        assert len(found.text.split()) >= 3
+        assert result.text == result.text.strip()
+        assert len(result.text.split()) >= 3
         # Nothing is invented: every word of the question stands in the completion, in the same order.
         words = iter(re.findall(r"\w+", text.replace("\x00", "")))
-        assert all(word in words for word in re.findall(r"\w+", found.text))
+        assert all(word in words for word in re.findall(r"\w+", result.text))
 
 
 @settings(deadline=None)
@@ -167,23 +196,15 @@ def test_arithmetic_questions_come_back_unchanged(a: int, b: int, sign: str, wra
 
 
 HOSTILE = [
-    "\n", " ", "?", "a? ", "How many? ", "Sure! ", "Here is a ", "Problem ", "Problem: ", "math ", "**a", '"', "🍎", "> ", "1. ",
-    "\n1. ", "...", "Mr. ", "#", "-", "(", "</think>", "<|", "```", "a\n", "Let's ", "a problem ", "\0", "١", "A) 5\n", "_", "the ",
+    "\n", " ", "?", "a? ", "How many? ", "Sure! ", "Here is a ", "Problem ", "Problem: ", "math ", "**a", '"', "🍎",
+    "> ", "1. ", "\n1. ", "...", "Mr. ", "#", "-", "(", "</think>", "<|", "```",
+    "a\n", "Let's ", "a problem ", "\0", "١", "A) 5\n", "_", "the ",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
 @pytest.mark.parametrize("frame", ["{}", "How many? {}", "Sure! {} What is 5 + 6?"])
 def test_a_megabyte_takes_linear_time(piece: str, frame: str) -> None:
-    def best(size: int) -> float:
-        text = frame.format(piece * (size // len(piece)))
-        spent = []
-        for _ in range(3):
-            start = time.process_time()
-            extract_question(text)
-            spent.append(time.process_time() - start)
-        return min(spent)
-
-    half, whole = best(500_000), best(1_000_000)
-    assert whole < max(3 * half, 0.03)
-    assert whole < 0.5
+    text = frame.format(piece * (1_000_000 // len(piece)))
+    assert grows_in_proportion(extract_question, text)
+    assert best_of(extract_question, text) < 0.5
