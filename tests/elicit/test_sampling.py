@@ -33,20 +33,26 @@ def of(**values):
 
 @pytest.fixture
 def reference():
-    with generator.open_generator(of()) as made:
-        yield made
+    with generator.open_generator(of()) as reference_generator:
+        yield reference_generator
+
+
+def different_questions(completions):
+    """The set of questions that are read from arithmetic completions."""
+    zeros, blanks = [0] * len(completions), [""] * len(completions)
+    return set(read_questions(completions, zeros, blanks, GATES)[0]["question"])
 
 
 def test_the_defaults_ask_for_the_reference_runs_completions(reference):
-    asked = bait_requests(reference, ARITHMETIC, of(), 0, 2700)
-    assert len(set(asked)) == 2700 and {sample for _, sample in asked} == set(range(300))
-    found = sample_completions(reference, ARITHMETIC, of())
-    made = bait_turns(ARITHMETIC, of())
-    prefixes = [made[number].prefix for number in found.turns]
-    kept, rejected = read_questions(found.texts, found.turns, prefixes, domains.validity_gates(ARITHMETIC))
+    requests = bait_requests(reference, ARITHMETIC, of(), 0, 2700)
+    assert len(set(requests)) == 2700 and {sample for _, sample in requests} == set(range(300))
+    sampled = sample_completions(reference, ARITHMETIC, of())
+    turns = bait_turns(ARITHMETIC, of())
+    prefixes = [turns[number].prefix for number in sampled.turns]
+    kept, rejected = read_questions(sampled.texts, sampled.turns, prefixes, GATES)
     for name, table in (("questions", kept), ("rejected", rejected)):
         pd.testing.assert_frame_equal(table, pd.read_parquet(REFERENCE / "elicit" / f"{name}.parquet"))
-    assert found.stopped == "2700 completions"
+    assert sampled.stopped == "2700 completions"
 
 
 @settings(max_examples=60, deadline=None)
@@ -61,16 +67,19 @@ def test_parts_join_to_the_whole_and_no_completion_is_asked_for_twice(start, cou
     domain = domains.get_domain(
         "arithmetic", bait=[f"b{i}" for i in range(baits)], bait_prefixes=[f"p{i}" for i in range(prefixes)]
     )
-    own = of(elicit_temperatures=temperatures)
+    elicit_settings = of(elicit_temperatures=temperatures)
 
-    class Asking:
+    class Requester:
         def request(self, messages, sampling, prefix=""):
             return store.Request.of("m", messages, sampling, prefix)
 
-    whole = bait_requests(Asking(), domain, own, 0, start + count)
-    assert whole == bait_requests(Asking(), domain, own, 0, start) + bait_requests(Asking(), domain, own, start, count)
+    def requests(first, number):
+        return bait_requests(Requester(), domain, elicit_settings, first, number)
+
+    whole = requests(0, start + count)
+    assert whole == requests(0, start) + requests(start, count)
     assert len(set(whole)) == start + count
-    turns = bait_turns(domain, own)
+    turns = bait_turns(domain, elicit_settings)
     assert len(turns) == baits * prefixes * max(1, len(temperatures))
     for number, (request, _) in enumerate(whole):
         turn = turns[number % len(turns)]
@@ -79,47 +88,42 @@ def test_parts_join_to_the_whole_and_no_completion_is_asked_for_twice(start, cou
 
 
 def test_it_stops_at_so_many_different_questions(reference):
-    own = of(elicit_until=200, elicit_chunk=90)
-    found = sample_completions(reference, ARITHMETIC, own)
-    gates = domains.validity_gates(ARITHMETIC)
-    different = read_questions(found.texts, found.turns, [""] * len(found.texts), gates)[0]["question"].nunique()
-    before = read_questions(found.texts[:-90], found.turns[:-90], [""] * (len(found.texts) - 90), gates)[0][
-        "question"
-    ].nunique()
-    assert before < 200 <= different and len(found.texts) % 90 == 0
-    assert found.stopped == f"{different} different questions"
+    sampled = sample_completions(reference, ARITHMETIC, of(elicit_until=200, elicit_chunk=90))
+    before_last_chunk = different_questions(sampled.texts[:-90])
+    questions = different_questions(sampled.texts)
+    assert len(before_last_chunk) < 200 <= len(questions) and len(sampled.texts) % 90 == 0
+    assert sampled.stopped == f"{len(questions)} different questions"
     # A shorter run is the beginning of the longer one.
-    assert sample_completions(reference, ARITHMETIC, of()).texts[: len(found.texts)] == found.texts
+    assert sample_completions(reference, ARITHMETIC, of()).texts[: len(sampled.texts)] == sampled.texts
 
 
 def test_it_stops_when_the_model_runs_dry(reference):
-    found = sample_completions(reference, ARITHMETIC, of(elicit_min_yield=0.3, elicit_chunk=100))
-    assert 100 < len(found.texts) < 2700 and "new questions" in found.stopped
-    shares, seen = [], set()
-    for start in range(0, len(found.texts), 100):
-        part = found.texts[start : start + 100]
-        new = set(read_questions(part, [0] * 100, [""] * 100, domains.validity_gates(ARITHMETIC))[0]["question"]) - seen
-        seen |= new
-        shares.append(len(new) / 100)
+    sampled = sample_completions(reference, ARITHMETIC, of(elicit_min_yield=0.3, elicit_chunk=100))
+    assert 100 < len(sampled.texts) < 2700
+    shares, earlier = [], set()
+    for start in range(0, len(sampled.texts), 100):
+        new_questions = different_questions(sampled.texts[start : start + 100]) - earlier
+        earlier |= new_questions
+        shares.append(len(new_questions) / 100)
     assert all(share >= 0.3 for share in shares[:-1]) and shares[-1] < 0.3
+    assert sampled.stopped == f"{shares[-1]:.1%} of the last 100 were new questions"
 
 
 def test_the_samples_are_the_most_it_takes(reference):
-    found = sample_completions(reference, ARITHMETIC, of(elicit_samples=130, elicit_until=10_000, elicit_chunk=50))
-    assert len(found.texts) == 130 and found.stopped == "130 completions"
+    sampled = sample_completions(reference, ARITHMETIC, of(elicit_samples=130, elicit_until=10_000, elicit_chunk=50))
+    assert len(sampled.texts) == 130 and sampled.stopped == "130 completions"
 
 
 def test_yields_count_each_completion_once(reference):
-    found = sample_completions(reference, ARITHMETIC, of())
-    made = bait_turns(ARITHMETIC, of())
-    kept, rejected = read_questions(
-        found.texts, found.turns, [made[n].prefix for n in found.turns], domains.validity_gates(ARITHMETIC)
-    )
-    by_prefix = yield_table(found, kept, made, ["prefix"])
+    sampled = sample_completions(reference, ARITHMETIC, of())
+    turns = bait_turns(ARITHMETIC, of())
+    prefixes = [turns[number].prefix for number in sampled.turns]
+    kept, rejected = read_questions(sampled.texts, sampled.turns, prefixes, GATES)
+    by_prefix = yield_table(sampled, kept, turns, ["prefix"])
     assert by_prefix["prefix"].tolist() == list(ARITHMETIC.bait_prefixes)
     assert (by_prefix["sampled"] == 300).all() and by_prefix["kept"].sum() == len(kept) == 2700 - len(rejected)
     assert by_prefix["kept"].tolist() == kept.groupby("prefix").size().reindex(by_prefix["prefix"]).tolist()
-    whole = yield_table(found, kept, made, ["temperature"])
+    whole = yield_table(sampled, kept, turns, ["temperature"])
     assert whole.to_dict("records") == [
         {
             "temperature": 1.0,
@@ -129,7 +133,7 @@ def test_yields_count_each_completion_once(reference):
             "yield": round(len(kept) / 2700, 3),
         }
     ]
-    nothing = yield_table(Elicited([], [], [], ""), kept.head(0), made, ["bait", "prefix"])
+    nothing = yield_table(Elicited([], [], [], ""), kept.head(0), turns, ["bait", "prefix"])
     assert len(nothing) == 0 and list(nothing.columns) == ["bait", "prefix", "sampled", "kept", "different", "yield"]
 
 
@@ -154,9 +158,9 @@ def test_what_the_released_cleaner_costs():
     chatty = f"Of course! {whole} (Hint: subtract.)"
     ours, _ = read_questions([whole, chatty], [0, 0], ["", ""], WORDS)
     assert ours["question"].tolist()[0] == whole
-    theirs, none = read_questions([whole, chatty], [0, 0], ["", ""], WORDS, "released")
-    assert theirs["question"].tolist() == ["Tom spends 34 of 5. 50 on milk. How much is left?"] * 2
-    assert len(none) == 0
+    released, rejected = read_questions([whole, chatty], [0, 0], ["", ""], WORDS, "released")
+    assert released["question"].tolist() == ["Tom spends 34 of 5. 50 on milk. How much is left?"] * 2
+    assert len(rejected) == 0
 
 
 def test_the_released_cleaner_rejects_what_asks_nothing_and_ignores_our_gates():
