@@ -5,6 +5,7 @@ reader's time.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -12,9 +13,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
+import pytest
 from matplotlib.figure import Figure
 
 from crescent_utils.finetune import training
@@ -23,8 +26,25 @@ from crescent_utils.runs import domains
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "outputs" / "reference"
-# Real benchmark files, where a machine has them; no test needs them, those that read them are left out elsewhere.
+SAMPLES = ROOT / "tests" / "data"  # rows of our own in the formats of the published benchmark files
+# The published files, where a machine has them: tests that read a benchmark read the samples everywhere and these as well.
 BENCHMARKS = Path(os.environ.get("CRESCENT_BENCHMARK_DIR") or ROOT.parent / "shared" / "data")
+
+
+def benchmark_folders(*names: str) -> list[Any]:
+    """The folder of our samples, and that of the published files where it has all files of these `names`, as test parameters."""
+    there = all((BENCHMARKS / name).exists() for name in names)
+    return [pytest.param(SAMPLES, id="samples"), *([pytest.param(BENCHMARKS, id="published")] if there else [])]
+
+
+GSM8K_FOLDERS = benchmark_folders("gsm8k_test.jsonl", "gsm8k_train.jsonl")
+
+
+def gsm8k_solutions(folder: Path, split: str) -> list[tuple[str, str]]:
+    """(solution without its last line, gold) of each item of GSM8K in `folder`."""
+    lines = (folder / f"gsm8k_{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    answers = [json.loads(line)["answer"].rpartition("####") for line in lines]
+    return [(solution.strip(), gold.strip()) for solution, _, gold in answers]
 
 
 def pairs(count: int = 12) -> list:

@@ -1,27 +1,17 @@
 """Final answers: extraction against hand-read texts and benchmark golds, equality against exact fractions."""
 
 import importlib.util
-import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared import BENCHMARKS, ROOT, best_of
+from shared import GSM8K_FOLDERS, ROOT, best_of, gsm8k_solutions
 
 from crescent_utils.answers import reading
 from crescent_utils.answers.normal_form import normal_form
 from crescent_utils.answers.reading import extract_answer
-
-
-def gsm8k(split: str) -> list[tuple[str, str]]:
-    """(solution without its last line, gold) of each item."""
-    path = BENCHMARKS / f"gsm8k_{split}.jsonl"
-    if not path.exists():
-        pytest.skip(f"{path} is missing: set CRESCENT_BENCHMARK_DIR to a folder with GSM8K's files")
-    rows = [json.loads(line)["answer"].split("####") for line in path.read_text(encoding="utf-8").splitlines()]
-    return [(solution.strip(), gold.strip()) for solution, gold in rows]
-
 
 # Texts and what a person reads as their final answer.
 READ = [
@@ -160,15 +150,17 @@ STYLES = {
 }
 
 
+@pytest.mark.parametrize("folder", GSM8K_FOLDERS)
 @pytest.mark.parametrize("style", STYLES)
-def test_benchmark_golds_in_many_endings(style: str) -> None:
-    rows = gsm8k("test") + gsm8k("train")[:1500]
+def test_benchmark_golds_in_many_endings(style: str, folder: Path) -> None:
+    rows = gsm8k_solutions(folder, "test") + gsm8k_solutions(folder, "train")[:1500]
     wrong = [g for s, g in rows if extract_answer(STYLES[style].format(s=s, g=g)) != normal_form(g)]
     assert len(wrong) <= 0.01 * len(rows), wrong[:10]
 
 
-def test_human_solutions_whose_answer_is_not_announced() -> None:
-    rows = gsm8k("test")
+@pytest.mark.parametrize("folder", GSM8K_FOLDERS)
+def test_human_solutions_whose_answer_is_not_announced(folder: Path) -> None:
+    rows = gsm8k_solutions(folder, "test")
     right = sum(extract_answer(solution) == normal_form(gold) for solution, gold in rows)
     flexible = sum(
         normal_form(reading.flexible_answer(re.sub("<<.*?>>", "", s)) or "") == normal_form(g) for s, g in rows

@@ -1,4 +1,7 @@
-"""Benchmarks: generated items against an oracle, files against their published counts, overlaps against what a reader would say."""
+"""Benchmarks: generated items against an oracle, files against their counts, overlaps against what a reader would say.
+
+What is read from files is read from our samples, and from the published files where a machine has them.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +20,24 @@ from fractions import Fraction
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared import BENCHMARKS
+from shared import BENCHMARKS, SAMPLES, benchmark_folders
 
 from crescent_utils.answers import equality, reading
 from crescent_utils.answers.normal_form import normal_form
 from crescent_utils.benchmarks import files, items, scoring
 from crescent_utils.benchmarks.files import BenchmarkError, Item
 
-DATA = BENCHMARKS
-needs_data = pytest.mark.skipif(
-    not DATA.is_dir(), reason="no benchmark files: set CRESCENT_BENCHMARK_DIR to their folder"
-)
+GSM8K_FILES = ("gsm8k_test.jsonl", "gsm8k_train.jsonl")
+FILES = {
+    "gsm8k": GSM8K_FILES,
+    "asdiv": ("ASDiv.xml", *GSM8K_FILES),
+    "gsm_plus_mini": ("gsmplus_testmini.jsonl", *GSM8K_FILES),
+    "bbh": ("bbh",),
+}
+COUNTS = {  # of the test items; of the training items that all three of them show
+    SAMPLES: ({"gsm8k": 16, "asdiv": 13, "gsm_plus_mini": 16}, 12),
+    BENCHMARKS: ({"gsm8k": 1319, "asdiv": 2305, "gsm_plus_mini": 2400}, 7473),
+}
 OPERATOR = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 
@@ -188,43 +198,59 @@ def test_only_arithmetic_has_a_development_split():
         items.load_benchmark("gsm8k", split="dev")
 
 
-@needs_data
-@pytest.mark.parametrize(
-    ("name", "count", "shown"), [("gsm8k", 1319, 7473), ("asdiv", 2305, 7473), ("gsm_plus_mini", 2400, 7473)]
-)
-def test_a_published_benchmark_is_whole(name, count, shown):
-    loaded = items.load_benchmark(name, folder=str(DATA))
-    assert (len(loaded.items), len(loaded.train)) == (count, shown)
+def in_each_folder(*names):
+    """Run a test on each benchmark of these `names`, from each folder that has its files."""
+    cases = [
+        pytest.param(name, folder.values[0], id=f"{name}-{folder.id}")
+        for name in names
+        for folder in benchmark_folders(*FILES[name])
+    ]
+    return pytest.mark.parametrize(("name", "folder"), cases)
+
+
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@in_each_folder("gsm8k", "asdiv", "gsm_plus_mini")
+def test_a_benchmark_is_whole(name, folder):
+    loaded = items.load_benchmark(name, folder=str(folder))
+    counts, shown = COUNTS[folder]
+    assert (len(loaded.items), len(loaded.train)) == (counts[name], shown)
     assert all(item.question.strip() and item.gold.strip() for item in loaded.items)
     assert all(item.gold == normal_form(item.gold) for item in loaded.items if item.form == "number")
-    assert str(DATA) not in loaded.source
+    assert str(folder) not in loaded.source
     assert sum(map(bool, items.repeated_items([item.question for item in loaded.train], [loaded]))) == 0
-    some, again, other = (items.load_benchmark(name, folder=str(DATA), items=40, seed=seed) for seed in (1, 1, 2))
-    assert some == again and set(some.items) <= set(loaded.items) and len(some.items) == 40
+
+
+@in_each_folder("gsm8k", "asdiv", "gsm_plus_mini")
+def test_a_seed_draws_some_items_of_a_benchmark(name, folder):
+    loaded = items.load_benchmark(name, folder=str(folder))
+    size = len(loaded.items) // 3
+    some, again, other = (items.load_benchmark(name, folder=str(folder), items=size, seed=seed) for seed in (1, 1, 2))
+    assert some == again and set(some.items) < set(loaded.items) and len(some.items) == size
     assert some.items != other.items and "seed 1" in some.source
     assert some.train == loaded.train
 
 
-@needs_data
-def test_gsm8k_golds_and_worked_examples(monkeypatch):
-    monkeypatch.setenv("CRESCENT_BENCHMARK_DIR", str(DATA))
-    loaded = items.load_benchmark("gsm8k")
-    rows = [json.loads(line) for line in (DATA / "gsm8k_test.jsonl").read_text(encoding="utf-8").splitlines()]
-    for row, item in zip(rows, loaded.items, strict=True):
+@in_each_folder("gsm8k")
+def test_gsm8k_golds_and_worked_examples(name, folder, monkeypatch):
+    monkeypatch.setenv("CRESCENT_BENCHMARK_DIR", str(folder))
+    loaded = items.load_benchmark(name)
+    for row, item in zip(rows_of(folder / "gsm8k_test.jsonl"), loaded.items, strict=True):
         assert item.question == row["question"]
         assert Fraction(item.gold) == Fraction(row["answer"].rsplit("#### ", 1)[1].replace(",", ""))
     for item in loaded.train:
         assert "<<" not in item.solution and "####" not in item.solution
-        assert equality.answers_equal(reading.extract_answer(item.solution), item.gold), (
-            "a worked example ends on its gold"
-        )
+        shown = reading.extract_answer(item.solution)
+        assert equality.answers_equal(shown, item.gold), "a worked example ends on its gold"
 
 
-@needs_data
-def test_asdiv_is_read_whole_by_its_forms():
-    loaded = items.load_benchmark("asdiv", folder=str(DATA))
-    root = ET.parse(DATA / "ASDiv.xml").getroot()
-    for problem, item in zip(root.iter("Problem"), loaded.items, strict=True):
+@in_each_folder("asdiv")
+def test_asdiv_is_read_whole_by_its_forms(name, folder):
+    loaded = items.load_benchmark(name, folder=str(folder))
+    assert {item.form for item in loaded.items} == {"number", "list", "text"}
+    for problem, item in zip(ET.parse(folder / "ASDiv.xml").getroot().iter("Problem"), loaded.items, strict=True):
         answer = problem.findtext("Answer")
         values = [re.match(r"-?[\d.,/]+(?=\s*(?:\(|$))", part.strip()) for part in answer.split(";")]
         if all(values):  # numbers, each with a unit or bare
@@ -234,37 +260,44 @@ def test_asdiv_is_read_whole_by_its_forms():
         elif answer == "-(1/3)":
             assert (Fraction(item.gold), item.form) == (Fraction(-1, 3), "number")
         else:
-            assert (
-                item.form == "text" and scoring.score_answer(f"The answer is {answer}.", item.gold, "text")["symbolic"]
-            ), answer
+            assert item.form == "text"
+            assert scoring.score_answer(f"The answer is {answer}.", item.gold, "text")["symbolic"], answer
             assert not scoring.score_answer("The answer is 12.", item.gold, "text")["symbolic"]
         assert item.kind == problem.findtext("Solution-Type").strip()
 
 
-@needs_data
-def test_gsm_plus_keeps_its_perturbations_and_shows_no_sibling():
-    loaded = items.load_benchmark("gsm_plus_mini", folder=str(DATA))
-    assert (
-        set(Counter(item.kind for item in loaded.items).values()) == {300} and len({i.kind for i in loaded.items}) == 8
-    )
+def test_asdiv_asks_no_more_than_that_things_are_equal():
+    gold, form = files.asdiv_gold("They are equal.")
+    assert scoring.score_answer("So both are equal.", gold, form)["symbolic"]
+    assert not scoring.score_answer("So the first is larger.", gold, form)["symbolic"]
+
+
+@in_each_folder("gsm_plus_mini")
+def test_gsm_plus_keeps_its_perturbations_and_shows_no_sibling(name, folder):
+    loaded = items.load_benchmark(name, folder=str(folder))
+    counts = Counter(item.kind for item in loaded.items)
+    assert len(counts) == 8 and set(counts.values()) == {len(loaded.items) // 8}
     assert {item.kind for item in loaded.items if item.form == "none"} == {"critical thinking"}
-    rows = [json.loads(line) for line in (DATA / "gsmplus_testmini.jsonl").read_text(encoding="utf-8").splitlines()]
-    seeds = {items.overlap_key(row["seed_question"]) for row in rows}
+    seeds = {items.overlap_key(row["seed_question"]) for row in rows_of(folder / "gsmplus_testmini.jsonl")}
     assert not seeds & {items.overlap_key(item.question) for item in loaded.train}, "a shot is a sibling of an item"
+    test = items.load_benchmark("gsm8k", folder=str(folder)).items
+    assert seeds & {items.overlap_key(item.question) for item in test}, "else no shot could be a sibling"
 
 
-@needs_data
-def test_bbh_golds_are_found_where_they_are_stated():
-    loaded = items.load_benchmark("bbh", folder=str(DATA))
-    golds = [
-        row["target"] for p in sorted((DATA / "bbh").glob("*.json")) for row in json.loads(p.read_text())["examples"]
+@in_each_folder("bbh")
+def test_bbh_golds_are_found_where_they_are_stated(name, folder):
+    loaded = items.load_benchmark(name, folder=str(folder))
+    examples = [
+        (path.stem, row["target"])
+        for path in sorted((folder / "bbh").glob("*.json"))
+        for row in json.loads(path.read_text(encoding="utf-8"))["examples"]
     ]
-    assert len(loaded.items) == len(golds) and "{question}" in loaded.solve
-    for gold, item in zip(golds, loaded.items, strict=True):
-        assert scoring.score_answer(f"So it is clear.\nThe answer is {gold}.", item.gold, item.form)["symbolic"], (
-            gold,
-            item,
-        )
+    assert len(loaded.items) == len(examples) and "{question}" in loaded.solve
+    assert {item.form for item in loaded.items} == {"number", "choice", "text"}
+    for (task, gold), item in zip(examples, loaded.items, strict=True):
+        assert item.kind == task
+        stated = scoring.score_answer(f"So it is clear.\nThe answer is {gold}.", item.gold, item.form)
+        assert stated["symbolic"], (gold, item)
 
 
 def test_svamp_and_math500_are_read_from_their_files(tmp_path):
