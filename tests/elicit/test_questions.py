@@ -93,6 +93,15 @@ def test_published_problems_come_back_unchanged(benchmark: str, wrapping: str) -
         ("What is 2**3**2, and 5 __ 6?", "What is 2**3**2, and 5 __ 6?"),
         ('She said "5 for $2". How much are 10?', 'She said "5 for $2". How much are 10?'),
         ("Problem\r\n\r\nTom has\x00 5 apples. How many?", "Tom has 5 apples. How many?"),
+        # One case for each table that nothing above depends on.
+        ("Thanks. Tom has 5 apples. How many?", "Tom has 5 apples. How many?"),
+        ("Okay, Tom has 5 apples. How many?", "Tom has 5 apples. How many?"),
+        ("What came to mind:\n\nTom has 5 apples. How many?", "Tom has 5 apples. How many?"),
+        ("## The Great Apple\nTom has 5 apples. How many?", "Tom has 5 apples. How many?"),
+        ("Tom has 5 apples. How many? To find it, ask: what is 5 + 0?", "Tom has 5 apples. How many?"),
+        ("Tom has 5 apples. How many?\nProblem 2: What is 7 + 8?", "Tom has 5 apples. How many?"),
+        ("Tom has 5 apples. How many? Would you like a hint?", "Tom has 5 apples. How many?"),
+        ("<|start_header_id|>assistant<|end_header_id|>\n\nTom has 5 apples. How many?", "Tom has 5 apples. How many?"),
     ],
 )  # fmt: skip
 def test_worked_cases(completion: str, question: str) -> None:
