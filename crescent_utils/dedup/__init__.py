@@ -1,17 +1,20 @@
-"""Dedup: what is too similar goes back to the model, until it is different or its tries are used up (Crescent, section 2).
+"""Dedup: what is too similar goes back to the model, until it is different or its tries run out (Crescent, section 2).
 
-In come the questions of `01_elicit`. `diversify` embeds them and runs the rejection loop; `select_diverse` is one greedy
-selection by cosine. `find_contamination` lists what shares something with a benchmark item. Out go `questions` (id, question,
-round, similarity, nearest), `rejected` (the same, with a reason), `attempts` (every check of every round: id, round, before,
-after, neighbour, similarity, accepted, reason) and `contaminated` (id, question, sign, score, benchmark, item,
-item_question). Questions and rejected together are all that came in. The rest compares protocols and measures
-how diverse the pool is.
+In come the questions of `01_elicit`. `diversify` embeds them and runs the rejection loop; `select_diverse` is one
+greedy selection by cosine. `find_contamination` lists what shares something with a benchmark item, and
+`split_contaminated` takes it out of the pool. Questions and rejected together are all that came in.
+
+Out go four tables. `questions` has id, question, round, similarity and nearest; `rejected` has the same and a reason.
+`attempts` holds every check of every round: id, round, before, after, neighbour, similarity, accepted, reason.
+`contaminated` has id, question, sign, score, benchmark, item and item_question.
+
+The rest compares protocols (`compare_protocols`) and measures how diverse the pool is (`vendi_score`).
 """
 
 from ..benchmarks import load_held_out, repeated_items
 from .contamination import SIGNS, find_contamination, split_contaminated
 from .diversity import count_names, count_openings, principal_plane, vendi_score
-from .loop import SentenceEncoder, diversify, join_rejected
+from .loop import SentenceEncoder, diversify
 from .protocols import compare_protocols, damage_of_released_cleaner
 from .similarity import nearest_other, rethreshold, select_diverse
 
@@ -24,7 +27,6 @@ __all__ = [
     "damage_of_released_cleaner",
     "diversify",
     "find_contamination",
-    "join_rejected",
     "load_held_out",
     "nearest_other",
     "principal_plane",

@@ -1,7 +1,7 @@
 """Contamination: which questions repeat, quote or resemble an item of a benchmark that will be evaluated.
 
-Three signs, from the surest to the weakest: the same problem (`benchmarks.overlap_key`), n-gram overlap (at least 70 % of the
-8-grams, as PaLM did: Chowdhery et al. 2022, section 8), and a neighbour in the space of the embeddings (ours).
+There are three signs, from the surest to the weakest: the same problem (`benchmarks.overlap_key`), n-gram overlap (at
+least 70 % of the 8-grams, as PaLM did: Chowdhery et al. 2022, section 8), and embeddings that are close (ours).
 """
 
 from __future__ import annotations
@@ -9,108 +9,130 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from ..benchmarks import Benchmark, overlap_key
-from . import similarity
+from ..runs import Dedup
+from .loop import Diversified, Encoder
+from .similarity import nearest_among
 
 if TYPE_CHECKING:
     import pandas as pd
 
 NGRAM = 8  # words; PaLM, section 8
-SIGNS = ("repeats", "n-grams", "neighbour")
+REASONS = {
+    "repeats": "repeats a benchmark item",
+    "n-grams": "quotes a benchmark item",
+    "neighbour": "is close to a benchmark item",
+}
+SIGNS = tuple(REASONS)  # from the surest to the weakest
 COLUMNS = ["id", "question", "sign", "score", "benchmark", "item", "item_question"]
 
 
-class _Encoder(Protocol):
-    def encode(self, texts: Sequence[str]) -> np.ndarray: ...
+class _Item(NamedTuple):
+    benchmark: str
+    number: int
+    question: str
+
+
+class _Match(NamedTuple):
+    """A question (`row`) that shares something with a benchmark item (`place` in the list of all items)."""
+
+    row: int
+    sign: str
+    score: float
+    place: int
 
 
 def find_contamination(
     ids: Sequence[int],
     texts: Sequence[str],
-    held: Sequence[Benchmark],
-    encoder: _Encoder | None,
+    held_out: Sequence[Benchmark],
+    encoder: Encoder,
     *,
     overlap: float = 0.7,
-    closeness: float = 0.85,
+    closeness: float,
 ) -> pd.DataFrame:
-    """List each question that shares something with a benchmark item: one row a question and sign, with the item.
+    """Return the questions that share something with a benchmark item: one row per question and sign, with the item.
 
-    `score` is 1 for a repetition, the share of the shorter text's 8-grams that the other has (>= `overlap`), or the cosine
-    (>= `closeness`; without an `encoder` it is not looked at). The item named is the one with the highest score.
+    `score` is 1 for a repetition, the share of the shorter text's 8-grams that the other has (>= `overlap`), or the
+    cosine (>= `closeness`). The item named is the one with the highest score.
     """
     import pandas as pd
 
-    items = [(bench.name, number, item.question) for bench in held for number, item in enumerate(bench.items)]
-    rows = [(row, "repeats", 1.0, place) for row, place in _repeated(texts, items)]
-    rows += [(row, "n-grams", score, place) for row, score, place in _quoted(texts, items, overlap)]
-    if encoder is not None and items and len(texts):
-        rows += [(row, "neighbour", score, place) for row, score, place in _close(texts, items, encoder, closeness)]
-    rows.sort(key=lambda found: (found[0], SIGNS.index(found[1])))
-    made = [(ids[row], texts[row], sign, round(score, 4), *items[place]) for row, sign, score, place in rows]
-    return pd.DataFrame(made, columns=COLUMNS)
+    items = [_Item(bench.name, number, item.question) for bench in held_out for number, item in enumerate(bench.items)]
+    item_texts = [item.question for item in items]
+    matches = _repetitions(texts, item_texts)
+    matches += _quotations(texts, item_texts, overlap)
+    matches += _neighbours(texts, item_texts, encoder, closeness)
+    matches.sort(key=lambda match: (match.row, SIGNS.index(match.sign)))
+    rows = [
+        (ids[match.row], texts[match.row], match.sign, round(match.score, 4), *items[match.place]) for match in matches
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def split_contaminated(
-    table: pd.DataFrame, found: pd.DataFrame, protocol: str, remove: bool
+    result: Diversified, contaminated: pd.DataFrame, settings: Dedup
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split `table` (columns id, question …) into what stays in the pool and what leaves it, with the sign as `reason`.
+    """Return the accepted questions that stay in the pool, and all that are rejected, each in order.
 
-    Repetitions leave wherever `remove` holds; what merely quotes or resembles an item leaves in protocol "strict" as well.
+    With `decontaminate`, a repetition leaves the pool, its surest sign the reason. What merely quotes or resembles an
+    item leaves it in protocol "strict" alone. The rejected are those of the loop and these, in order of id.
     """
-    counted = found if protocol == "strict" else found[found["sign"] == "repeats"]
-    sign = counted.drop_duplicates("id").set_index("id")["sign"] if remove else counted.iloc[:0].set_index("id")["sign"]
-    words = {
-        "repeats": "repeats a benchmark item",
-        "n-grams": "quotes a benchmark item",
-        "neighbour": "is close to a benchmark item",
-    }
-    gone = table["id"].isin(sign.index)
-    removed = table[gone].assign(reason=[words[sign[number]] for number in table.loc[gone, "id"]])
-    return table[~gone].reset_index(drop=True), removed.reset_index(drop=True)
+    import pandas as pd
+
+    if not settings.decontaminate:
+        leaving = contaminated.head(0)
+    elif settings.protocol == "strict":
+        leaving = contaminated.drop_duplicates("id")
+    else:
+        leaving = contaminated[contaminated["sign"] == "repeats"]
+    leaves = result.accepted["id"].isin(leaving["id"])
+    reasons = leaving.set_index("id")["sign"].map(REASONS)
+    removed = result.accepted[leaves].assign(reason=lambda table: table["id"].map(reasons))
+    parts = [table for table in (result.rejected, removed) if len(table)] or [result.rejected]
+    rejected = pd.concat(parts).sort_values("id", kind="stable")
+    return result.accepted[~leaves].reset_index(drop=True), rejected.reset_index(drop=True)
 
 
-def _repeated(texts: Sequence[str], items: Sequence[tuple[str, int, str]]) -> list[tuple[int, int]]:
-    keys: dict[str, int] = {}
-    for place, (_, _, question) in enumerate(items):
-        keys.setdefault(overlap_key(question), place)
-    return [(row, keys[key]) for row, key in enumerate(map(overlap_key, texts)) if key in keys]
+def _repetitions(texts: Sequence[str], item_texts: Sequence[str]) -> list[_Match]:
+    """Return the questions that are the same problem as an item; of several such items, the first is named."""
+    places: dict[str, int] = {}
+    for place, item_text in enumerate(item_texts):
+        places.setdefault(overlap_key(item_text), place)
+    keys = [overlap_key(text) for text in texts]
+    return [_Match(row, "repeats", 1.0, places[key]) for row, key in enumerate(keys) if key in places]
 
 
 def _grams(text: str) -> set[tuple[str, ...]]:
     words = re.findall(r"\w+", text.lower())
-    return {tuple(words[i : i + NGRAM]) for i in range(len(words) - NGRAM + 1)}
+    return {tuple(words[start : start + NGRAM]) for start in range(len(words) - NGRAM + 1)}
 
 
-def _quoted(
-    texts: Sequence[str], items: Sequence[tuple[str, int, str]], overlap: float
-) -> list[tuple[int, float, int]]:
-    """(row, share, item) of the item with the largest share of common 8-grams. A text of under 8 words has none."""
-    where: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    sizes = []
-    for place, (_, _, question) in enumerate(items):
-        grams = _grams(question)
-        sizes.append(len(grams))
+def _quotations(texts: Sequence[str], item_texts: Sequence[str], overlap: float) -> list[_Match]:
+    """Return the questions that share enough 8-grams with an item. A text of under 8 words has none to share."""
+    item_grams = [_grams(item_text) for item_text in item_texts]
+    places_of_gram: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, grams in enumerate(item_grams):
         for gram in grams:
-            where[gram].append(place)
-    found = []
+            places_of_gram[gram].append(place)
+    matches = []
     for row, text in enumerate(texts):
         grams = _grams(text)
-        shared = Counter(place for gram in grams for place in where.get(gram, ()))
+        common = Counter(place for gram in grams for place in places_of_gram.get(gram, ()))
         # Of the shorter text: an item inside a longer question is as bad as a question cut out of an item.
-        share, place = max(
-            ((count / min(len(grams), sizes[place]), -place) for place, count in shared.items()), default=(0.0, 0)
-        )
-        if share >= overlap:
-            found.append((row, share, -place))
-    return found
+        shares = {place: count / min(len(grams), len(item_grams[place])) for place, count in common.items()}
+        best = min(shares, key=lambda place: (-shares[place], place), default=None)
+        if best is not None and shares[best] >= overlap:
+            matches.append(_Match(row, "n-grams", shares[best], best))
+    return matches
 
 
-def _close(
-    texts: Sequence[str], items: Sequence[tuple[str, int, str]], encoder: _Encoder, closeness: float
-) -> list[tuple[int, float, int]]:
-    value, place = similarity.nearest_among(encoder.encode(texts), encoder.encode([item[2] for item in items]))
-    return [(int(row), float(value[row]), int(place[row])) for row in np.flatnonzero(value >= closeness)]
+def _neighbours(texts: Sequence[str], item_texts: Sequence[str], encoder: Encoder, closeness: float) -> list[_Match]:
+    """Return the questions whose nearest item is at `closeness` or nearer."""
+    cosines, places = nearest_among(encoder.encode(texts), encoder.encode(item_texts))
+    close_rows = np.flatnonzero(cosines >= closeness)
+    return [_Match(int(row), "neighbour", float(cosines[row]), int(places[row])) for row in close_rows]

@@ -1,4 +1,4 @@
-"""Diversity: how many kinds of questions a pool holds, what they begin with and whom they name. numpy alone."""
+"""Diversity: how many kinds of questions a pool holds, what they begin with and whom they name."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_FIRST = re.compile(r"\w+(?:['’]\w+)?")
-# A word in capitals that does not begin a sentence: what stands before it on its line ends in no full stop.
-_INSIDE = re.compile(r"(?<=[\w,;:\"”“'’] )[^\W\d_]{3,}")
+OPENING_WORDS = 3
+_WORD = re.compile(r"\w+(?:['’]\w+)?")
+# A word that does not begin a sentence: what stands before it on its line ends in no full stop.
+_WORD_INSIDE = re.compile(r"(?<=[\w,;:\"”“'’] )[^\W\d_]{3,}")
 _NO_NAMES = frozenset(
-    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July August September October "
-    "November December English Spanish French Chinese American Find What How".split()
+    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday "
+    "January February March April May June July August September October November December "
+    "English Spanish French Chinese American Find What How".split()
 )
 
 
 def vendi_score(vectors: np.ndarray) -> float:
-    """Return the effective number of different rows, from 1 (all alike) to n (all orthogonal): Friedman & Dieng 2023, equation 1.
+    """Return the effective number of different rows, from 1 (all alike) to n (all orthogonal); 0 without rows.
 
-    The exponential of the entropy of the eigenvalues of K / n, K the cosines of the rows (n, d). With n > d the d x d matrix
-    of the same non-zero eigenvalues is taken. 0 for no row; a row of zeros counts as nothing.
+    It is the exponential of the entropy of the eigenvalues of K / n, where K holds the cosines of the rows (n, d):
+    Friedman & Dieng 2023, equation 1. With n > d the d x d matrix of the same non-zero eigenvalues is taken. A row of
+    zeros counts as nothing.
     """
     vectors = np.asarray(vectors, np.float64)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit = vectors[norms[:, 0] > 0] / norms[norms[:, 0] > 0]
+    norms = np.linalg.norm(vectors, axis=1)
+    unit = vectors[norms > 0] / norms[norms > 0, None]
     if not len(unit):
         return 0.0
     matrix = unit.T @ unit if len(unit) > unit.shape[1] else unit @ unit.T
-    share = np.linalg.eigvalsh(matrix / len(unit))
-    share = share[share > 1e-12]
-    return float(np.exp(-(share * np.log(share)).sum()))
+    eigenvalues = np.linalg.eigvalsh(matrix / len(unit))
+    eigenvalues = eigenvalues[eigenvalues > 1e-12]
+    return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
 
 
 def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, float]:
@@ -43,20 +46,28 @@ def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, float]:
     if not len(vectors):
         return np.zeros((0, 2)), 0.0
     centred = vectors - vectors.mean(axis=0)
-    variance, axes = np.linalg.eigh(centred.T @ centred)
+    variances, axes = np.linalg.eigh(centred.T @ centred)  # in ascending order
     axes = axes[:, ::-1][:, :2]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    places = np.zeros((len(vectors), 2))
+    largest = np.abs(axes).argmax(axis=0)
+    axes = axes * np.sign(axes[largest, np.arange(axes.shape[1])])
+    places = np.zeros((len(vectors), 2))  # of vectors with one dimension, the second stays 0
     places[:, : axes.shape[1]] = centred @ axes
-    total = float(variance.sum())
-    return places, float(variance[::-1][:2].sum() / total) if total > 0 else 1.0
+    total = float(variances.sum())
+    return places, float(variances[-2:].sum() / total) if total > 0 else 1.0
 
 
-def count_openings(texts: Sequence[str], words: int = 3) -> Counter[str]:
-    """Count the first so many words of the texts."""
-    return Counter(" ".join(_FIRST.findall(text)[:words]) for text in texts)
+def count_openings(texts: Sequence[str]) -> Counter[str]:
+    """Count the first three words of the texts."""
+    return Counter(" ".join(_WORD.findall(text)[:OPENING_WORDS]) for text in texts)
 
 
 def count_names(texts: Sequence[str]) -> Counter[str]:
-    """Count in how many texts a word stands that looks like a name: in capitals and within a sentence. A rough measure, ours."""
-    return Counter(word for text in texts for word in sorted(set(_INSIDE.findall(text)) - _NO_NAMES) if word.istitle())
+    """Count in how many texts each word stands that looks like a name: in capitals and within a sentence.
+
+    A rough measure, ours.
+    """
+    counts: Counter[str] = Counter()
+    for text in texts:
+        words = set(_WORD_INSIDE.findall(text)) - _NO_NAMES
+        counts.update(sorted(word for word in words if word.istitle()))
+    return counts

@@ -1,31 +1,34 @@
-"""Dedup: diversification by rejection sampling (Crescent, section 2); `similarity` holds the search under it.
+"""The rejection loop: diversification of questions by rejection sampling (Crescent, section 2).
 
-A question that is too similar to one in the pool goes back to the same model with its neighbour and the request to change it; the
-rewrite is embedded and checked again, until it is accepted or its tries run out. Then it is rejected, on record.
+A question that is too similar to one in the pool goes back to the same model, with its neighbour and the request to
+change it. The rewrite is embedded and checked again, until it is accepted or its tries run out. Then it is rejected, on
+record. `similarity` holds the search under it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from .. import elicit, generation, runs
-from ..generation import TOO_LONG, Request, Sampling
+from ..generation import TOO_LONG, Generator, Request, Sampling
 from ..runs import Dedup
 from .similarity import RELEASED_BATCH, RELEASED_COSINE, select_diverse, select_released
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..generation import Generator
-
 ENCODE_BATCH = 64  # texts; tests/benchmarks/bench_dedup.py compares others
-KNOWN_TEXTS = 100_000  # texts whose vectors are remembered: 150 MB with MiniLM
-_COLUMNS = ["id", "question", "round", "similarity", "nearest"]
+REMEMBERED_TEXTS = 100_000  # texts whose vectors are remembered: 150 MB with MiniLM
+TOO_SIMILAR = "too similar"
+LATER_TOO_SIMILAR = "a later one of its batch is too similar"
+QUESTION_COLUMNS = ["id", "question", "round", "similarity", "nearest"]
+REJECTED_COLUMNS = [*QUESTION_COLUMNS, "reason"]
+ATTEMPT_COLUMNS = ["id", "round", "before", "after", "neighbour", "similarity", "accepted", "reason"]
 
 
 class Encoder(Protocol):
@@ -45,28 +48,28 @@ class SentenceEncoder:
 
         with generation.quiet_transformers():
             self._model: Any = SentenceTransformer(generation.embedder_folder(name), trust_remote_code=False)
-        self._known: dict[str, np.ndarray] = {}
+        self._remembered: dict[str, np.ndarray] = {}
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """Return unit vectors, one row a text. The same text is embedded once, and so always has the same vector."""
-        fresh = [text for text in dict.fromkeys(texts) if text not in self._known]
-        if fresh:
+        """Return unit vectors, one row per text. The same text is embedded once, and so always has the same vector."""
+        new_texts = [text for text in dict.fromkeys(texts) if text not in self._remembered]
+        if new_texts:
             # The library sorts by length itself, so that a batch holds little padding.
-            vectors = self._model.encode(
-                fresh, batch_size=ENCODE_BATCH, normalize_embeddings=True, show_progress_bar=False
+            new_vectors = self._model.encode(
+                new_texts, batch_size=ENCODE_BATCH, normalize_embeddings=True, show_progress_bar=False
             )
-            self._known.update(zip(fresh, np.asarray(vectors, dtype=np.float32), strict=True))
-        made = np.empty((len(texts), self._model.get_embedding_dimension()), np.float32)
+            self._remembered.update(zip(new_texts, np.asarray(new_vectors, dtype=np.float32), strict=True))
+        vectors = np.empty((len(texts), self._model.get_embedding_dimension()), np.float32)
         for row, text in enumerate(texts):
-            made[row] = self._known[text]
-        if len(self._known) > KNOWN_TEXTS:
-            self._known.clear()
-        return made
+            vectors[row] = self._remembered[text]
+        if len(self._remembered) > REMEMBERED_TEXTS:
+            self._remembered.clear()
+        return vectors
 
 
 @dataclass
 class Diversified:
-    """Outcome of the loop: `accepted` and `rejected` questions (together: all that came in), and every `attempt`.
+    """Outcome of the loop: `accepted` and `rejected` questions (together: all that came in), and all `attempts`.
 
     `recall` is the lowest of the rounds' (see `similarity.Selection`): 1.0 where every pair was compared.
     """
@@ -78,15 +81,6 @@ class Diversified:
     recall: float = 1.0
 
 
-@dataclass
-class _Candidate:
-    id: int
-    text: str
-    neighbour: str = ""
-    similarity: float = -1.0
-    reason: str = ""
-
-
 def diversify(
     ids: Sequence[int],
     texts: Sequence[str],
@@ -96,166 +90,175 @@ def diversify(
     domain: runs.Domain,
     gates: dict[str, Any],
 ) -> Diversified:
-    """Run the rejection loop over the questions `texts` (Crescent, section 2).
+    """Return which of the questions `texts` were accepted, as they came or rewritten (Crescent, section 2).
 
-    Round 0 checks the questions as they came; each later round rewrites what was rejected, at most `max_rewrites` times. The
-    pool grows by accepted questions only, in order of arrival, so that the outcome does not depend on any batch size.
+    Round 0 checks the questions as they came. Each later round rewrites what was rejected, at most `max_rewrites`
+    times. The pool grows by accepted questions only, in order of arrival, so that the outcome depends on no batch size.
+    `gates` are the keywords of `elicit.extract_question`, which reads the rewrites.
     """
+    rewriter = _Rewriter(generator, settings, domain, gates)
+    waiting = [_Candidate(question_id, text, text) for question_id, text in zip(ids, texts, strict=True)]
     if settings.protocol == "released":
-        return _released(ids, texts, generator, encoder, settings, domain, gates)
+        return _diversify_as_released(waiting, encoder, rewriter)
     threshold = settings.similarity_threshold or domain.similarity_threshold
-    waiting = [_Candidate(i, text) for i, text in zip(ids, texts, strict=True)]
+    record = _Record()
     pool_texts: list[str] = []
-    pool = np.zeros((0, 1), np.float32)
-    accepted: list[dict[str, Any]] = []
-    attempts: list[dict[str, Any]] = []
-    used: Counter[Request] = Counter()
+    pool_vectors: np.ndarray | None = None
     recalls = []
-    for number in range(settings.max_rewrites + 1):
-        before = {candidate.id: candidate.text for candidate in waiting}
-        if number:
-            _rewrite(waiting, number, used, generator, settings, domain, gates)
+    for round_number in range(settings.max_rewrites + 1):
+        if round_number > 0:
+            rewriter.rewrite(waiting, round_number)
         readable = [candidate for candidate in waiting if not candidate.reason]
-        vectors = encoder.encode([candidate.text for candidate in readable])
-        pool = pool if pool_texts else np.zeros((0, vectors.shape[1]), np.float32)
-        selection = select_diverse(vectors, threshold, pool)
+        readable_texts = [candidate.text for candidate in readable]
+        vectors = encoder.encode(readable_texts)
+        selection = select_diverse(vectors, threshold, pool_vectors)
         recalls.append(selection.recall)
-        all_texts = pool_texts + [candidate.text for candidate in readable]
-        for row, candidate in enumerate(readable):
-            candidate.similarity = float(selection.similarity[row])
-            candidate.neighbour = all_texts[selection.nearest[row]] if selection.nearest[row] >= 0 else ""
-            candidate.reason = "" if selection.kept[row] else "too similar"
-        for candidate in waiting:
-            attempts.append(_attempt(candidate, number, before[candidate.id]))
-            if not candidate.reason:
-                accepted.append(_row(candidate, number))
+        _set_neighbours(readable, selection.nearest, selection.similarity, pool_texts + readable_texts)
+        for candidate, is_kept in zip(readable, selection.kept, strict=True):
+            candidate.reason = "" if is_kept else TOO_SIMILAR
+        record.add_attempts(waiting, round_number)
         pool_texts += [candidate.text for candidate in readable if not candidate.reason]
-        pool = np.concatenate([pool, vectors[selection.kept]])
+        kept_vectors = vectors[selection.kept]
+        pool_vectors = kept_vectors if pool_vectors is None else np.concatenate([pool_vectors, kept_vectors])
         waiting = [candidate for candidate in waiting if candidate.reason]
-    rejected = [
-        _row(candidate, settings.max_rewrites) | {"reason": _final(candidate, settings)} for candidate in waiting
-    ]
-    return replace(_frames(accepted, rejected, attempts, threshold), recall=float(np.min(recalls)))
+    record.add_rejected(waiting, settings.max_rewrites)
+    return record.outcome(threshold, float(np.min(recalls)))
 
 
-def _released(
-    ids: Sequence[int],
-    texts: Sequence[str],
-    generator: Generator,
-    encoder: Encoder,
-    settings: Dedup,
-    domain: runs.Domain,
-    gates: dict[str, Any],
-) -> Diversified:
+def _diversify_as_released(candidates: list[_Candidate], encoder: Encoder, rewriter: _Rewriter) -> Diversified:
     """Do what the authors' public code does (Crescent, released scripts), so that its cost can be measured.
 
-    In a batch of 100, of two questions with cosine >= 0.85 the earlier goes; against history, a squared L2 distance < 0.25 sends a
-    question to one rewrite, which is kept unchecked.
+    In a batch of 100, of two questions with cosine >= 0.85 the earlier goes. Against history, a squared L2 distance
+    < 0.25 sends a question to one rewrite, which is kept unchecked.
     """
-    accepted: list[dict[str, Any]] = []
-    rejected: list[dict[str, Any]] = []
-    attempts: list[dict[str, Any]] = []
-    used: Counter[Request] = Counter()
+    texts = [candidate.text for candidate in candidates]
     selection = select_released(encoder.encode(texts))
-    for start in range(0, len(texts), RELEASED_BATCH):
-        close: list[_Candidate] = []
-        for row in range(start, min(start + RELEASED_BATCH, len(texts))):
-            nearest = int(selection.nearest[row])
-            neighbour = texts[nearest] if nearest >= 0 else ""
-            candidate = _Candidate(ids[row], texts[row], neighbour, float(selection.similarity[row]))
-            if selection.dropped[row]:
-                candidate.reason = "a later one of its batch is too similar"
-                rejected.append(_row(candidate, 0) | {"reason": candidate.reason})
-            elif selection.close[row]:
-                candidate.reason = "too similar"
-                close.append(candidate)
-            else:
-                accepted.append(_row(candidate, 0))
-            attempts.append(_attempt(candidate, 0, candidate.text))
-        before = {candidate.id: candidate.text for candidate in close}
-        _rewrite(close, 1, used, generator, settings, domain, gates)
+    _set_neighbours(candidates, selection.nearest, selection.similarity, texts)
+    for candidate, is_dropped, is_close in zip(candidates, selection.dropped, selection.close, strict=True):
+        if is_dropped:
+            candidate.reason = LATER_TOO_SIMILAR
+        elif is_close:
+            candidate.reason = TOO_SIMILAR
+    record = _Record()
+    for start in range(0, len(candidates), RELEASED_BATCH):
+        batch = candidates[start : start + RELEASED_BATCH]
+        record.add_attempts(batch, 0)
+        record.add_rejected([candidate for candidate in batch if candidate.reason == LATER_TOO_SIMILAR], 0)
+        close = [candidate for candidate in batch if candidate.reason == TOO_SIMILAR]
+        rewriter.rewrite(close, 1)
         for candidate in close:
             candidate.reason = ""  # kept unchecked, even where the rewrite could not be read
-            attempts.append(_attempt(candidate, 1, before[candidate.id]))
-            accepted.append(_row(candidate, 1))
-    return _frames(accepted, rejected, attempts, RELEASED_COSINE)
+        record.add_attempts(close, 1)
+    return record.outcome(RELEASED_COSINE)
 
 
-def join_rejected(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Put rejected questions of several causes into one table, in order of id."""
-    import pandas as pd
+@dataclass
+class _Candidate:
+    """A question in the loop. `reason` says why its last check failed: "" if it passed or was not checked yet."""
 
-    filled = [table for table in tables if len(table)]
-    whole = pd.concat(filled or list(tables), ignore_index=True)[[*_COLUMNS, "reason"]]
-    return whole.sort_values("id", kind="stable").reset_index(drop=True)
+    id: int
+    text: str
+    text_before: str  # the round's rewrite
+    neighbour: str = ""
+    similarity: float = -1.0
+    reason: str = ""
 
 
-def _rewrite(
-    waiting: list[_Candidate],
-    number: int,
-    used: Counter[Request],
-    generator: Generator,
-    settings: Dedup,
-    domain: runs.Domain,
-    gates: dict[str, Any],
+def _set_neighbours(
+    candidates: list[_Candidate], nearest: np.ndarray, similarity: np.ndarray, texts: Sequence[str]
 ) -> None:
-    """Ask the model to change each waiting question; an unreadable rewrite keeps the old text, with the reason."""
-    sampling = Sampling(settings.rewrite_temperature, 1.0, settings.rewrite_max_tokens, domain.bait_stop)
-    pairs, prefixes = [], []
-    for candidate in waiting:
-        # The round moves the prefix on, so that a second try does not start like the first.
-        prefix = domain.bait_prefixes[(candidate.id + number) % len(domain.bait_prefixes)]
-        messages = runs.rewrite_messages(domain, candidate.text, candidate.neighbour, settings.system_prompt)
-        request = generator.request(messages, sampling, prefix)
-        # Copies of one question make one request: each of them, and each later round, takes the next sample of it.
-        pairs.append((request, used[request]))
-        used[request] += 1
-        prefixes.append(prefix)
-    for candidate, prefix, completion in zip(waiting, prefixes, generator.complete(pairs), strict=True):
-        result = elicit.extract_question(prefix + completion.text, **gates)
-        if completion.finish == TOO_LONG:
-            result = elicit.Rejected(TOO_LONG, candidate.text)
-        candidate.reason = result.reason if isinstance(result, elicit.Rejected) else ""
-        if isinstance(result, elicit.Question):
-            candidate.text = result.text
+    """Note on each candidate which of `texts` is nearest to it (-1: none), and the cosine."""
+    for candidate, neighbour, cosine in zip(candidates, nearest, similarity, strict=True):
+        candidate.neighbour = texts[neighbour] if neighbour >= 0 else ""
+        candidate.similarity = float(cosine)
 
 
-def _final(candidate: _Candidate, settings: Dedup) -> str:
-    tries = settings.max_rewrites
-    return candidate.reason if tries == 0 else f"{candidate.reason}, after {tries} rewrite{'s' if tries > 1 else ''}"
+class _Rewriter:
+    """Asks the model to change questions. It counts the samples taken of each request, so that none is taken twice."""
+
+    def __init__(self, generator: Generator, settings: Dedup, domain: runs.Domain, gates: dict[str, Any]) -> None:
+        self._generator, self._domain, self._gates = generator, domain, gates
+        self._system_prompt = settings.system_prompt
+        self._sampling = Sampling(settings.rewrite_temperature, 1.0, settings.rewrite_max_tokens, domain.bait_stop)
+        self._samples_taken: Counter[Request] = Counter()
+
+    def rewrite(self, candidates: list[_Candidate], round_number: int) -> None:
+        """Give each candidate a new text; where the rewrite cannot be read, it keeps the old one and gets a reason."""
+        prefixes = [self._prefix(candidate, round_number) for candidate in candidates]
+        samples = [self._next_sample(*pair) for pair in zip(candidates, prefixes, strict=True)]
+        completions = self._generator.complete(samples)
+        for candidate, prefix, completion in zip(candidates, prefixes, completions, strict=True):
+            candidate.text_before = candidate.text
+            if completion.finish == TOO_LONG:
+                candidate.reason = TOO_LONG
+                continue
+            rewrite = elicit.extract_question(prefix + completion.text, **self._gates)
+            if isinstance(rewrite, elicit.Rejected):
+                candidate.reason = rewrite.reason
+            else:
+                candidate.reason = ""
+                candidate.text = rewrite.text
+
+    def _prefix(self, candidate: _Candidate, round_number: int) -> str:
+        """Return the start of the reply. The round moves it on, so that a second try does not start like the first."""
+        prefixes = self._domain.bait_prefixes
+        return prefixes[(candidate.id + round_number) % len(prefixes)]
+
+    def _next_sample(self, candidate: _Candidate, prefix: str) -> tuple[Request, int]:
+        """Return the request for a rewrite, and which sample of it. Copies of one question make one request."""
+        messages = runs.rewrite_messages(self._domain, candidate.text, candidate.neighbour, self._system_prompt)
+        request = self._generator.request(messages, self._sampling, prefix)
+        sample = self._samples_taken[request]
+        self._samples_taken[request] += 1
+        return request, sample
 
 
-def _attempt(candidate: _Candidate, number: int, before: str) -> dict[str, Any]:
-    return {
-        "id": candidate.id,
-        "round": number,
-        "before": before,
-        "after": candidate.text,
-        "neighbour": candidate.neighbour,
-        "similarity": round(candidate.similarity, 4),
-        "accepted": not candidate.reason,
-        "reason": candidate.reason,
-    }
+class _Record:
+    """The rows of the three tables, in the order in which they come about."""
+
+    def __init__(self) -> None:
+        self._accepted: list[dict[str, Any]] = []
+        self._rejected: list[dict[str, Any]] = []
+        self._attempts: list[dict[str, Any]] = []
+
+    def add_attempts(self, candidates: list[_Candidate], round_number: int) -> None:
+        """Add one attempt per candidate; a candidate without a reason is accepted."""
+        for candidate in candidates:
+            attempt = {
+                "id": candidate.id,
+                "round": round_number,
+                "before": candidate.text_before,
+                "after": candidate.text,
+                "neighbour": candidate.neighbour,
+                "similarity": round(candidate.similarity, 4),
+                "accepted": not candidate.reason,
+                "reason": candidate.reason,
+            }
+            self._attempts.append(attempt)
+            if not candidate.reason:
+                self._accepted.append(_question_row(candidate, round_number))
+
+    def add_rejected(self, candidates: list[_Candidate], rewrites: int) -> None:
+        """Add the candidates as rejected, after so many rewrites."""
+        tries = f", after {rewrites} rewrite{'s' if rewrites > 1 else ''}" if rewrites else ""
+        for candidate in candidates:
+            self._rejected.append(_question_row(candidate, rewrites) | {"reason": candidate.reason + tries})
+
+    def outcome(self, threshold: float, recall: float = 1.0) -> Diversified:
+        """Return the rows as tables."""
+        import pandas as pd
+
+        accepted = pd.DataFrame(self._accepted, columns=QUESTION_COLUMNS)
+        rejected = pd.DataFrame(self._rejected, columns=REJECTED_COLUMNS)
+        attempts = pd.DataFrame(self._attempts, columns=ATTEMPT_COLUMNS)
+        return Diversified(accepted, rejected, attempts, threshold, recall)
 
 
-def _row(candidate: _Candidate, number: int) -> dict[str, Any]:
+def _question_row(candidate: _Candidate, round_number: int) -> dict[str, Any]:
     return {
         "id": candidate.id,
         "question": candidate.text,
-        "round": number,
+        "round": round_number,
         "similarity": round(candidate.similarity, 4),
         "nearest": candidate.neighbour,
     }
-
-
-def _frames(accepted: list[Any], rejected: list[Any], attempts: list[Any], threshold: float) -> Diversified:
-    import pandas as pd
-
-    return Diversified(
-        pd.DataFrame(accepted, columns=_COLUMNS),
-        pd.DataFrame(rejected, columns=[*_COLUMNS, "reason"]),
-        pd.DataFrame(
-            attempts, columns=["id", "round", "before", "after", "neighbour", "similarity", "accepted", "reason"]
-        ),
-        threshold,
-    )

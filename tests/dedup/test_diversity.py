@@ -56,5 +56,11 @@ def test_openings_and_names():
         "",
         "On Monday, Li met Bob.",
     ]
-    assert diversity.count_openings(texts, 2) == {"What is": 2, "Tom's dog": 1, "": 1, "On Monday": 1}
+    assert diversity.count_openings([*texts, "What is 3, Tom?"]) == {
+        "What is 3": 2,
+        "What is 5": 1,
+        "Tom's dog ate": 1,
+        "": 1,
+        "On Monday Li": 1,
+    }
     assert diversity.count_names([*texts, "Ünal and Émile met NASA people."]) == {"Anna": 1, "Bob": 1, "Émile": 1}

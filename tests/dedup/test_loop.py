@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
 from crescent_utils.dedup import similarity
-from crescent_utils.dedup.loop import diversify, join_rejected
+from crescent_utils.dedup.loop import diversify
 from crescent_utils.generation import generator, models
 from crescent_utils.generation.engines.transformers import TransformersEngine
 from crescent_utils.generation.store import GenerationStore
@@ -49,8 +49,8 @@ thresholds = st.floats(0.02, 0.98)
 
 def assert_is_greedy(vectors, threshold, got, pool=0):
     kept = brute_force(vectors, threshold, pool)
-    own = [row for row in kept if row >= pool]
-    assert got.kept.dtype == bool and (np.flatnonzero(got.kept) + pool).tolist() == own
+    new_rows = [row for row in kept if row >= pool]
+    assert got.kept.dtype == bool and (np.flatnonzero(got.kept) + pool).tolist() == new_rows
     similar = cosines(vectors)
     for row in range(pool, len(vectors)):
         before = [other for other in kept if other < row]
@@ -150,12 +150,12 @@ class Trigrams:
     """A real, deterministic encoder: counts of hashed character trigrams, as unit vectors."""
 
     def encode(self, texts):
-        made = np.zeros((len(texts), 64), np.float32)
+        counts = np.zeros((len(texts), 64), np.float32)
         for row, text in enumerate(texts):
             padded = f"  {text} "
             for i in range(len(padded) - 2):
-                made[row, hashlib.sha256(padded[i : i + 3].encode()).digest()[0] % 64] += 1
-        return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-9)
+                counts[row, hashlib.sha256(padded[i : i + 3].encode()).digest()[0] % 64] += 1
+        return counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-9)
 
 
 class Recording(generator.Generator):
@@ -191,17 +191,17 @@ QUESTIONS = [f"What is {a} + {b}?" for a in range(1, 5) for b in (3, 4, 5)] + [
 
 
 def loop(engine, store_folder, texts=QUESTIONS, ids=None, name="s", **values):
-    own = params.build_settings(
+    stage_settings = params.build_settings(
         "dedup", {"similarity_threshold": 0.7, "rewrite_max_tokens": 10, "engine": "transformers", **values}
     )
-    made = Recording(
+    recording = Recording(
         GenerationStore(store_folder / f"{name}.sqlite"), models.Model("base", "tiny", lambda: None), 1, lambda: engine
     )
     try:
         ids = list(range(100, 100 + len(texts))) if ids is None else ids
-        return diversify(ids, texts, made, Trigrams(), own, DOMAIN, GATES), made
+        return diversify(ids, texts, recording, Trigrams(), stage_settings, DOMAIN, GATES), recording
     finally:
-        made.store.close()  # not the engine: it serves the whole module
+        recording.store.close()  # not the engine: it serves the whole module
 
 
 def assert_holds(result, ids, texts, rewrites):
@@ -227,14 +227,14 @@ def assert_holds(result, ids, texts, rewrites):
 
 @pytest.mark.parametrize("rewrites", [1, 3])
 def test_nothing_is_lost_and_nothing_alike_is_kept(engine, store_folder, rewrites):
-    result, made = loop(engine, store_folder, max_rewrites=rewrites)
+    result, recording = loop(engine, store_folder, max_rewrites=rewrites)
     ids = list(range(100, 100 + len(QUESTIONS)))
     assert_holds(result, ids, QUESTIONS, rewrites)
     assert result.accepted["round"].max() >= 1, "some rewrite was accepted, else this shows nothing"
     first = result.attempts.query("round == 0")
     assert len(first) == len(QUESTIONS)
     assert 1 < first["accepted"].sum() < len(QUESTIONS)
-    assert made.cost.completions > 0
+    assert recording.cost.completions > 0
 
 
 def test_rejected_questions_say_why_and_after_how_many_tries(engine, store_folder):
@@ -246,10 +246,10 @@ def test_rejected_questions_say_why_and_after_how_many_tries(engine, store_folde
 
 
 def test_without_rewrites_what_is_alike_is_dropped_and_nothing_is_asked(engine, store_folder):
-    result, made = loop(engine, store_folder, max_rewrites=0)
+    result, recording = loop(engine, store_folder, max_rewrites=0)
     assert_holds(result, list(range(100, 100 + len(QUESTIONS))), QUESTIONS, 0)
     assert set(result.rejected["reason"]) == {"too similar"}
-    assert made.pairs == []
+    assert recording.pairs == []
     expected = similarity.select_diverse(Trigrams().encode(QUESTIONS), 0.7).kept
     assert result.accepted["question"].tolist() == [
         text for text, kept in zip(QUESTIONS, expected, strict=True) if kept
@@ -258,25 +258,27 @@ def test_without_rewrites_what_is_alike_is_dropped_and_nothing_is_asked(engine, 
 
 def test_no_two_candidates_ever_share_a_sample(engine, store_folder):
     copies = ["What is 3 + 4?"] * 9
-    result, made = loop(engine, store_folder, copies, max_rewrites=3)
-    assert max(Counter((request.key(), sample) for request, sample in made.pairs).values()) == 1
-    assert len({request.key() for request, _ in made.pairs}) < len(made.pairs), "copies do make equal requests"
+    result, recording = loop(engine, store_folder, copies, max_rewrites=3)
+    assert max(Counter((request.key(), sample) for request, sample in recording.pairs).values()) == 1
+    assert len({request.key() for request, _ in recording.pairs}) < len(recording.pairs), (
+        "copies do make equal requests"
+    )
     assert_holds(result, list(range(100, 109)), copies, 3)
 
 
 def test_each_rewrite_shows_the_question_and_its_neighbour(engine, store_folder):
-    result, made = loop(engine, store_folder, max_rewrites=2)
+    result, recording = loop(engine, store_folder, max_rewrites=2)
     first = result.attempts.query("round == 0 and not accepted")
-    for (request, _), try_ in zip(made.pairs, first.itertuples(), strict=False):
+    for (request, _), try_ in zip(recording.pairs, first.itertuples(), strict=False):
         assert try_.before in request.messages[-1][1] and try_.neighbour in request.messages[-1][1]
         assert try_.similarity >= 0.7
         assert request.sampling.max_tokens == 10 and request.sampling.temperature == 1.0
 
 
 def test_the_outcome_does_not_depend_on_blocks_or_batches_or_on_being_run_again(engine, store_folder, monkeypatch):
-    expected, made = loop(engine, store_folder, max_rewrites=2, name="one")
+    expected, recording = loop(engine, store_folder, max_rewrites=2, name="one")
     again, second = loop(engine, store_folder, max_rewrites=2, name="one")
-    assert second.cost.sampled == 0 and made.cost.sampled > 0
+    assert second.cost.sampled == 0 and recording.cost.sampled > 0
     monkeypatch.setattr(similarity, "BLOCK", 2)
     monkeypatch.setattr(engine, "_batch_size", 5)
     other, _ = loop(engine, store_folder, max_rewrites=2, name="two")
@@ -287,9 +289,9 @@ def test_the_outcome_does_not_depend_on_blocks_or_batches_or_on_being_run_again(
 
 @pytest.mark.parametrize("texts", [[], ["What is 3 + 4?"]])
 def test_few_questions(engine, store_folder, texts):
-    result, made = loop(engine, store_folder, texts)
+    result, recording = loop(engine, store_folder, texts)
     assert result.accepted["question"].tolist() == texts
-    assert len(result.rejected) == 0 and made.pairs == []
+    assert len(result.rejected) == 0 and recording.pairs == []
     assert list(result.rejected.columns) == [*result.accepted.columns, "reason"]
 
 
@@ -298,10 +300,17 @@ def test_the_domains_threshold_stands_where_none_is_given(engine, store_folder):
     assert result.threshold == DOMAIN.similarity_threshold
 
 
-def test_rejected_tables_join_in_order_with_their_reasons(engine, store_folder):
-    result, _ = loop(engine, store_folder, max_rewrites=0)
-    removed = result.accepted.assign(reason="repeats a benchmark item")
-    whole = join_rejected([removed, result.rejected])
-    assert whole["id"].tolist() == list(range(100, 100 + len(QUESTIONS)))
-    assert Counter(whole["reason"]) == {"repeats a benchmark item": len(removed), "too similar": len(result.rejected)}
-    assert len(join_rejected([removed.head(0), result.rejected.head(0)])) == 0
+def test_the_released_protocol_drops_the_earlier_and_keeps_every_rewrite_unchecked(engine, store_folder):
+    texts = [f"What is {a} + {b}?" for a in range(3, 14) for b in range(3, 14)] + ["Why?"] + QUESTIONS
+    result, recording = loop(engine, store_folder, texts, ids=list(range(len(texts))), protocol="released")
+    selection = similarity.select_released(Trigrams().encode(texts))
+    assert 0 < selection.close.sum() and 0 < selection.dropped.sum() < len(texts) - selection.close.sum()
+    assert result.rejected["id"].tolist() == np.flatnonzero(selection.dropped).tolist()
+    assert set(result.rejected["reason"]) == {"a later one of its batch is too similar"}
+    assert sorted(result.accepted["id"]) == np.flatnonzero(~selection.dropped).tolist()
+    rewritten = result.accepted.query("round == 1")
+    assert rewritten["id"].tolist() == np.flatnonzero(selection.close).tolist()
+    assert len(recording.pairs) == len(rewritten), "one rewrite, whatever comes of it"
+    second = result.attempts.query("round == 1")
+    assert second["accepted"].all() and second["after"].tolist() == rewritten["question"].tolist()
+    assert second["before"].tolist() == [texts[number] for number in second["id"]]

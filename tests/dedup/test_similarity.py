@@ -195,15 +195,15 @@ def test_the_released_rule_is_what_its_description_says():
 @given(rows, rows, st.sampled_from([1, 7, 1024]))
 def test_nearest_other_and_among(left, right, block):
     unit = [part / np.linalg.norm(part.astype(float), axis=1, keepdims=True) for part in (left, right)]
-    own, cross = unit[0] @ unit[0].T, unit[0] @ unit[1].T
-    np.fill_diagonal(own, -1)
+    within, across = unit[0] @ unit[0].T, unit[0] @ unit[1].T
+    np.fill_diagonal(within, -1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(similarity, "BLOCK", block)
         patch.setattr(similarity, "PIECE", 3)
-        assert np.abs(similarity.nearest_other(left) - own.max(axis=1)).max() < 2e-12
+        assert np.abs(similarity.nearest_other(left) - within.max(axis=1)).max() < 2e-12
         value, place = similarity.nearest_among(left, right)
-    assert np.abs(value - cross.max(axis=1)).max() < 1e-6
-    assert np.abs(cross[np.arange(len(left)), place] - cross.max(axis=1)).max() < 1e-6
+    assert np.abs(value - across.max(axis=1)).max() < 1e-6
+    assert np.abs(across[np.arange(len(left)), place] - across.max(axis=1)).max() < 1e-6
 
 
 def test_neighbours_of_nothing():
