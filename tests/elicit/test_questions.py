@@ -8,21 +8,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared import BENCHMARKS, best_of, grows_in_proportion
+from shared import benchmark_folders, best_of, grows_in_proportion
 
 from crescent_utils.elicit import questions
 from crescent_utils.elicit.questions import REASONS, Phrases, Question, Rejected, extract_question, released_clean
 
-OUR_PROBLEMS = Path(__file__).parent / "problems.jsonl"  # ours: the forms that benchmarks have, and their traps
+OUR_PROBLEMS = Path(__file__).parent / "problems.jsonl"  # ours: what is easily cut off or changed
 TABLES = {name: table for name, table in vars(questions).items() if isinstance(table, Phrases)}
 SEARCHED = {"TASK", "QUANTITY"}  # tables that are looked for anywhere in a sentence, not at its head alone
 
 
-def published_problems(name: str) -> list[str]:
-    path = BENCHMARKS / name
-    if not path.exists():
-        pytest.skip(f"{path} is missing: set CRESCENT_BENCHMARK_DIR to a folder with the benchmark's files")
-    if name.endswith(".jsonl"):
+def problems(path: Path) -> list[str]:
+    if path.suffix == ".jsonl":
         return [json.loads(line)["question"] for line in path.read_text(encoding="utf-8").splitlines()]
     rows = ET.parse(path).getroot().iter("Problem")
     return [f"{row.findtext('Body')} {row.findtext('Question')}".strip() for row in rows]
@@ -58,16 +55,17 @@ WRAPPINGS = {
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 def test_our_problems_come_back_unchanged(wrapping: str) -> None:
-    texts = [json.loads(line)["question"] for line in OUR_PROBLEMS.read_text(encoding="utf-8").splitlines()]
+    texts = problems(OUR_PROBLEMS)
     assert len(texts) == len(set(texts)) >= 20
     assert [extract_question(WRAPPINGS[wrapping].format(text)) for text in texts] == [Question(text) for text in texts]
 
 
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 @pytest.mark.parametrize("benchmark", ["gsm8k_test.jsonl", "ASDiv.xml"])
-def test_published_problems_come_back_unchanged(benchmark: str, wrapping: str) -> None:
-    texts = published_problems(benchmark)
-    changed = [q for q in texts if extract_question(WRAPPINGS[wrapping].format(q)) != Question(q)]
+@pytest.mark.parametrize("folder", benchmark_folders("gsm8k_test.jsonl", "ASDiv.xml"))
+def test_benchmark_problems_come_back_unchanged(folder: Path, benchmark: str, wrapping: str) -> None:
+    texts = problems(folder / benchmark)
+    changed = [text for text in texts if extract_question(WRAPPINGS[wrapping].format(text)) != Question(text)]
     assert len(changed) <= 0.01 * len(texts), changed[:5]
 
 
