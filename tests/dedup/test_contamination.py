@@ -128,7 +128,7 @@ def test_nothing_to_decontaminate():
     assert len(contamination.find_contamination([1], ["What is 3 + 4?"], [], Letters(), closeness=0.8)) == 0
 
 
-# --- the three protocols on the same questions ----------------------------------------------------------------------------------
+# --- the three protocols on the same questions ----------------------------------------------------------------------
 
 
 def test_what_the_released_cleaner_damages():
@@ -150,7 +150,8 @@ def test_the_protocols_are_counted_by_hand():
     questions = ["What is 3 + 4?", "What is 3 + 4?", "How far is Rome?", "Name the sum of 8 and 9."]
     table = protocols.compare_protocols(questions, Letters(), 0.9, [HELD_OUT]).set_index("protocol")
     assert table["read"].to_dict() == {"paper": 4, "released": 3, "strict": 4}
-    # Paper: the repetition goes back to the model. Released: the earlier of the two is dropped. Strict: and two repeat an item.
+    # Paper: the repetition goes back to the model. Released: the earlier of the two is dropped.
+    # Strict: as paper, and two repeat an item.
     assert table["kept"].to_dict() == {"paper": 3, "released": 2, "strict": 1}
     assert table["to rewrite"].to_dict() == {"paper": 1, "released": 0, "strict": 1}
     assert table["dropped"].to_dict() == {"paper": 0, "released": 1, "strict": 0}

@@ -1,4 +1,4 @@
-"""Dedup: the selection against brute force in double precision, and the rejection loop on a real engine, to the last row."""
+"""The selection against brute force in double precision, and the rejection loop on a real engine, to the last row."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_nothing_comes_in_nothing_goes_out():
         similarity.select_diverse(np.zeros(4), 0.5)
 
 
-# --- the loop -------------------------------------------------------------------------------------------------------------------
+# --- the loop -------------------------------------------------------------------------------------------------------
 
 
 class Trigrams:

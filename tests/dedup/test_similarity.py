@@ -1,4 +1,4 @@
-"""The similarity search: float32 finds, float64 decides; approximate beyond; the released rule against its plain reading."""
+"""The similarity search: float32 finds, float64 decides; approximate beyond; the released rule as it is described."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_value_that_is_not_finite_is_named_by_its_row(bad):
         similarity.select_diverse(np.ones((1, 2)), 0.5, np.ones((1, 3)))
 
 
-# --- beyond the exact limit -----------------------------------------------------------------------------------------------------
+# --- beyond the exact limit -----------------------------------------------------------------------------------------
 
 
 def clustered(count):
@@ -159,7 +159,7 @@ def test_without_faiss_the_fix_is_named(monkeypatch):
         similarity.select_diverse(np.eye(5), 0.5)
 
 
-# --- the released rule ----------------------------------------------------------------------------------------------------------
+# --- the released rule ----------------------------------------------------------------------------------------------
 
 
 def released_plainly(vectors):
@@ -188,7 +188,7 @@ def test_the_released_rule_is_what_its_description_says():
     assert len(similarity.select_released(np.zeros((0, 3))).dropped) == 0
 
 
-# --- neighbours and thresholds --------------------------------------------------------------------------------------------------
+# --- neighbours and thresholds --------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
