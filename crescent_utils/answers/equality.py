@@ -1,8 +1,8 @@
 """Equality: whether two answers are the same, and the name of the class of equal answers that one belongs to.
 
-Most answers are settled by their normal form ("1,234" is "1234.0"). For a short expression that is not ("2*sqrt(3)"), the
-class is named by its exact value, which Math-Verify's parser and SymPy work out. Classes are compared and never answers in
-pairs, so that equality stays transitive.
+Most answers are settled by their normal form ("1,234" is "1234.0"). For a short expression that is not ("2*sqrt(3)"),
+the class is named by its exact value, which Math-Verify's parser and SymPy work out. Classes are compared and never
+answers in pairs, so that equality stays transitive.
 
 The parser fails outside a main thread and cannot be interrupted, so it runs in one process of its own with a time limit
 for each expression. The process starts when the first expression is compared and ends with this one.
@@ -108,7 +108,7 @@ class _Parser:
         self.lock = threading.Lock()
 
     def value(self, form: str) -> str | None:
-        """Return the canonical text of an expression, None where it has none; TimeoutError where that takes too long."""
+        """Return the canonical text of an expression, None where it has none; TimeoutError if that takes too long."""
         with self.lock:
             try:
                 if self.process is None or not self.process.is_alive():

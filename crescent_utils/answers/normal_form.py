@@ -1,8 +1,8 @@
 """The normal form of an answer: one way to write what can be written in many (ours).
 
 Two answers are equal where their normal forms are: "1,234", "$1234.00" and "1.234e3" are "1234", "1/2" is "0.5", "two
-thirds" is "2/3", "50%" is "50" and not "0.5". Numbers are exact, never floats. An answer that is no number keeps its words
-in lower case, a choice its letter, an expression its signs without spaces.
+thirds" is "2/3", "50%" is "50" and not "0.5". Numbers are exact, never floats. An answer that is no number keeps its
+words in lower case, a choice its letter, an expression its signs without spaces.
 
 First Unicode and LaTeX are reduced to plain signs (`plain`, `without_latex`), then a number is recognised and written
 out, in digits (`NUMBER_FORMS` has the ways to write one) or in words; `normal_form` puts the two together.

@@ -1,11 +1,11 @@
 """Reading: find the final answer in a text that a model wrote (ours).
 
-`extract_answer` tries, in this order: what stands behind `####`, the last box, what is called the answer ("The answer is
-18", "Answer: 18"), the last sentences with a number, a number in words. The file goes from small to large: the numbers in
-a text with their signs; which of the numbers of a sentence is its conclusion; the readers of announced answers and of last
-sentences; `extract_answer`; and beside it the rules of others, for comparison (`released_answer`, `strict_answer`,
-`flexible_answer`). Digits are found first and read around, which is several times faster than one pattern that starts
-anywhere, and every reader takes time in proportion to the text.
+`extract_answer` tries, in this order: what stands behind `####`, the last box, what is called the answer ("The answer
+is 18", "Answer: 18"), the last sentences with a number, a number in words. The file goes from small to large: the
+numbers in a text with their signs; which of the numbers of a sentence is its conclusion; the readers of announced
+answers and of last sentences; `extract_answer`; and beside it the rules of others, for comparison (`released_answer`,
+`strict_answer`, `flexible_answer`). Digits are searched first and read around, which is several times faster than one
+pattern that starts anywhere, and every reader takes time in proportion to the text.
 """
 
 from __future__ import annotations
@@ -20,31 +20,33 @@ from .normal_form import NUMBER_WORDS, VALUE, grouped, is_number, normal_form, p
 
 # --- the numbers in a text --------------------------------------------------------------------------------------------
 
-_MOST = 2_000  # ours: a stretch of text has no more numbers that matter
+_MOST_NUMBERS = 2_000  # ours: a stretch of text has no more numbers that matter
 _VALUE = re.compile(VALUE, re.X | re.I)
-_CONTINUED = (  # what makes more of a number than its digits: a fraction, ratio, power, "million"
-    r"(?![\d:/^×]|[*xeEhHtTmMbB]|[.,]\d|[ ](?:[\d/:^*x×]|and (?:\d|an?[ ]|one[ -])|[hH]undred|[tT]housand|[mbtMBT]r?illion))"
+_CONTINUED_DIRECTLY = r"[\d:/^×]|[*xeEhHtTmMbB]|[.,]\d"  # "3/4", "6:8", "2^5", "1e5", "5th"
+_CONTINUED_LATER = r"[ ](?:[\d/:^*x×]|and (?:\d|an?[ ]|one[ -])|[hH]undred|[tT]housand|[mbtMBT]r?illion)"  # "5 million"
+_COMPLETE = rf"(?!{_CONTINUED_DIRECTLY}|{_CONTINUED_LATER})"
+_NO_SIGN_BEFORE = (
+    r"(?<![$€£¥₹₽₱₩¢] [0-9])(?<![=:s]- [0-9])(?<![=:s] - [0-9])"  # "-$ 5", "= - 5", "is - 5"
+    r"(?<!(?:ve|us|ep|EP|rt|on) [0-9])"  # "negative 5", "minus 5"; and the labels "step 5", "part 5", "equation 5"
 )
-# The next digit, and in group 1 the whole number where it stands free: nothing before it can be its sign, nothing goes on behind it.
-# That is the most frequent case by far. The looks back stand behind the first digit, so that the search can skip to digits.
-_DIGIT = re.compile(
-    rf"([0-9](?:(?<=[ \n(=*+][0-9])(?<![$€£¥₹₽₱₩¢] [0-9])(?<![=:s]- [0-9])(?<![=:s] - [0-9])"
-    r"(?<!(?:ve|us|ep|EP|rt|on) [0-9])|(?<=[^-]\$[0-9])|(?<=\A[0-9]))"
-    rf"[0-9]{{0,14}}{_CONTINUED}(?=[ %$=*+-]|, |\Z))|[0-9]"
-)
+_FREE_DIGIT = rf"[0-9](?:(?<=[ \n(=*+][0-9]){_NO_SIGN_BEFORE}|(?<=[^-]\$[0-9])|(?<=\A[0-9]))"
+# The next digit, and in group 1 the whole number where it stands free: nothing before it can be its sign, nothing goes
+# on behind it. That is the most frequent case by far. The looks back stand behind the first digit, so that the search
+# can skip to digits.
+_DIGIT = re.compile(rf"({_FREE_DIGIT}[0-9]{{0,14}}{_COMPLETE}(?=[ %$=*+-]|, |\Z))|[0-9]")
 _RUN = re.compile(r"[\w.,]*")
-_WHOLE = re.compile(rf"[0-9]{{1,15}}{_CONTINUED}")
+_WHOLE_NUMBER = re.compile(rf"[0-9]{{1,15}}{_COMPLETE}")
 _ORDINAL = re.compile(r"(?:st|nd|rd|th)\b", re.I)
 _LIST_LABEL = re.compile(r"[.)](?=\s+[A-Z*])")
 _SPACED_MINUS = re.compile(r"(?:[=:]|\bis) ?- $")
 _CURRENCY = "$€£¥₹₽₱₩¢"
 _NEGATIVE = ("negative ", "is minus ", "= minus ", ": minus ")
 _STEPS = ("step ", "Step ", "STEP ", "part ", "Part ", "equation ", "Equation ")
-_GOES_ON = " %$/=*+-"  # behind most numbers; no label ends so
+_BEHIND_NUMBERS = " %$/=*+-"  # the signs behind most numbers; no label ends so
 _CJK = "\u2e80", "\ud7ff"  # scripts without spaces: a number may follow a word there directly
 
 
-class Found(NamedTuple):
+class Number(NamedTuple):
     """A number in a text: where it stands, and its value in normal form."""
 
     start: int
@@ -52,30 +54,36 @@ class Found(NamedTuple):
     value: str
 
 
-_new = partial(tuple.__new__, Found)  # the class's own constructor takes twice as long
+_new_number = partial(tuple.__new__, Number)  # the class's own constructor takes twice as long
 
 
-def _is_negative(text: str, at: int) -> bool:
-    """Whether a minus before the number at `at` is a sign and not an operation."""
-    at -= 1
-    if at > 0 and text[at] == " ":
-        before = text[at - 1]
-        if before == "-" and _SPACED_MINUS.search(text, max(0, at - 5), at + 1):
-            return True
-        if before.isalpha():
-            return before in "es" and text.endswith(_NEGATIVE, 0, at + 1)
-    if at > 0 and text[at] == " " and text[at - 1] in _CURRENCY:
-        at -= 1
-    if at > 0 and text[at] in _CURRENCY:
-        at -= 1
-    if at < 0 or text[at] != "-":
-        return False
-    before = text[at - 1] if at else " "
-    return before == "$" or not (before.isalnum() or before in "_)]}%.")
+def _numbers_in(text: str) -> list[Number]:
+    """Return the numbers that can be an answer: no ordinals (unless behind "="), no labels of a list."""
+    numbers: list[Number] = []
+    is_ratio = ":" in text and "ratio" in text
+    digit = _DIGIT.search(text)
+    while digit and len(numbers) < _MOST_NUMBERS:
+        if digits := digit[1]:
+            end = digit.end()
+            value = digits if digits[0] != "0" else digits.lstrip("0") or "0"
+            numbers.append(_new_number((digit.start(), end, value)))
+            digit = _DIGIT.search(text, end)
+            continue
+        start = _number_start(text, digit.start())
+        match = None if start < 0 else _WHOLE_NUMBER.match(text, start) or _VALUE.match(text, start)
+        if match is None:
+            run = _RUN.match(text, digit.start())
+            digit = _DIGIT.search(text, run.end() if run else digit.end())
+            continue
+        end = match.end()
+        if not _is_label(text, start, end):
+            numbers.append(Number(start, end, _signed_value(match, _is_negative(text, start), is_ratio)))
+        digit = _DIGIT.search(text, end)
+    return numbers
 
 
-def _start(text: str, digit: int) -> int:
-    """Where the number begins whose first digit this is; -1 if the digits belong to a word."""
+def _number_start(text: str, digit: int) -> int:
+    """Return where the number begins whose first digit this is; -1 if the digits belong to a word."""
     if not digit:
         return 0
     before = text[digit - 1]
@@ -86,39 +94,36 @@ def _start(text: str, digit: int) -> int:
     return -1 if before in "._" else digit
 
 
-def numbers(text: str) -> list[Found]:
-    """The numbers of a text that can be an answer: no ordinals (unless behind "="), no labels of a list."""
-    found: list[Found] = []
-    is_ratio = ":" in text and "ratio" in text
-    digit = _DIGIT.search(text)
-    while digit and len(found) < _MOST:
-        if free := digit[1]:
-            end = digit.end()
-            found.append(_new((digit.start(), end, free if free[0] != "0" else free.lstrip("0") or "0")))
-            digit = _DIGIT.search(text, end)
-            continue
-        start = _start(text, digit.start())
-        match = None if start < 0 else _WHOLE.match(text, start) or _VALUE.match(text, start)
-        if match is None:
-            run = _RUN.match(text, digit.start())
-            digit = _DIGIT.search(text, run.end() if run else digit.end())
-            continue
-        end = match.end()
-        if not _is_label(text, start, end):
-            negative = _is_negative(text, start)
-            if match.re is _WHOLE:
-                value = match[0].lstrip("0") or "0"
-                value = f"-{value}" if negative and value != "0" else value
-            else:
-                value = value_of(match, negative, is_ratio)
-            found.append(Found(start, end, value))
-        digit = _DIGIT.search(text, end)
-    return found
+def _signed_value(match: re.Match[str], negative: bool, is_ratio: bool) -> str:
+    if match.re is not _WHOLE_NUMBER:
+        return value_of(match, negative, is_ratio)
+    value = match[0].lstrip("0") or "0"
+    return f"-{value}" if negative and value != "0" else value
+
+
+def _is_negative(text: str, start: int) -> bool:
+    """Return whether a minus before the number at `start` is a sign and not an operation."""
+    at = start - 1
+    if at > 0 and text[at] == " ":
+        before = text[at - 1]
+        if before == "-" and _SPACED_MINUS.search(text, max(0, at - 5), at + 1):
+            return True
+        if before.isalpha():
+            return before in "es" and text.endswith(_NEGATIVE, 0, at + 1)
+        if before in _CURRENCY:
+            at -= 1
+    if at > 0 and text[at] in _CURRENCY:
+        at -= 1
+    if at < 0 or text[at] != "-":
+        return False
+    before = text[at - 1] if at else " "
+    return before == "$" or not (before.isalnum() or before in "_)]}%.")
 
 
 def _is_label(text: str, start: int, end: int) -> bool:
+    """Return whether a number counts something else: "Step 2:", "2. Then", "2nd"."""
     after = text[end : end + 1]
-    if not after or after in _GOES_ON:
+    if not after or after in _BEHIND_NUMBERS:
         return False
     if after in ":.,)" and text.endswith(_STEPS, 0, start):
         return True
@@ -131,7 +136,48 @@ def _is_label(text: str, start: int, end: int) -> bool:
 
 # --- what a sentence concludes ----------------------------------------------------------------------------------------
 
-OPERATOR = re.compile(r"[ ]?(?:[a-zA-Z$%]{0,12}[ ])?(?:[-+*/×÷x^] ?[\d$(]|(?:times|plus|minus|divided|multiplied)\b)")
+OPENINGS = {  # what a sentence or a text begins with, and an example
+    "conclusion": (
+        r"(?:so|therefore|thus|hence|finally|in total|in all|altogether|in conclusion|as a result|this means|"
+        r"that means|which means|consequently)\b",
+        "Therefore, she has 18",
+    ),
+    "condition": (
+        r"(?:(?:so|and|but|now|then|thus|therefore|hence)\b,? )?(?:if|since|because|as|after|in|for|with|given|when|of"
+        r"|out|at|by|to|on|from|before|among|during|over|within|while|although|assuming)\b",
+        "So, after 3 days",
+    ),
+    "explanation": (
+        r"(?:explanation|reason|because|justification|note|steps?|solution|how|here is|here's"
+        r"|this is (?:how|why|because))\b",
+        "**Explanation:** he had 20",
+    ),
+    "check": (
+        r"(?:(?:to|let's|let me|let us|we can|double[- ])? ?(?:check|verif|proof|prove)"
+        r"|this is \S{1,12} (?:more|less|fewer)\b|here(?:'s| is) (?:how|why)\b)",
+        "To check: 18 + 3 = 21",
+    ),
+    "aside": (
+        r"(?:(?:a )?reminder|note|check|verif|let me|let's (?:check|verify)|remember|for example|this is an?\b|this can"
+        r"|you can|we can|i hope|if you|hope|please|here|in this (?:example|joke|math|context)"
+        r"|in (?:the context|math|mathematics|other words)\b|keep in mind|source|reference)",
+        "Note that 7 days make a week",
+    ),
+}
+
+
+def _opening(name: str) -> re.Pattern[str]:
+    pattern, _ = OPENINGS[name]
+    return re.compile(rf"\W*{pattern}", re.I)
+
+
+_CONCLUSION = _opening("conclusion")
+_CONDITION = _opening("condition")
+_EXPLANATION = _opening("explanation")
+_CHECK = _opening("check")
+_ASIDE = _opening("aside")
+
+_OPERATION = re.compile(r"[ ]?(?:[a-zA-Z$%]{0,12}[ ])?(?:[-+*/×÷x^] ?[\d$(]|(?:times|plus|minus|divided|multiplied)\b)")
 _SUM = re.compile(r" ?(?:[a-z]{1,12} )?[-+*×÷] ?[\d$(]")
 _BECAUSE = re.compile(
     r"(?<!and )(?<!, )\b(?:because|since|if)\b|\b(?:compared (?:to|with)|instead of|rather than)\b", re.I
@@ -144,17 +190,13 @@ _PLACES = re.compile(r" (?:decimal|significant|place|digit)", re.I)
 _BOLD = re.compile(r"\*\*([^*\n]{1,120})\*\*")
 _BRACKETS = re.compile(r"\([^()\n]{0,200}[a-zA-Z=][^()\n]{0,200}\)")
 _SO = re.compile(
-    r"\b(?:so(?! (?:far|that(?!['’])|many|much|long|as)\b)|therefore|thus|hence|which means|that means|that['’]s|then)\b",
+    r"\b(?:so(?! (?:far|that(?!['’])|many|much|long|as)\b)"
+    r"|therefore|thus|hence|which means|that means|that['’]s|then)\b",
     re.I,
 )
 # Plain substrings that one of the two patterns needs: looking for them first is several times faster.
 _BECAUSE_HINTS = ("ecause", "ince", "if ", "If ", "ompared", "nstead", "ather")
 _SO_HINTS = ("so", "So", "herefore", "hus", "ence", "means", "that", "hen")
-_OPENING = re.compile(
-    r"\W*(?:(?:so|and|but|now|then|thus|therefore|hence)\b,? )?(?:if|since|because|as|after|in|for|with|given|when|of"
-    r"|out|at|by|to|on|from|before|among|during|over|within|while|although|assuming)\b",
-    re.I,
-)
 _SUBJECT = re.compile(  # "13 packs are needed for 100 guests", "18 apples remain"
     r"(?: [a-z]{1,20}){0,3} (?:(?:are|is|were|was|will be) (?:left|needed|required|remaining|enough|what\b"
     r"|the (?:total|amount|number|final|correct|result|sum|cost|price|most|least|minimum|maximum)\b)"
@@ -166,18 +208,20 @@ _COMPARED = re.compile(
 _HEDGES = frozenset("about approximately only still exactly now then us you just at least".split())
 _VERBS = frozenset(
     "is are was were be equals get gets give gives make makes making leaves yields takes need needs spend spends "
-    "spent earn earns earned pay pays paid save saves saved total totals has have cost costs means require requires owe owes = ≈".split()
+    "spent earn earns earned pay pays paid save saves saved total totals has have cost costs means require requires "
+    "owe owes = ≈".split()
 )
-_PAIRS = frozenset(
+_VERB_PAIRS = frozenset(
     ["equal to", "equals to", "total of", "left with", "leave with", "comes to"]
     + ["amounts to", "adds to", "down to", "calculated as", "expressed as"]
 )
-_COMPUTE = frozenset(
+_OPERATION_VERBS = frozenset(
     "add subtract multiply divide convert combine take consider use calculate solve find get perform".split()
 )
-_TO_WHOM = frozenset("take takes took cost costs give gives gave leave leaves left pay pays paid".split())
-_WHOM = frozenset("him her them me it".split())
-_MUST = frozenset("need needs needed has have had able must will would can should going".split())
+_PURPOSE_VERBS = frozenset("find get give equal".split())  # "we multiply 4 by 2 to find 8"
+_TRANSFER_VERBS = frozenset("take takes took cost costs give gives gave leave leaves left pay pays paid".split())
+_RECEIVERS = frozenset("him her them me it".split())
+_NEED_VERBS = frozenset("need needs needed has have had able must will would can should going".split())
 _DETERMINERS = frozenset(
     "the a an his her their its my our those these all every each other last first next remaining original".split()
 )
@@ -189,6 +233,7 @@ _PREPOSITIONS = frozenset(
 
 
 def _words_before(text: str, start: int) -> list[str]:
+    """Return the words that lead to `start`, without hedges such as "about" at their end."""
     before = text[max(0, start - 60) : start].replace("*", " ").replace("_", " ").replace("$", " ")
     words = before.split()
     while words and words[-1].lower() in _HEDGES:
@@ -196,118 +241,149 @@ def _words_before(text: str, start: int) -> list[str]:
     return words
 
 
-def _states(words: list[str]) -> bool:
-    """Whether words end on a verb that says what something is or amounts to, maybe with its indirect object."""
-    last, pair = words[-1].lower(), [word.lower() for word in words[-3:]]
-    if len(pair) > 1 and pair[-2] == "to" and last.isalpha():
+def _end_on_statement(words: list[str]) -> bool:
+    """Return whether words end on a verb that says what something amounts to, maybe with its indirect object."""
+    third, second, last = ["", "", *[word.lower() for word in words[-3:]]][-3:]
+    if second == "to" and last.isalpha():
         # "she needs to sell 90 tickets to make $450", but not "we need to add 90"
-        return last not in _COMPUTE if pair[0] in _MUST else len(pair) > 2 and last in ("find", "get", "give", "equal")
+        return last not in _OPERATION_VERBS if third in _NEED_VERBS else third != "" and last in _PURPOSE_VERBS
     if last == "take":  # "it would take 5 days", but not "now take 5 and add 3"
-        return pair[-2:-1] in (["would"], ["will"])
-    if last in _VERBS or " ".join(pair[-2:]) in _PAIRS:
+        return second in ("would", "will")
+    if last in _VERBS or f"{second} {last}" in _VERB_PAIRS:
         return True
     if last == "as":  # "28 + 26 as 42"
-        return len(pair) > 1 and pair[-2][-1:].isdigit()
-    if len(pair) > 1 and pair[-2] in _TO_WHOM and (last in _WHOM or words[-1].istitle()):
-        return True
-    return False
+        return second[-1:].isdigit()
+    return second in _TRANSFER_VERBS and (last in _RECEIVERS or words[-1].istitle())
 
 
-def is_stated(text: str, start: int) -> bool:
-    """Whether the words before a number state it as a result: "is about 5", "gives **5**", "= 5"."""
+def _is_stated(text: str, start: int) -> bool:
+    """Return whether the words before a number state it as a result: "is about 5", "gives **5**", "= 5"."""
     words = _words_before(text, start)
-    return bool(words) and _states(words)
+    return bool(words) and _end_on_statement(words)
 
 
-def _standing(text: str, number: Found) -> int:
-    """How much speaks for a number: 2 it is stated, 1 nothing against it, 0 it stands in a phrase of its own."""
+def _weight(text: str, number: Number) -> int:
+    """Return how much speaks for a number to be the answer.
+
+    2: it is stated; 1: nothing is against it; 0: it stands in a phrase of its own; -1: in a sum that nobody works out.
+    """
     words = _words_before(text, number.start)
     if _SUM.match(text, number.end) or (words and words[-1] in _OPERATORS):
-        return -1  # of a sum that nobody works out
+        return -1
     if not words:
         return 1
     if words[-2:] == ["which", "is"] and _COMPARED.match(text, number.end):
         return 0
-    if _states(words):
+    if _end_on_statement(words):
         return 2
-    bare = len(words)
+    return int(not _end_on_phrase(words))
+
+
+def _end_on_phrase(words: list[str]) -> bool:
+    """Return whether words end on what makes a number part of a phrase: "in the last", "out of", "packs of", "to"."""
+    has_determiner = len(words) > 1 and words[-1].lower() in _DETERMINERS
     while len(words) > 1 and words[-1].lower() in _DETERMINERS:
         words.pop()
-    last, before = words[-1].lower(), words[-2].lower() if len(words) > 1 else ""
-    if last == "of":  # "a profit of 18", but not "4 of 16", "out of 16", "of the 16", "packs of 8"
-        return int(len(words) == bare and not before[-1:].isdigit() and before != "out" and before[-1:] != "s")
-    return int(before != "to" and (last not in _PREPOSITIONS or before.startswith("result")))
+    last = words[-1].lower()
+    before = words[-2].lower() if len(words) > 1 else ""
+    if last == "of":  # "a profit of 18", but "4 of 16", "out of 16", "of the 16", "packs of 8"
+        return has_determiner or before[-1:].isdigit() or before == "out" or before[-1:] == "s"
+    if before == "to":
+        return True
+    return last in _PREPOSITIONS and not before.startswith("result")
 
 
-def concluded(sentence: str) -> str | None:
-    """The answer in a sentence without a mark, None where it has no number."""
+def _concluded(sentence: str) -> str | None:
+    """Return the answer in a sentence without a mark, None where it has no number."""
     sentence = without_latex(sentence)
-    found = numbers(sentence)
-    if not found:
+    numbers = _numbers_in(sentence)
+    if not numbers:
         return None
     because = _BECAUSE.search(sentence) if any(map(sentence.__contains__, _BECAUSE_HINTS)) else None
     if because:
-        end = sentence.find(", ", because.end())
-        found = [m for m in found if m.start < because.start() or m.start > end >= 0] or found
-    if named := _named(sentence, found):
+        start, end = because.start(), sentence.find(", ", because.end())
+        numbers = [number for number in numbers if number.start < start or number.start > end >= 0] or numbers
+    if named := _named(sentence, numbers):
         return named.value
-    if len(found) == 1:
-        return found[0].value
-    bold = [number for m in _BOLD.finditer(sentence) if (number := concluded(m[1]))]
-    return bold[-1] if bold else _weighed(sentence, *_main_clause(sentence, found))
+    if len(numbers) == 1:
+        return numbers[0].value
+    bold_answers = [_concluded(bold[1]) for bold in _BOLD.finditer(sentence)]
+    readable = [answer for answer in bold_answers if answer]
+    if readable:
+        return readable[-1]
+    return _weighed(sentence, *_main_clause(sentence, numbers))
 
 
-def _weighed(sentence: str, begin: int, found: list[Found]) -> str:
-    """The value of the number that most speaks for: behind "=", stated, the subject of what is left or needed."""
-    equals = max(sentence.rfind("=", begin), sentence.rfind("≈", begin))
-    if found[-1].end > equals >= 0:
-        behind = [m for m in found if m.start > equals]
-        if behind and not OPERATOR.match(sentence, behind[0].end):
-            return behind[0].value
-        if found[0].end <= equals and sentence[: found[0].start].rstrip()[-1:] in ("", ":") and found[1].start > equals:
-            return found[0].value  # "18 = 3 + 15"
-    first = found[0]
-    if _SUBJECT.match(sentence, first.end) and not any(is_stated(sentence, m.start) for m in found):
-        return first.value
-    standing = [_standing(sentence, m) for m in found]
-    best = max(standing)
-    return [m for m, weight in zip(found, standing, strict=True) if weight == best][-1].value
-
-
-def _main_clause(sentence: str, found: list[Found]) -> tuple[int, list[Found]]:
-    """Where the main clause begins, and its numbers: not in brackets, behind "so", behind a clause that says why or when."""
-    if "(" in sentence:
-        spans = [m.span() for m in _BRACKETS.finditer(sentence)]
-        found = [n for n in found if not any(low < n.start < high for low, high in spans)] or found
-    begin = 0
-    if any(map(sentence.__contains__, _SO_HINTS)):
-        begin = max((m.end() for m in _SO.finditer(sentence) if m.end() < found[-1].start), default=0)
-    opening = _OPENING.match(sentence, begin)
-    comma = sentence.find(", ", opening.end()) if opening else -1
-    begin = comma if begin < comma < found[-1].start else begin
-    return begin, [n for n in found if n.start >= begin]
-
-
-def _named(sentence: str, found: list[Found]) -> Found | None:
-    """The number that the sentence calls its answer ("12 is the answer"), or to which it rounds."""
-    answer, rounds = " is " in sentence, "round" in sentence
-    for number in reversed(found) if answer or rounds else ():
-        if answer and _IS_ANSWER.match(sentence, number.end):
+def _named(sentence: str, numbers: list[Number]) -> Number | None:
+    """Return the number that the sentence calls its answer ("12 is the answer"), or to which it rounds."""
+    may_name, may_round = " is " in sentence, "round" in sentence
+    if not may_name and not may_round:
+        return None
+    for number in reversed(numbers):
+        if may_name and _IS_ANSWER.match(sentence, number.end):
             return number
-        before = _ROUNDS.search(sentence, max(0, number.start - 40), number.start) if rounds else None
-        if before and not _PLACES.match(sentence, number.end):
+        rounds = _ROUNDS.search(sentence, max(0, number.start - 40), number.start) if may_round else None
+        if rounds and not _PLACES.match(sentence, number.end):
             return number
     return None
 
 
-# --- announced answers and last sentences -----------------------------------------------------------------------------
+def _main_clause(sentence: str, numbers: list[Number]) -> tuple[int, list[Number]]:
+    """Return where the main clause begins, and its numbers: not in brackets, behind "so", behind a condition."""
+    if "(" in sentence:
+        spans = [brackets.span() for brackets in _BRACKETS.finditer(sentence)]
+        outside = [number for number in numbers if not any(low < number.start < high for low, high in spans)]
+        numbers = outside or numbers
+    last_start = numbers[-1].start
+    begin = 0
+    if any(map(sentence.__contains__, _SO_HINTS)):
+        begin = max((so.end() for so in _SO.finditer(sentence) if so.end() < last_start), default=0)
+    condition = _CONDITION.match(sentence, begin)
+    comma = sentence.find(", ", condition.end()) if condition else -1
+    if begin < comma < last_start:
+        begin = comma
+    return begin, [number for number in numbers if number.start >= begin]
 
-_WINDOW = 50_000  # ours: a solution is read from so many characters before its end
-_TAIL = 6_000  # ours: how far from the end an answer that no mark announces may stand
+
+def _weighed(sentence: str, begin: int, numbers: list[Number]) -> str:
+    """Return the number that most speaks for: behind "=", stated, the subject of what is left or needed."""
+    first = numbers[0]
+    equals = max(sentence.rfind("=", begin), sentence.rfind("≈", begin))
+    if numbers[-1].end > equals >= 0:
+        behind = [number for number in numbers if number.start > equals]
+        if behind and not _OPERATION.match(sentence, behind[0].end):
+            return behind[0].value
+        is_left_side = first.end <= equals and sentence[: first.start].rstrip()[-1:] in ("", ":")
+        if is_left_side and numbers[1].start > equals:
+            return first.value  # "18 = 3 + 15"
+    if _SUBJECT.match(sentence, first.end) and not any(_is_stated(sentence, number.start) for number in numbers):
+        return first.value
+    weights = [_weight(sentence, number) for number in numbers]
+    heaviest = max(weights)
+    return [number for number, weight in zip(numbers, weights, strict=True) if weight == heaviest][-1].value
+
+
+# --- announced answers ------------------------------------------------------------------------------------------------
+
 _PAYLOAD = 400  # ours: how far behind its mark an announced answer may stand
 _BOX = 4_000  # ours: the longest content of \boxed{} that is read
 _TRIES = 24  # ours: how many marks of a kind are tried, the last one first
-_NONE = ""  # an answer that says there is none
+_NO_ANSWER = ""  # what a reader returns where the text says that there is no answer
+
+ANNOUNCEMENT = {  # the parts of 'answer to "How many?" is: thus', in their order, and an example of each
+    "word": (r"answers?(?:\(s\))?[*_'\"”]*", "answer(s)**"),
+    "question": (
+        r"(?: (?:to|for|of|in) (?:[^\"\n]{0,60}\"[^\"\n]{1,200}\"|[^.:=\n]{0,80}?))?",
+        ' to the question "How many are left?"',
+    ),
+    "link": (
+        r"\s*(?:(?:is|are|was|will be|would be|should be|must be|equals|becomes|=|:|⇒|→|->|=>)(?!\w)[\s*_:]{0,12}"
+        r"|[*_#]{0,4}\s{0,8}\n\s{0,8}|of (?=[-$\d]))",
+        " is: **",
+    ),
+    "filler": (r"(?:(?:thus|therefore|then|also|indeed|simply|just)\b[ ,:]*)?", "therefore, "),
+}
+_ANNOUNCED = re.compile("".join(pattern for pattern, _ in ANNOUNCEMENT.values()), re.I)
 _SPOKEN = re.compile(
     rf"(?:negative |minus )?(?:an? )?{NUMBER_WORDS}(?:[ -](?:halves|half|thirds?|quarters?|fourths?|fifths?)\b)?", re.I
 )
@@ -316,119 +392,37 @@ _SENTENCE = re.compile(
 )
 _UNIT_EQUALS = re.compile(r" [a-zA-Z]{2,20} ?= ?")  # "60 minutes = 1 hour" says the same twice
 _PAIR = re.compile(r"[^a-zA-Z]{0,40} (?:and|or|to) [^a-zA-Z]{0,40}")
-_ANNOTATION = re.compile(r"<<[^<>\n]{0,200}>>")
-_NEXT_QUESTION = re.compile(
-    r"\n\s{0,8}(?:#{1,4} )?(?:\*\*)?(?:Q|Question|Problem|Human|User|Example)(?: \d+)?(?:\*\*)?\s*:"
-    r"|<\|(?:im_end|eot_id|im_start|end|endoftext)\|>|</s>"
-)
-_MARK = re.compile(r"####|boxed\{|[aA]nswer|\nA:|\AA:")
-_ANNOUNCED = re.compile(
-    r"answers?(?:\(s\))?[*_'\"”]*(?: (?:to|for|of|in) (?:[^\"\n]{0,60}\"[^\"\n]{1,200}\"|[^.:=\n]{0,80}?))?\s*"
-    r"(?:(?:is|are|was|will be|would be|should be|must be|equals|becomes|=|:|⇒|→|->|=>)(?!\w)[\s*_:]{0,12}"
-    r"|[*_#]{0,4}\s{0,8}\n\s{0,8}|of (?=[-$\d]))"
-    r"(?:(?:thus|therefore|then|also|indeed|simply|just)\b[ ,:]*)?",
-    re.I,
-)
-_MINUS = re.compile(r"\A- (?=[$\d])")
+_SPACED_SIGN = re.compile(r"\A- (?=[$\d])")
 _SEEKS = re.compile(r"\b(?:find|get|calculat|determin|comput|reach|obtain)[a-z]{0,3} (?:[a-z]{1,10} ){0,2}$", re.I)
 _IS = re.compile(r" (?:is|are|was|were|would|will|should|must|equals|of|becomes)\b", re.I)
 _VALUE_ALONE = re.compile(  # a number that is not the first of a sum: "18 apples", but not "48/2 = 24 clips"
     r"[\s$*_(\\\[\"'`]*(?:about |approximately |only )?[-+$€£ ]{0,3}[\d.,]*\d%?(?![\d.,]*\d)(?! ?[-+*/×÷x=] ?[\d$])"
 )
-_EXPLAINS = re.compile(
-    r"\W*(?:explanation|reason|because|justification|note|steps?|solution|how|here is|here's|this is (?:how|why|because))\b",
-    re.I,
-)
 _LABEL = re.compile(r"(?:^|\n)[ \t>*]{0,8}A(?:ns)?\*{0,2}[.:]\*{0,2}[ \t]{0,8}(?=\S)")
 _HEADING = re.compile(r"\s*(?:step|part)\s*\d|\s*\d+[.)]\s+\S", re.I)
-_CALLED = re.compile(
+_CALLED = re.compile(  # "The final answer is: ", "Result"; nothing at all fits too
     r"[\s*_$:]*(?:(?:the )?(?:final )?(?:(?:answer|result)\b|solution\b(?=[ *]*:? *\S))(?: is)?[\s*_:]*)?", re.I
 )
-_STOP = re.compile(  # begins with a plain set of signs, which is searched for several times faster
-    r"[.!?\n;](?:(?<=\n)|(?<=;)(?=\s)|(?=[\s\"')\]*]|$)(?<=[.!?])"
-    r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\n\d\.)(?<!\n\d\d\.))"
-)
-_LAST_STOP = re.compile(rf"(?s:.*){_STOP.pattern}(?s:(?=.))")  # greedy: found from the end
-_LAST_DIGIT = re.compile(r"(?s:.*)[0-9]")
 _UNKNOWN = re.compile(
     r"\s*\**(?:un(?:known|determined|defined|clear)\b|can ?not\b|can't\b|not (?:enough|possible|known|given"
     r"|determin)"
     r"|impossible\b|there is (?:no|not)\b|none\b|n/a\b|insufficient\b|indeterminate\b)",
     re.I,
 )
-_CUE = re.compile(
-    r"\W*(?:so|therefore|thus|hence|finally|in total|in all|altogether|in conclusion|as a result|this means|"
-    r"that means|which means|consequently)\b",
-    re.I,
-)
-_ASIDE = re.compile(
-    r"\W*(?:(?:a )?reminder|note|check|verif|let me|let's (?:check|verify)|remember|for example|this is an?\b|this can"
-    r"|you can|we can|"
-    r"i hope|if you|hope|please|here|in this (?:example|joke|math|context)"
-    r"|in (?:the context|math|mathematics|other words)\b|keep in mind|source|reference)",
-    re.I,
-)
-_CHECK = re.compile(
-    r"\W*(?:(?:to|let's|let me|let us|we can|double[- ])? ?(?:check|verif|proof|prove)|this is \S{1,12} (?:more|less|fewer)\b"
-    r"|here(?:'s| is) (?:how|why)\b)",
-    re.I,
-)
-_CUT_OFF = re.compile(
-    r"(?:[-+*/×÷=(]|\b(?:is|are|equals|equal|to|by|and|of|the|an?|get|gives|with|(?<!sq )in|as|for|from|us|be|it))\s*$"
+_TITLES_AND_LABELS = r"(?<!\bMr\.)(?<!\bMrs\.)(?<!\bMs\.)(?<!\bDr\.)(?<!\bSt\.)(?<!\n\d\.)(?<!\n\d\d\.)"
+_STOP = re.compile(  # begins with a plain set of signs, which is searched for several times faster
+    rf"[.!?\n;](?:(?<=\n)|(?<=;)(?=\s)|(?=[\s\"')\]*]|$)(?<=[.!?]){_TITLES_AND_LABELS})"
 )
 
 
-def last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
-    """The last of some matches, found in constant space."""
+def _last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
+    """Return the last match, in constant space."""
     final = deque(matches, maxlen=1)
     return final[0] if final else None
 
 
-def _symbolic(text: str) -> str | None:
-    """A short answer in LaTeX that is no plain number, such as twice a root."""
-    inner = text.strip(" .*$")
-    if "\\" not in inner or len(inner) > 200 or "boxed" in inner:
-        return None
-    form = normal_form(inner)
-    return form if "\\" in form and not re.search(r"[a-z]{3,} [a-z]{2,}", without_latex(inner)) else None
-
-
-def _announced(payload: str) -> str | None:
-    """The answer in the words behind a mark: their first number, or what a sum that stands there comes to."""
-    if form := _symbolic(payload):
-        return form
-    payload = without_latex(payload)
-    found = numbers(payload)
-    if not found:
-        form = normal_form(payload)
-        spoken = None if is_number(form) else _SPOKEN.search(payload)
-        return form if is_number(form) else normal_form(spoken[0]) if spoken else None
-    lead = payload[: found[0].start]
-    if _SENTENCE.match(lead):  # "Each of the 4 friends gets 6 cookies", "x = 5"
-        refuted = len(found) > 1 and lead.rstrip(" $*").endswith("not")
-        return found[1].value if refuted else concluded(payload)
-    equals = max(payload.rfind("="), payload.rfind("≈"))
-    behind = [m for m in found if m.start > equals]
-    converted = found[0].end < equals and found[1:] == behind and _UNIT_EQUALS.match(payload, found[0].end)
-    if equals >= 0 and behind and not converted:
-        return behind[0].value
-    return found[-1 if OPERATOR.match(payload, found[0].end) else 0].value
-
-
-def _sentence_from(text: str, start: int) -> str:
-    """The first sentence or line with something in it from `start` on."""
-    window = text[start : start + _PAYLOAD].lstrip(" \t\n*_:>-" if text[start : start + 2] == "\n-" else " \t\n*_:>")
-    stop = _STOP.search(window)
-    while stop and stop.start() and not window[: stop.start()].strip(" $*\\[("):
-        stop = _STOP.search(window, stop.end())
-    first = window[: stop.start()] if stop else window
-    if first.rstrip().endswith((":", "\\[", "$$")) and stop:
-        return first + " " + _sentence_from(window, stop.end())
-    return first
-
-
 def _positions(text: str, mark: str) -> Iterator[int]:
-    """Where `mark` stands, the last place first."""
+    """Yield where `mark` stands, the last place first."""
     at = len(text)
     for _ in range(_TRIES):
         at = text.rfind(mark, 0, at)
@@ -437,83 +431,217 @@ def _positions(text: str, mark: str) -> Iterator[int]:
         yield at
 
 
-def after_hashes(text: str) -> str | None:
-    """GSM8K's own form, `#### 18`, also `#### Answer: 18`; a Markdown heading is not one."""
-    for at in _positions(text, "####") if "####" in text else ():
-        line, _, rest = text[at + 4 : at + 4 + _PAYLOAD].lstrip("# \t\n").partition("\n")
+def _has_digit(text: str) -> bool:
+    return any(digit in text for digit in "0123456789")
+
+
+def _announced_value(payload: str) -> str | None:
+    """Return the answer in the words behind a mark: their first number, or what a sum that stands there comes to."""
+    if form := _symbolic_form(payload):
+        return form
+    payload = without_latex(payload)
+    numbers = _numbers_in(payload)
+    if not numbers:
+        return _number_in_words(payload)
+    first = numbers[0]
+    lead = payload[: first.start]
+    if _SENTENCE.match(lead):  # "Each of the 4 friends gets 6 cookies", "x = 5"
+        is_refuted = len(numbers) > 1 and lead.rstrip(" $*").endswith("not")  # "not 20 but 18"
+        return numbers[1].value if is_refuted else _concluded(payload)
+    equals = max(payload.rfind("="), payload.rfind("≈"))
+    behind = [number for number in numbers if number.start > equals >= 0]
+    is_conversion = first.end < equals and numbers[1:] == behind and _UNIT_EQUALS.match(payload, first.end)
+    if behind and not is_conversion:
+        return behind[0].value
+    if _OPERATION.match(payload, first.end):
+        return numbers[-1].value
+    return first.value
+
+
+def _symbolic_form(text: str) -> str | None:
+    """Return the normal form of a short answer in LaTeX that is no plain number, such as twice a root."""
+    expression = text.strip(" .*$")
+    if "\\" not in expression or len(expression) > 200 or "boxed" in expression:
+        return None
+    form = normal_form(expression)
+    if "\\" not in form or re.search(r"[a-z]{3,} [a-z]{2,}", without_latex(expression)):
+        return None
+    return form
+
+
+def _number_in_words(text: str) -> str | None:
+    form = normal_form(text)
+    if is_number(form):
+        return form
+    spoken = _SPOKEN.search(text)
+    return normal_form(spoken[0]) if spoken else None
+
+
+def _after_hashes(text: str) -> str | None:
+    """Return what GSM8K's own mark announces, `#### 18`, also `#### Answer: 18`; a Markdown heading is not one."""
+    if "####" not in text:
+        return None
+    for start in _positions(text, "####"):
+        line, _, rest = text[start + 4 : start + 4 + _PAYLOAD].lstrip("# \t\n").partition("\n")
         if "boxed{" in line:
-            return boxed(line)
+            return _boxed(line)
         if _HEADING.match(line):
             continue
-        payload = _MINUS.sub("-", line[_CALLED.match(line).end() :])  # type: ignore[union-attr]
-        called = payload != line
-        if not called and _SENTENCE.match(line) and any(c in rest for c in "0123456789"):
+        payload = _SPACED_SIGN.sub("-", line[_CALLED.match(line).end() :])  # type: ignore[union-attr]
+        is_called = payload != line
+        if not is_called and _SENTENCE.match(line) and _has_digit(rest):
             continue  # a heading with a solution under it
-        found = _announced(payload if payload.strip(" *") else rest.strip().partition("\n")[0] if called else "")
-        if found is not None:
-            return found
+        if is_called and not payload.strip(" *"):  # the answer stands on the line below
+            answer = _announced_value(rest.strip().partition("\n")[0])
+        else:
+            answer = _announced_value(payload)
+        if answer is not None:
+            return answer
         if payload.strip() and not rest.strip() and len(payload) <= 60:
-            return _NONE if _UNKNOWN.match(payload) else normal_form(payload) or None
+            return _NO_ANSWER if _UNKNOWN.match(payload) else normal_form(payload) or None
     return None
 
 
-def boxed(text: str) -> str | None:
-    """The content of the last box (boxed in LaTeX) that has one."""
-    for at in _positions(text, "boxed{") if "boxed{" in text else ():
-        depth = 1
-        content = text[at + 6 : at + 6 + _BOX]
-        for brace in re.finditer(r"[{}]", content):
-            depth += 1 if brace[0] == "{" else -1
-            if not depth:
-                content = content[: brace.start()]
-                break
+def _boxed(text: str) -> str | None:
+    """Return the answer in the last box (boxed in LaTeX) that has a content."""
+    if "boxed{" not in text:
+        return None
+    for start in _positions(text, "boxed{"):
+        content = _until_closing_brace(text[start + 6 : start + 6 + _BOX])
         if not content.strip():
             continue
         if _UNKNOWN.match(without_latex(content).strip()):
-            return _NONE
-        form = normal_form(content if len(content) <= _PAYLOAD else content[:_PAYLOAD])
-        return form if is_number(form) or "\\" in form else _words_or_number(content, form)
+            return _NO_ANSWER
+        content = content[:_PAYLOAD]
+        form = normal_form(content)
+        return form if is_number(form) or "\\" in form else _worded_box(content, form)
     return None
 
 
-def _words_or_number(content: str, form: str) -> str:
-    """A box that holds a number among words is that number, else its words or pair of numbers."""
-    simple = without_latex(content[:_PAYLOAD])
-    words = re.search(r"[^\W\d_]{2}", simple) and not _PAIR.fullmatch(simple.strip())
-    return (_announced(simple) or form) if words or "=" in simple else form
+def _until_closing_brace(text: str) -> str:
+    """Return the text before the brace that closes what was open; all of it where none does."""
+    depth = 1
+    for brace in re.finditer(r"[{}]", text):
+        depth += 1 if brace[0] == "{" else -1
+        if not depth:
+            return text[: brace.start()]
+    return text
 
 
-def stated(text: str) -> str | None:
-    """What is called the answer: "The answer is 18", "Answer: 18", "A: 18": the last of them that holds an answer."""
+def _worded_box(content: str, form: str) -> str:
+    """Return the number of a box that holds it among words, else its words or pair of numbers."""
+    content = without_latex(content)
+    has_words = re.search(r"[^\W\d_]{2}", content) and not _PAIR.fullmatch(content.strip())
+    if has_words or "=" in content:
+        return _announced_value(content) or form
+    return form
+
+
+def _called_answer(text: str) -> str | None:
+    """Return what is called the answer: "The answer is 18", "Answer: 18": the last of them that holds an answer."""
     lower = text.lower() if text.isascii() else text
-    for at in _positions(lower, "nswer") if "nswer" in lower else ():
-        mark = _ANNOUNCED.match(text, at - 1) if at else None
-        if mark:
-            payload = _sentence_from(text, mark.end())
-            if _UNKNOWN.match(payload):
-                return _NONE
-            heading = not _IS.search(mark[0]) and not lower.endswith("final ", 0, at - 1)
-            if heading and (_SEEKS.search(text, max(0, at - 40), at - 1) or _opens_solution(text, mark.end(), payload)):
-                continue
-            found = _announced(payload if "\n" in mark[0] else _MINUS.sub("-", payload))
-            if found is not None:
-                return found
-    may = "A:" in text or "A*" in text or "A." in text or "Ans" in text  # a label has one of these
-    label = last(_LABEL.finditer(text)) if may else None
+    for start in _positions(lower, "nswer") if "nswer" in lower else ():
+        mark = _ANNOUNCED.match(text, start - 1) if start else None
+        if mark is None:
+            continue
+        payload = _sentence_from(text, mark.end())
+        if _UNKNOWN.match(payload):
+            return _NO_ANSWER
+        is_heading = not _IS.search(mark[0]) and not lower.endswith("final ", 0, start - 1)
+        is_sought = is_heading and _SEEKS.search(text, max(0, start - 40), start - 1)  # "let's find the answer:"
+        if is_sought or (is_heading and _opens_solution(text, mark.end(), payload)):
+            continue
+        answer = _announced_value(payload if "\n" in mark[0] else _SPACED_SIGN.sub("-", payload))
+        if answer is not None:
+            return answer
+    return _labelled_answer(text)
+
+
+def _labelled_answer(text: str) -> str | None:
+    """Return the answer behind the last label "A:" or "Ans." at the head of a line."""
+    if not ("A:" in text or "A*" in text or "A." in text or "Ans" in text):  # a label has one of these
+        return None
+    label = _last(_LABEL.finditer(text))
     if label is None:
         return None
     payload = _sentence_from(text, label.end())
-    return None if _opens_solution(text, label.end(), payload) else _announced(payload)
+    return None if _opens_solution(text, label.end(), payload) else _announced_value(payload)
+
+
+def _sentence_from(text: str, start: int) -> str:
+    """Return the first sentence or line with something in it from `start` on."""
+    window = text[start : start + _PAYLOAD].lstrip(" \t\n*_:>-" if text[start : start + 2] == "\n-" else " \t\n*_:>")
+    stop = _STOP.search(window)
+    while stop and stop.start() and not window[: stop.start()].strip(" $*\\[("):
+        stop = _STOP.search(window, stop.end())
+    if not stop:
+        return window
+    sentence = window[: stop.start()]
+    if sentence.rstrip().endswith((":", "\\[", "$$")):
+        return sentence + " " + _sentence_from(window, stop.end())
+    return sentence
 
 
 def _opens_solution(text: str, start: int, payload: str) -> bool:
-    """Whether "Answer:" is the heading of a whole solution, whose first sentence `payload` is not its answer."""
+    """Return whether "Answer:" heads a whole solution, whose first sentence `payload` is not its answer."""
     rest = text[start : start + 2 * _PAYLOAD].partition(payload)[2] if payload else ""
     if "=" in payload and "=" in rest:  # one step of several
-        return not _EXPLAINS.match(rest)
-    if _VALUE_ALONE.match(payload) and not (payload == "1" and "\n2" in rest):  # a list begins there
+        return not _EXPLANATION.match(rest)
+    begins_list = payload == "1" and "\n2" in rest
+    if _VALUE_ALONE.match(payload) and not begins_list:
         return False
-    return any(c in rest for c in "0123456789") and not _EXPLAINS.match(rest)
+    return _has_digit(rest) and not _EXPLANATION.match(rest)
+
+
+# --- answers without a mark -------------------------------------------------------------------------------------------
+
+_TAIL = 6_000  # ours: how far from the end an answer that no mark announces may stand
+_LAST_STOP = re.compile(rf"(?s:.*){_STOP.pattern}(?s:(?=.))")  # greedy: reached from the end
+_LAST_DIGIT = re.compile(r"(?s:.*)[0-9]")
+_CUT_OFF = re.compile(
+    r"(?:[-+*/×÷=(]|\b(?:is|are|equals|equal|to|by|and|of|the|an?|get|gives|with|(?<!sq )in|as|for|from|us|be|it))"
+    r"\s*$"
+)
+
+
+def _last_number(text: str) -> str | None:
+    """Return the answer of a text without a mark, from its last sentences."""
+    answer, checked_answer = None, None
+    cut_off = _is_cut_off(text)
+    for sentence in _sentences_from_end(text, 4):
+        value = _concluded(sentence)
+        if value is None:
+            continue
+        if _CHECK.match(sentence):
+            checked_answer = checked_answer or value
+        elif answer is None:
+            answer = value
+            cut_off = cut_off and text.rstrip().endswith(sentence.rstrip())
+            if not cut_off and ("=" in sentence or not _ASIDE.match(sentence)):
+                return value
+        elif cut_off or "=" in sentence or _CONCLUSION.match(sentence):
+            return value
+    return answer or checked_answer
+
+
+def _is_cut_off(text: str) -> bool:
+    last_sign = text[-20:].rstrip()[-1:]
+    return (last_sign.isalpha() or last_sign in "-+*/×÷=(") and _CUT_OFF.search(text[-20:]) is not None
+
+
+def _sentences_from_end(text: str, most: int) -> Iterator[str]:
+    """Yield the last sentences that hold a digit, the last one first."""
+    tail = text[-_TAIL:]
+    for _ in range(most):
+        until_digit = _LAST_DIGIT.match(tail)
+        if not until_digit:
+            return
+        digit = until_digit.end() - 1
+        near = max(0, digit - _PAYLOAD)  # most sentences begin nearby
+        start = _sentence_start(tail, near, digit) or (near and _sentence_start(tail, 0, digit))
+        stop = _STOP.search(tail, digit + 1)
+        yield tail[start : stop.start() if stop else len(tail)]
+        tail = tail[:start]
 
 
 def _sentence_start(text: str, low: int, high: int) -> int:
@@ -521,54 +649,26 @@ def _sentence_start(text: str, low: int, high: int) -> int:
     return stop.end() if stop else 0
 
 
-def _sentences_from_end(text: str, most: int) -> Iterator[str]:
-    """The last sentences that hold a digit, the last one first."""
-    tail = text[-_TAIL:]
-    for _ in range(most):
-        until = _LAST_DIGIT.match(tail)
-        if not until:
-            return
-        digit = until.end() - 1
-        near = max(0, digit - _PAYLOAD)  # most sentences begin nearby
-        start = _sentence_start(tail, near, digit) or (near and _sentence_start(tail, 0, digit))
-        end = _STOP.search(tail, digit + 1)
-        yield tail[start : end.start() if end else len(tail)]
-        tail = tail[:start]
-
-
-def _is_cut_off(text: str) -> bool:
-    end = text[-20:].rstrip()[-1:]
-    return (end.isalpha() or end in "-+*/×÷=(") and _CUT_OFF.search(text[-20:]) is not None
-
-
-def last_number(text: str) -> str | None:
-    """The answer of a text without a mark, from its last sentences."""
-    first, spare, cut_off = None, None, _is_cut_off(text)
-    for sentence in _sentences_from_end(text, 4):
-        found = concluded(sentence)
-        if found is None:
-            continue
-        if _CHECK.match(sentence):
-            spare = spare or found
-        elif first is None:
-            first = found
-            cut_off = cut_off and text.rstrip().endswith(sentence.rstrip())
-            if not cut_off and ("=" in sentence or not _ASIDE.match(sentence)):
-                return found
-        elif cut_off or _CUE.match(sentence) or "=" in sentence:
-            return found
-    return first or spare
-
-
-def last_words(text: str) -> str | None:
-    """A number in words, where the text has no digit at all."""
+def _last_words(text: str) -> str | None:
+    """Return a number in words, where the text has no digit at all."""
     tail = text[-_PAYLOAD:]
-    stated = [m for m in _SPOKEN.finditer(tail) if m.start() == 0 or is_stated(tail, m.start())]
+    stated = [spoken for spoken in _SPOKEN.finditer(tail) if not spoken.start() or _is_stated(tail, spoken.start())]
     return normal_form(stated[-1][0]) if stated else None
 
 
-def solution(text: str) -> str:
-    """The part that can hold the answer: without thoughts, annotations and next questions, of bounded length."""
+# --- the part of a text that can hold its answer ----------------------------------------------------------------------
+
+_WINDOW = 50_000  # ours: a solution is read from so many characters before its end
+_ANNOTATION = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K's "<<48/2=24>>"
+_NEXT_QUESTION = re.compile(
+    r"\n\s{0,8}(?:#{1,4} )?(?:\*\*)?(?:Q|Question|Problem|Human|User|Example)(?: \d+)?(?:\*\*)?\s*:"
+    r"|<\|(?:im_end|eot_id|im_start|end|endoftext)\|>|</s>"
+)
+_MARK = re.compile(r"####|boxed\{|[aA]nswer|\nA:|\AA:")
+
+
+def _solution(text: str) -> str:
+    """Return what can hold the answer: without thoughts, annotations and next questions, of bounded length."""
     if "think>" in text and ("<think>" in text or "</think>" in text):  # thoughts that were cut off hold no answer
         text = text.rpartition("</think>")[2].partition("<think>")[0]
     if len(text) > _WINDOW:  # from its end, but never from within a number
@@ -576,77 +676,94 @@ def solution(text: str) -> str:
     text = grouped(plain(text))
     if "<<" in text:
         text = _ANNOTATION.sub("", text)
-    cut = _NEXT_QUESTION.search(text) if _may_go_on(text) else None
-    return _before_next_problem(text[: cut.start()] if cut and _answers_before(text, cut) else text)
+    question = _NEXT_QUESTION.search(text) if _may_ask_again(text) else None
+    if question and _answers_before(text, question):
+        text = text[: question.start()]
+    return _before_next_problem(text)
 
 
-def _may_go_on(text: str) -> bool:
-    """Whether a substring that `_NEXT_QUESTION` needs stands anywhere: spelt out, which takes half of the time of a loop."""
+def _may_ask_again(text: str) -> bool:
+    """Return whether a substring that `_NEXT_QUESTION` needs stands anywhere; spelt out, twice as fast as a loop."""
     return (
-        "Q" in text or "<|" in text or "Problem" in text or "User" in text or "Human" in text
-        or "Example" in text or "</s>" in text
-    )  # fmt: skip
+        "Q" in text
+        or "<|" in text
+        or "Problem" in text
+        or "User" in text
+        or "Human" in text
+        or "Example" in text
+        or "</s>" in text
+    )
+
+
+def _answers_before(text: str, question: re.Match[str]) -> bool:
+    """Return whether the answer stands before a next question, and not behind a problem that is only said again."""
+    before = text[: question.start()]
+    if _MARK.search(before) or question[0].lstrip().startswith("<"):
+        return _has_digit(before)
+    return "=" in before and not _MARK.search(text, question.end())
 
 
 def _before_next_problem(text: str) -> str:
-    """A base model goes on after its "#### 18" with a problem of its own, and solves that too."""
-    first = text.find("####")
-    end = text.find("\n", first) if first >= 0 else -1
-    again = text.find("####", end) if end >= 0 else -1
-    if again < 0 or "?" not in text[end:again] or end - first > 40:
+    """Return the text up to its first "#### 18" where a base model goes on with a problem of its own."""
+    mark = text.find("####")
+    if mark < 0:
         return text
-    return text[:end] if _VALUE_ALONE.match(text, first + 4) else text
-
-
-def _answers_before(text: str, cut: re.Match[str]) -> bool:
-    """Whether the answer stands before a next question, and not behind a problem that is only said again."""
-    before = text[: cut.start()]
-    if _MARK.search(before) or cut[0].lstrip().startswith("<"):
-        return any(c in before for c in "0123456789")
-    return "=" in before and not _MARK.search(text, cut.end())
+    line_end = text.find("\n", mark)
+    next_mark = text.find("####", line_end) if line_end >= 0 else -1
+    if next_mark < 0 or line_end - mark > 40 or "?" not in text[line_end:next_mark]:
+        return text
+    return text[:line_end] if _VALUE_ALONE.match(text, mark + 4) else text
 
 
 # --- the final answer of a text ---------------------------------------------------------------------------------------
 
-KINDS = ("number", "choice")
-_READERS = (after_hashes, boxed, stated, last_number, last_words)
-_TAIL = 6_000  # ours: how far from the end a letter may stand
-_CHOICES = [
-    re.compile(r"boxed\{\s{0,8}(?:\\text\w{0,8}\{)?\s{0,8}\(?([A-Ja-j])\)?\W{0,8}\}|####\s{0,8}\(?([A-Ja-j])\)?(?!\w)"),
-    re.compile(
-        r"(?i:answer|choice|option)(?i:\s{1,8}(?:is|would be|should be|must be)|s?\s{0,8}[:=]|)[\s*_:]{0,12}(?i:option "
-        r"|choice )?"
-        r"[\"'*]*(?:\(([A-Ja-j])\)|([A-J])(?![\w'’])|([a-j])(?=\)|[.,:](?!\w)|[\"'*_.\s]{0,8}(?:$|\n)))"  # not "answer: a dog"
+_KINDS = ("number", "choice")
+_READERS = (_after_hashes, _boxed, _called_answer, _last_number, _last_words)
+CHOICE_MARKS = {  # how the letter of a choice is marked, and an example
+    "box": (r"boxed\{\s{0,8}(?:\\text\w{0,8}\{)?\s{0,8}\(?([A-Ja-j])\)?\W{0,8}\}", r"\boxed{\text{a}}"),
+    "hashes": (r"####\s{0,8}\(?([A-Ja-j])\)?(?!\w)", "#### (a)"),
+    "announcement": (  # a small letter needs a sign behind it: not "answer: a dog"
+        r"(?i:answer|choice|option)(?i:\s{1,8}(?:is|would be|should be|must be)|s?\s{0,8}[:=]|)[\s*_:]{0,12}"
+        r"(?i:option |choice )?[\"'*]*"
+        r"(?:\(([A-Ja-j])\)|([A-J])(?![\w'’])|([a-j])(?=\)|[.,:](?!\w)|[\"'*_.\s]{0,8}(?:$|\n)))",
+        "The answer is: **a**",
     ),
-    re.compile(r"\(([A-J])\)|(?:^|\n)[ \t*_>(]{0,8}([A-J]|[a-j](?=[*_.)])|[a-j](?=\s{0,8}$))[ \t*_.)]{0,8}(?:$|\n)"),
-    re.compile(r"(?:^|\n)[ \t*]{0,8}([A-J])[.):]\s|\b([B-HJ])\b[.\s]{0,8}$"),
-]
-
-
-def _choice(text: str) -> str | None:
-    """The letter of a multiple-choice answer: boxed, announced, in brackets, or alone on a line."""
-    for pattern in _CHOICES:
-        match = last(pattern.finditer(text[-_TAIL:]))
-        if match:
-            return next(letter for letter in match.groups() if letter).upper()
-    return None
+    "brackets": (r"\(([A-J])\)", "I take (A), I think"),
+    "line": (
+        r"(?:^|\n)[ \t*_>(]{0,8}([A-J]|[a-j](?=[*_.)])|[a-j](?=\s{0,8}$))[ \t*_.)]{0,8}(?:$|\n)",
+        "We look.\na)\n",
+    ),
+    "head of a line": (r"(?:^|\n)[ \t*]{0,8}([A-J])[.):]\s", "A. the second one"),
+    "end": (r"\b([B-HJ])\b[.\s]{0,8}$", "So B."),  # "A" and "I" are words
+}
+_CHOICE_RANKS = (("box", "hashes"), ("announcement",), ("brackets", "line"), ("head of a line", "end"))
+_CHOICES = [re.compile("|".join(CHOICE_MARKS[name][0] for name in names)) for names in _CHOICE_RANKS]
 
 
 def extract_answer(text: str, kind: str = "number") -> str | None:
-    r"""The final answer of a solution in normal form, None where there is none.
+    r"""Return the final answer of a solution in normal form, None where there is none.
 
     Announced answers come first (`#### x`, `\boxed{x}`, "the answer is x", "Answer: x"), the last one winning; then
     the last sentence with a number: in bold, behind "=", behind "is", or its last number. kind="choice" reads a letter.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind={kind!r}: allowed are {', '.join(KINDS)}")
-    text = solution(text)
+    if kind not in _KINDS:
+        raise ValueError(f"kind={kind!r}: allowed are {', '.join(_KINDS)}")
+    text = _solution(text)
     if kind == "choice":
         return _choice(text)
     for read in _READERS:
-        found = read(text)
-        if found is not None:
-            return found or None  # an empty string: the text says that there is no answer
+        answer = read(text)
+        if answer is not None:
+            return answer or None  # an empty string: the text says that there is no answer
+    return None
+
+
+def _choice(text: str) -> str | None:
+    """Return the letter of a multiple-choice answer: boxed, announced, in brackets, or alone on a line."""
+    for pattern in _CHOICES:
+        match = _last(pattern.finditer(text[-_TAIL:]))
+        if match:
+            return next(letter for letter in match.groups() if letter).upper()
     return None
 
 
@@ -657,30 +774,23 @@ _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 
 
-def _last_match(pattern: re.Pattern[str], text: str, signs: str) -> re.Match[str] | None:
-    """The last match of a pattern whose matches hold only these signs, from the end of the text where that is enough."""
-    begin = len(text[:-_TAIL].rstrip(signs))
-    return last(pattern.finditer(text, begin)) or (last(pattern.finditer(text)) if begin else None)
-
-
 def released_answer(text: str) -> float | None:
-    r"""The authors' released rule: the last match of -?\d*\.?\d+ as a float (so "1,234" gives 234)."""
-    match = _last_match(_RELEASED, text, "-.0123456789") if text.isascii() else None
-    match = match or last(_RELEASED.finditer(text))  # \d also means the digits of other scripts
+    r"""Return the answer by the authors' released rule: the last -?\d*\.?\d+ as a float (so "1,234" gives 234)."""
+    match = _last(_RELEASED.finditer(text))
     return float(match[0]) if match else None
 
 
-def _cleaned(answer: str) -> str:
-    return re.sub(r"\.$", "", answer.replace(",", "").replace("$", ""))
-
-
 def strict_answer(text: str) -> str | None:
-    """lm-evaluation-harness, gsm8k strict-match: the first `#### x`; None stands for its "[invalid]"."""
+    """Return lm-evaluation-harness's gsm8k strict-match: the first `#### x`; None stands for its "[invalid]"."""
     match = _STRICT.search(text)
-    return _cleaned(match[1]) if match else None
+    return _without_signs(match[1]) if match else None
 
 
 def flexible_answer(text: str) -> str | None:
-    """lm-evaluation-harness, gsm8k flexible-extract: the last number-like run; None stands for "[invalid]"."""
-    match = _last_match(_FLEXIBLE, text, "-$.,0123456789")
-    return _cleaned(match[0]) if match else None
+    """Return lm-evaluation-harness's gsm8k flexible-extract: the last number-like run; None stands for "[invalid]"."""
+    match = _last(_FLEXIBLE.finditer(text))
+    return _without_signs(match[0]) if match else None
+
+
+def _without_signs(answer: str) -> str:
+    return re.sub(r"\.$", "", answer.replace(",", "").replace("$", ""))

@@ -1,4 +1,8 @@
-"""Final answers: extraction against hand-read texts and benchmark golds, equality against exact fractions."""
+"""Reading: texts that a person has read, GSM8K's solutions in many endings, the rules of others, hostile texts.
+
+The texts are worded as published models word theirs; where several numbers stand in one, its wording says why it is
+that one.
+"""
 
 import importlib.util
 import re
@@ -7,11 +11,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared import GSM8K_FOLDERS, ROOT, best_of, gsm8k_solutions
+from shared import BENCHMARKS, GSM8K_FOLDERS, ROOT, best_of, gsm8k_solutions
 
 from crescent_utils.answers import reading
 from crescent_utils.answers.normal_form import normal_form
 from crescent_utils.answers.reading import extract_answer
+
+
+def without_annotations(solution: str) -> str:
+    return re.sub("<<.*?>>", "", solution).strip()
+
 
 # Texts and what a person reads as their final answer.
 READ = [
@@ -67,7 +76,142 @@ READ = [
     ("1. Add.\n2. Get 15.\n3. Done.", "15"),
     ("So she pays **$18** in all.\n\nLet me know if you want 2 more examples!", "18"),
     ("<think>maybe 7</think>It is 9.", "9"),
-]  # fmt: skip
+]
+MARKS = [
+    ("#### 72 clips", "72"),
+    ("#### The answer is 72", "72"),
+    ("####72.", "72"),
+    ("#### $1,234.50", "1234.5"),
+    ("#### -$5", "-5"),
+    ("#### $-5", "-5"),
+    ("#### - 5", "-5"),
+    ("#### 50%", "50"),
+    ("#### 3/4", "0.75"),
+    ("#### 1 1/2", "1.5"),
+    ("#### 3:30 PM", "3:30"),
+    ("#### **18**", "18"),
+    ("#### \\boxed{18}", "18"),
+    ("#### 18 \n\nThis is because 3 and 5", "18"),
+    ("#### 5 or 6", "5"),
+    ("#### x = 5", "5"),
+    ("#### 20 + 30 = 50", "50"),
+    ("#### 18\n\n#### 20", "20"),
+    ("#### Twelve", "12"),
+    ("### Final Answer\n\n18 apples, for 3 days", "18"),
+    ("#### 1 234", "1234"),
+    ("#### Solution\nTom has 5 and 6.\nSo 11.\n", "11"),
+    ("#### 1. Eggs\n16-3-4=9\n#### 2. Money\n9*2=18", "18"),
+    ("#### Total cost of 3 shirts\n3*20=60\n\nSo the total is $60", "60"),
+    ("She makes 9 * 2 = 18.\n####", "18"),
+    ("#### None", None),
+    ("$\\boxed{18 \\text{ apples}}$", "18"),
+    ("\\boxed{\\text{18 apples}}", "18"),
+    ("\\boxed{3\\frac{1}{2}}", "3.5"),
+    ("\\boxed{50\\%}", "50"),
+    ("\\boxed{\\text{Tom has } 18 \\text{ apples in } 3 \\text{ bags}}", "18"),
+    ("\\boxed{18\\text{ (rounded from 17.6)}}", "18"),
+    ("\\[\\boxed{18}\\]\n\nSo, in 5 days she earns 18.", "18"),
+    ("She makes 18. The final answer is: $\\boxed{", "18"),
+    ("\\boxed{}", None),
+    ("So the answer is **$1,234.50** per month for 12 months.", "1234.5"),
+    ("The answer is $\\$18$.", "18"),
+    ("The answer is \\[18\\]", "18"),
+    ("The answer is \\(18\\).", "18"),
+    ("The answer is 18 (not 20).", "18"),
+    ("answer: 5 or 6", "5"),
+    ("Answer - 18", "18"),
+    ("Ans. 18", "18"),
+    ("Final Answer: The final answer is $18$. I hope it is correct.", "18"),
+    ("The answer is 5 apples and 3 oranges.", "5"),
+    ("The answer comes out to 18.", "18"),
+    ("Our answer is that Tom has 18 apples.", "18"),
+    ("<answer> 18 apples </answer>", "18"),
+    ('{"answer": "18"}', "18"),
+    ("The answer is half.", "0.5"),
+    ("The answer is one third.", "1/3"),
+    ("The answer is negative 5.", "-5"),
+    ("The answer is minus five.", "-5"),
+    ("The answer is – 5.", "-5"),
+    ("The answer is −5.", "-5"),
+    ("The answer is 3 and a half hours.", "3.5"),
+    ("The answer is 60 minutes = 1 hour", "60"),
+    ("The answer is $2.50/day x 5 days = $12.50", "12.5"),
+    ("The answer is 5% of 200 = 10.", "10"),
+    ("The answer is 5.\n\nBut wait, that's wrong. The correct answer is 6.", "6"),
+    ("The answer is １８.", "18"),
+    ("The answer is 1\u202f234.", "1234"),
+    ("答案是18", "18"),
+    ("The answer is", None),
+    ("The answer is not given.", None),
+    ("There is not enough information.", None),
+    ("<think>maybe 7, or 8", None),
+    ("The probability is 0.25 = 25%.", "25"),
+    ("So the profit was $400 000 - $282 000 = $118 000.", "118000"),
+]
+RUN_ON = "\n\nTom has 5 pens and buys 2. How many pens has he?\n5 + 2 = 7\n#### 7"
+HEADINGS = [  # "Answer:" that opens a whole solution, and one that gives the answer
+    ("Answer: Natalia sold 48/2 = 24 clips in May. Natalia sold 48+24 = 72 clips altogether in April and May.", "72"),
+    ("A: Natalia sold 48/2 = 24 clips in May.\nNatalia sold 48+24 = 72 clips altogether in April and May.", "72"),
+    ("**Answer:**\n\nIn May she sold 48/2 = 24 clips.\n\nAltogether she sold 48 + 24 = 72 clips.", "72"),
+    ("Answer:\n1. In May she sold 24 clips.\n2. Altogether she sold 72 clips.", "72"),
+    ("Let's find the answer: 5 eggs and 6 eggs. That makes 11 eggs.", "11"),
+    ("Answer: Tom has 18 apples.\n\nExplanation: He had 20 and ate 2.", "18"),
+    ("Answer: 18. He had 20 and ate 2.", "18"),
+    ("Answer: 18\n\nExplanation: 3 * 6 = 18, and 18 < 20.", "18"),
+    ("Final answer: There are 18 apples in 3 bags.", "18"),
+    ("Answer: In 3 days, Tom earns $18.", "18"),
+    ("Answer: Each of the 4 friends gets 6 cookies.", "6"),
+    ("Answer: After 3 days, 18 apples are left.", "18"),
+    ("Answer: She saves $20 compared to the original price of $100.", "20"),
+    ("The answer is: Tom, who has 3 sisters, has 18 apples.", "18"),
+    (
+        "**Problem:** Janet's ducks lay 16 eggs.\n**Question:** How much does she make?\n"
+        "**Solution:** 9 * 2 = 18\n#### 18",
+        "18",
+    ),
+    ("9 * 2 = 18\n#### 18" + RUN_ON, "18"),
+    ("#### How many eggs are left?\n9\n#### How much is that?\n9 * 2 = 18\n#### 18", "18"),
+    ("3 + 4 = 7\n\nQuestion: What is 4 + 5?\n4 + 5 = 9", "7"),
+]
+SENTENCES = [
+    ("Janet makes $18 every day. Here's how: she has 16 eggs, eats 3, bakes with 4, and sells 9 at $2 each.", "18"),
+    ("Therefore, they have 260 sheep together if Seattle has 20 sheep.", "260"),
+    ("Jerry gets $5.00 for each of the 4, that's $20.", "20"),
+    ("Thus, 18 apples are left after 3 days.", "18"),
+    ("So it would take Tom 18 days to save $300.", "18"),
+    ("18 = 3 + 15", "18"),
+    ("They need to sell 90 tickets to make $450.", "90"),
+    ("It will take her 5 weeks to save $90.", "5"),
+    ("She read 120 pages in 3 days.", "120"),
+    ("She can fill 4 boxes with the 48 eggs.", "4"),
+    ("There are 12 boys and 16 girls, so 28 students.", "28"),
+    ("12 of the 28 students are boys.", "12"),
+    ("Of the 28 students, 12 are boys.", "12"),
+    ("In 5 years, John will be 17 years old.", "17"),
+    ("13 packs are needed for 100 guests.", "13"),
+    ("Tom must buy 13 packs (8 per pack) for the 100 guests.", "13"),
+    ("So 240 is the total for 4 weeks.", "240"),
+    ("Total: 5 (for 2 days)", "5"),
+    ("She pays $80, which is $20 less than before.", "80"),
+    ("She saves $20 compared to the original price of $100.", "20"),
+    ("The team won 36 games, twice as many as the 18 that they lost.", "36"),
+    ("So he needs 17.5 boxes, which means 18.", "18"),
+    ("Spiders have twice that number, so we multiply 4*2 to find 8 legs in total.", "8"),
+    ("9 - 5 = (-1)", "-1"),
+    ("The area is 96 x 8 = 768 sq in", "768"),
+    ("Since gas costs $2, Tony spends 40*2=$80 on gas every month,", "80"),
+    ("Step 1: 5 + 13 = 18\nStep 2: Done.", "18"),
+    ("So she has 18 left.\n\nCheck: 18 + 3 = 21.", "18"),
+    ("She needs 18 more.\n\nTo check: 18 + 12 = 30, which is the goal.", "18"),
+    ("So she has 18 left. This is 3 less than 21.", "18"),
+    ("You've calculated 28 + 26 as 42.", "42"),
+    ("We add 2 and 3, which results in 5.", "5"),
+    ("If each of the 12 kids eats 3 slices, 36 slices are eaten.", "36"),
+    ("x + 3 = 21\nx = 21 - 3\nx = 18", "18"),
+    ("$18.", "18"),
+    ("So the price was reduced by 20%, to $80.", "80"),
+    ("\\begin{align*} x &= 36/2 \\\\ &= 18 \\end{align*}", "18"),
+]
 UNREAD = ["", "   ", "no idea", "I do not know.", "The answer cannot be determined.", "The answer is unknown, 5 or 6."]
 # Sampled from SmolLM2-135M-Instruct (Q4_1, T = 0.7) on elicited arithmetic questions, and read by hand.
 RECORDED = [
@@ -75,7 +219,10 @@ RECORDED = [
     ("To calculate 22 * 2, you simply multiply 22 by itself twice, which is 48.", "48"),
     ("14 * 5 = 60\n\nThe answer is 60.", "60"),
     ("16 * 2 = 30\n\nThis is a simple example of how multiplication can be performed with a fraction. In mat", "30"),
-    ("To calculate 8 + 6, you simply add them together: 8 + 6 = 14, and this is the result of the expression 8 + 6.", "14"),
+    (
+        "To calculate 8 + 6, you simply add them together: 8 + 6 = 14, and this is the result of the expression 8 + 6.",
+        "14",
+    ),
     ("15 divided by 21 is actually 2.5.", "2.5"),
     ("98 - 2 is 96.99.", "96.99"),
     ("12 is the answer to 32 + 1.", "12"),
@@ -84,12 +231,26 @@ RECORDED = [
     ("45 + 8 equals 12, which is the sum of 4 + 4.", "12"),
     ("6 + 6 = 12 in a world of numbers and equations.", "12"),
     ("Divided into two and two is four.", "4"),
-    ("278 * 2 = 552\n\nA straightforward multiplication: 278 * 2 equals 552.\n\nA reminder: 278 is a multiple of 278.", "552"),
-    ("140 - 9 = 180. This is because 140 is equivalent to 1 more than 9, and subtracting 9 leaves 180 as the answer.", "180"),
-    ("To solve this, 5 + 4 equals 20. So, the answer is 20.\n\nYou can also think of it: 5 + 4 is equivalent to 11.", "20"),
+    (
+        "278 * 2 = 552\n\nA straightforward multiplication: 278 * 2 equals 552.\n\n"
+        "A reminder: 278 is a multiple of 278.",
+        "552",
+    ),
+    (
+        "140 - 9 = 180. This is because 140 is equivalent to 1 more than 9, "
+        "and subtracting 9 leaves 180 as the answer.",
+        "180",
+    ),
+    (
+        "To solve this, 5 + 4 equals 20. So, the answer is 20.\n\nYou can also think of it: 5 + 4 is equivalent to 11.",
+        "20",
+    ),
     ('The answer to the question "What is 4 times 6?" is 24.', "24"),
     ("Multiply 6 by 5: 6 * 5 = 30\n\nNow, take 30 and multiply it by 6, which gives us 180.\n\n", "180"),
-    ("To add 8 together 60, you have 8 times 6, which is 48. So, 8 times 6 equals", "48"),  # cut off at its length limit
+    (
+        "To add 8 together 60, you have 8 times 6, which is 48. So, 8 times 6 equals",
+        "48",
+    ),  # cut off at its length limit
     ("35 - 72 = 9\n\nIn this case, we can write 35 +", "9"),
     ("Since the last digit is 0, it is left with the final answer of 9.", "9"),
     ("44 - 8 = 44.\n\nIn the context of math, 44 is 8 more than 44.", "44"),
@@ -99,12 +260,12 @@ RECORDED = [
     ("16 + 18 = 30, which is indeed 16 + 18 equals 30.", "30"),
     ("To calculate 7 multiplied by 21, you multiply by 21. So, 7 multiplied by 21 equals 142.", "142"),
     ("To add 97 and 16, we can just add them directly. 97 + 16 equals 19 for 97.", "19"),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("text", "read"), READ + RECORDED)
-def test_reads_the_answer(text: str, read: str) -> None:
-    assert extract_answer(text) == normal_form(read)
+@pytest.mark.parametrize(("text", "read"), READ + RECORDED + MARKS + HEADINGS + SENTENCES)
+def test_reads_what_a_person_reads(text: str, read: str | None) -> None:
+    assert extract_answer(text) == (None if read is None else normal_form(read))
 
 
 @pytest.mark.parametrize("text", UNREAD)
@@ -115,13 +276,30 @@ def test_no_answer_is_none(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "letter"),
     [
-        ("The answer is (B).", "B"), ("Answer: C", "C"), ("\\boxed{D}", "D"), ("\\boxed{\\text{(A)}}", "A"), ("(a)", "A"),
-        ("I think A is wrong. The correct option is B because", "B"), ("B", "B"), ("(A)", "A"), ("So C.", "C"),
-        ("B. the second one", "B"), ("The answer is a cat", None), ("no letter", None), ("#### (e)", "E"),
-        ("Answer: b)", "B"), ("Answer: b", "B"), ("answer: d. because it is", "D"), ("The answer is a.", "A"), ("**b**", "B"),
-        ("We look.\nb)\n", "B"), ("Answer: a dog", None), ("The answer is at 9 a.m.", None), ("the answer is e.g. this", None),
+        ("The answer is (B).", "B"),
+        ("Answer: C", "C"),
+        ("\\boxed{D}", "D"),
+        ("\\boxed{\\text{(A)}}", "A"),
+        ("(a)", "A"),
+        ("I think A is wrong. The correct option is B because", "B"),
+        ("B", "B"),
+        ("(A)", "A"),
+        ("So C.", "C"),
+        ("B. the second one", "B"),
+        ("The answer is a cat", None),
+        ("no letter", None),
+        ("#### (e)", "E"),
+        ("Answer: b)", "B"),
+        ("Answer: b", "B"),
+        ("answer: d. because it is", "D"),
+        ("The answer is a.", "A"),
+        ("**b**", "B"),
+        ("We look.\nb)\n", "B"),
+        ("Answer: a dog", None),
+        ("The answer is at 9 a.m.", None),
+        ("the answer is e.g. this", None),
     ],
-)  # fmt: skip
+)
 def test_reads_the_letter(text: str, letter: str | None) -> None:
     assert extract_answer(text, kind="choice") == letter
 
@@ -131,7 +309,7 @@ def test_unknown_kind_is_named() -> None:
         extract_answer("5", kind="words")
 
 
-STYLES = {
+ENDINGS = {  # as models end their answers; golds stand in the place of {g}
     "hashes": "{s}\n#### {g}",
     "hashes_answer": "{s}\n\n#### Answer: {g}",
     "hashes_currency": "{s}\n#### ${g}.00",
@@ -148,14 +326,54 @@ STYLES = {
     "equals": "{s}\n\nTotal = {g}",
     "minus_zero": "{s}\n\nThe answer is {g}.0",
 }
+PLAIN_ENDINGS = {  # behind solutions without annotations
+    "the words Answer: open the solution": "Answer: {s}",
+    "a bold heading opens the solution": "**Answer:**\n\n{s}",
+    "A: opens the solution": "A: {s}",
+    "a chat in Markdown": "### Solution\n\n{s}\n\n### Final Answer\n\n**{g}**",
+    "a sum at the end": "{s}\n\nTherefore, the answer is $1 \\times {g} = {g}$.",
+    "a check behind it": "{s}\n\nSo the total is **{g}**.\n\nTo check: {g} + 1 is one more.",
+    "display mathematics": "{s}\n\n\\[ \\text{{Total}} = {g} \\]",
+    "an XML tag": "<think>{s}</think>\n<answer>{g}</answer>",
+    "a problem that is said again": "**Question:** There are 16 eggs.\n\n**Solution:** {s}\n\n"
+    "The final answer is ${g}.",
+    "JSON": '{s}\n\n{{"answer": "{g}"}}',
+    "a second question of its own": "{s}\n#### {g}\n\nQuestion: A train goes 60 miles in 2 hours. How fast is it?",
+    "a list of steps": "1. {s}\n2. Thus the answer is {g} in all 7 days.",
+}
 
 
 @pytest.mark.parametrize("folder", GSM8K_FOLDERS)
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", ENDINGS)
 def test_benchmark_golds_in_many_endings(style: str, folder: Path) -> None:
     rows = gsm8k_solutions(folder, "test") + gsm8k_solutions(folder, "train")[:1500]
-    wrong = [g for s, g in rows if extract_answer(STYLES[style].format(s=s, g=g)) != normal_form(g)]
+    wrong = [g for s, g in rows if extract_answer(ENDINGS[style].format(s=s, g=g)) != normal_form(g)]
     assert len(wrong) <= 0.01 * len(rows), wrong[:10]
+
+
+@pytest.mark.parametrize("folder", GSM8K_FOLDERS)
+@pytest.mark.parametrize("style", PLAIN_ENDINGS)
+def test_golds_in_the_endings_of_other_models(style: str, folder: Path) -> None:
+    rows = (gsm8k_solutions(folder, "test") + gsm8k_solutions(folder, "train"))[:3000]
+    texts = [(PLAIN_ENDINGS[style].format(s=without_annotations(s), g=g), g) for s, g in rows]
+    wrong = [g for text, g in texts if extract_answer(text) != normal_form(g)]
+    # A solution that only a heading announces is read from its last sentence, of which some are in doubt.
+    assert len(wrong) <= 0.01 * len(rows), wrong[:10]
+
+
+@pytest.mark.parametrize("folder", GSM8K_FOLDERS)
+def test_last_sentences_without_their_calculation(folder: Path) -> None:
+    """Half of what tells the answer is its "="; without it the sentence has to be understood."""
+    read, n = 0, 0
+    for solution, gold in gsm8k_solutions(folder, "test") + gsm8k_solutions(folder, "train"):
+        last = without_annotations(solution).splitlines()[-1]
+        worked = re.search(rf"[\d$.,()% +*/x×-]+= *\$?(?={re.escape(gold)}\b)", last)
+        sentence = worked and f"{last[: worked.start()]} {gold}{last[worked.end() + len(gold) :]}"
+        if not sentence or re.search(r"[-+*/×=]", sentence):
+            continue
+        n += 1
+        read += extract_answer(sentence) == normal_form(gold)
+    assert n > (4000 if folder == BENCHMARKS else 20) and read >= 0.97 * n
 
 
 @pytest.mark.parametrize("folder", GSM8K_FOLDERS)
@@ -163,10 +381,39 @@ def test_human_solutions_whose_answer_is_not_announced(folder: Path) -> None:
     rows = gsm8k_solutions(folder, "test")
     right = sum(extract_answer(solution) == normal_form(gold) for solution, gold in rows)
     flexible = sum(
-        normal_form(reading.flexible_answer(re.sub("<<.*?>>", "", s)) or "") == normal_form(g) for s, g in rows
+        normal_form(reading.flexible_answer(without_annotations(s)) or "") == normal_form(g) for s, g in rows
     )
     assert right >= 0.99 * len(rows)
     assert right > flexible
+
+
+# --- the tables of patterns -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", reading.OPENINGS)
+def test_the_example_of_an_opening_begins_so(name: str) -> None:
+    pattern, example = reading.OPENINGS[name]
+    assert re.match(rf"\W*{pattern}", example, re.I)
+    assert not re.match(rf"\W*{pattern}", "She has 18 apples", re.I)
+
+
+@pytest.mark.parametrize("name", reading.ANNOUNCEMENT)
+def test_the_example_of_a_part_of_an_announcement_is_that_part(name: str) -> None:
+    pattern, example = reading.ANNOUNCEMENT[name]
+    assert re.fullmatch(pattern, example, re.I)
+
+
+def test_the_parts_of_an_announcement_announce_together() -> None:
+    announcement = "".join(example for _, example in reading.ANNOUNCEMENT.values())
+    assert extract_answer(f"7 are left. The {announcement}18, and 20 are gone.") == "18"
+
+
+@pytest.mark.parametrize("name", reading.CHOICE_MARKS)
+def test_the_example_of_a_marked_choice_is_read_by_its_pattern_alone(name: str) -> None:
+    example = reading.CHOICE_MARKS[name][1]
+    readers = [other for other, (pattern, _) in reading.CHOICE_MARKS.items() if re.search(pattern, example)]
+    assert readers == [name]
+    assert extract_answer(example, kind="choice") in ("A", "B")
 
 
 # --- the rules of others ----------------------------------------------------------------------------------------------
@@ -177,18 +424,10 @@ NUMBERISH = st.text(alphabet="0123456789.,-$ #a١\n", max_size=60)
 @given(NUMBERISH)
 @settings(max_examples=400, deadline=None)
 def test_rules_of_others_are_reproduced(text: str) -> None:
-    found = re.findall(r"-?\d*\.?\d+", text)
-    assert reading.released_answer(text) == (float(found[-1]) if found else None)
+    decimals = re.findall(r"-?\d*\.?\d+", text)
+    assert reading.released_answer(text) == (float(decimals[-1]) if decimals else None)
     runs = [a or b for a, b in re.findall(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", text)]
     assert reading.flexible_answer(text) == (re.sub(r"\.$", "", re.sub("[,$]", "", runs[-1])) if runs else None)
-
-
-@settings(deadline=None)
-@given(NUMBERISH, st.integers(1, 3))
-def test_rules_of_others_on_long_texts(text: str, times: int) -> None:
-    long = text + " . a, " * 2000 * times
-    runs = [a or b for a, b in re.findall(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", long)]
-    assert reading.flexible_answer(long) == (re.sub(r"\.$", "", re.sub("[,$]", "", runs[-1])) if runs else None)
 
 
 def test_released_rule_misreads_as_described() -> None:
@@ -203,15 +442,41 @@ def test_released_rule_misreads_as_described() -> None:
 # --- hostile texts ----------------------------------------------------------------------------------------------------
 
 HOSTILE = {
-    "digits": "9" * 10**6, "boxes": "\\boxed{" * 140_000, "fractions": "\\frac{" * 160_000, "braces": "{" * 10**6,
-    "tower": "2" + "^9" * 400_000, "latex_tower": "2" + "^{9" * 300_000, "nulls": "\0" * 10**6, "commas": "1,22," * 200_000,
-    "groups": "1,222," * 160_000, "clock": "1:" * 500_000, "slashes": "1/" * 500_000, "ones": "1 " * 500_000, "dots": "." * 10**6,
-    "equals": "1=" * 500_000, "answer_is": "the answer is " * 70_000, "hashes": "#### " * 200_000, "open": "<<" * 500_000,
-    "lines": "\n" * 10**6, "labels": "\nA: " * 250_000, "bold": "**1** " * 160_000, "minus": "-" * 10**6, "words": "twenty-" * 140_000,
-    "questions": "\nQ " * 300_000, "unicode": "١" * 10**6, "vulgar": "½" * 10**6, "power": "9^999999999", "exponent": "1e999999999",
-    "huge_power": "999999999^999999999 " * 50_000, "word": "5 " + "a" * 200 + "1", "units": "5" + " ab" * 80 + "1",
-    "text": "\\text{" * 160_000, "think": "</think>" * 120_000, "spaces": " " * 10**6, "sentences": "a. " * 330_000,
-}  # fmt: skip
+    "digits": "9" * 10**6,
+    "boxes": "\\boxed{" * 140_000,
+    "fractions": "\\frac{" * 160_000,
+    "braces": "{" * 10**6,
+    "tower": "2" + "^9" * 400_000,
+    "latex_tower": "2" + "^{9" * 300_000,
+    "nulls": "\0" * 10**6,
+    "commas": "1,22," * 200_000,
+    "groups": "1,222," * 160_000,
+    "clock": "1:" * 500_000,
+    "slashes": "1/" * 500_000,
+    "ones": "1 " * 500_000,
+    "dots": "." * 10**6,
+    "equals": "1=" * 500_000,
+    "answer_is": "the answer is " * 70_000,
+    "hashes": "#### " * 200_000,
+    "open": "<<" * 500_000,
+    "lines": "\n" * 10**6,
+    "labels": "\nA: " * 250_000,
+    "bold": "**1** " * 160_000,
+    "minus": "-" * 10**6,
+    "words": "twenty-" * 140_000,
+    "questions": "\nQ " * 300_000,
+    "unicode": "١" * 10**6,
+    "vulgar": "½" * 10**6,
+    "power": "9^999999999",
+    "exponent": "1e999999999",
+    "huge_power": "999999999^999999999 " * 50_000,
+    "word": "5 " + "a" * 200 + "1",
+    "units": "5" + " ab" * 80 + "1",
+    "text": "\\text{" * 160_000,
+    "think": "</think>" * 120_000,
+    "spaces": " " * 10**6,
+    "sentences": "a. " * 330_000,
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -227,8 +492,8 @@ def test_reading_a_hostile_text_takes_no_more_than_in_proportion_to_its_length(n
 @settings(max_examples=500, deadline=None)
 def test_no_text_raises(text: str) -> None:
     for kind in ("number", "choice"):
-        found = extract_answer(text, kind=kind)
-        assert found is None or (found and normal_form(found) == found)
+        answer = extract_answer(text, kind=kind)
+        assert answer is None or (answer and normal_form(answer) == answer)
     reading.released_answer(text), reading.flexible_answer(text), reading.strict_answer(text)
 
 
