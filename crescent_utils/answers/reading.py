@@ -774,9 +774,21 @@ _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 
 
+def _last_match(pattern: re.Pattern[str], signs: str, text: str) -> re.Match[str] | None:
+    """Return the last match of a pattern that holds only these signs, from the text's end where that is enough."""
+    tail_start = len(text[:-_TAIL].rstrip(signs))  # never from within a match
+    match = _last(pattern.finditer(text, tail_start))
+    if match or not tail_start:
+        return match
+    return _last(pattern.finditer(text))
+
+
 def released_answer(text: str) -> float | None:
     r"""Return the answer by the authors' released rule: the last -?\d*\.?\d+ as a float (so "1,234" gives 234)."""
-    match = _last(_RELEASED.finditer(text))
+    if text.isascii():
+        match = _last_match(_RELEASED, "-.0123456789", text)
+    else:  # \d also means the digits of other scripts
+        match = _last(_RELEASED.finditer(text))
     return float(match[0]) if match else None
 
 
@@ -788,7 +800,7 @@ def strict_answer(text: str) -> str | None:
 
 def flexible_answer(text: str) -> str | None:
     """Return lm-evaluation-harness's gsm8k flexible-extract: the last number-like run; None stands for "[invalid]"."""
-    match = _last(_FLEXIBLE.finditer(text))
+    match = _last_match(_FLEXIBLE, "-$.,0123456789", text)
     return _without_signs(match[0]) if match else None
 
 

@@ -430,6 +430,16 @@ def test_rules_of_others_are_reproduced(text: str) -> None:
     assert reading.flexible_answer(text) == (re.sub(r"\.$", "", re.sub("[,$]", "", runs[-1])) if runs else None)
 
 
+@settings(deadline=None)
+@given(NUMBERISH, st.integers(1, 3))
+def test_rules_of_others_on_long_texts(text: str, times: int) -> None:
+    long = text + " . a, " * 2000 * times
+    decimals = re.findall(r"-?\d*\.?\d+", long)
+    assert reading.released_answer(long) == (float(decimals[-1]) if decimals else None)
+    runs = [a or b for a, b in re.findall(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", long)]
+    assert reading.flexible_answer(long) == (re.sub(r"\.$", "", re.sub("[,$]", "", runs[-1])) if runs else None)
+
+
 def test_released_rule_misreads_as_described() -> None:
     assert reading.released_answer("It costs $1,234.") == 234
     assert reading.released_answer("3/4") == 4
