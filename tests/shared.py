@@ -27,12 +27,12 @@ from crescent_utils.runs import domains
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "outputs" / "reference"
 SAMPLES = ROOT / "tests" / "data"  # rows of our own in the formats of the published benchmark files
-# The published files, where a machine has them: tests that read a benchmark read the samples everywhere and these as well.
+# The published files, where a machine has them. A test that reads a benchmark reads the samples, and these as well.
 BENCHMARKS = Path(os.environ.get("CRESCENT_BENCHMARK_DIR") or ROOT.parent / "shared" / "data")
 
 
 def benchmark_folders(*names: str) -> list[Any]:
-    """The folder of our samples, and that of the published files where it has all files of these `names`, as test parameters."""
+    """The folder of our samples, and that of the published files if all of these `names` are there, as parameters."""
     there = all((BENCHMARKS / name).exists() for name in names)
     return [pytest.param(SAMPLES, id="samples"), *([pytest.param(BENCHMARKS, id="published")] if there else [])]
 

@@ -1,9 +1,9 @@
 """Benchmarks: the questions that a claim is judged on, and how an answer to them is scored.
 
-`load_benchmark` gives a benchmark by name, from the hub, from files in `benchmark_dir`, or generated (`arithmetic`): its items
-(question, gold answer, form of the answer), worked examples, and where they come from. `load_evaluated` and `load_held_out`
-give those of a run: what it is judged on, and what its training questions must not repeat (`repeated_items`).
-`score_answer` scores one answer in three ways side by side, `SCORINGS`: strict, flexible and symbolic.
+`load_benchmark` returns a benchmark by name, from the hub, from files in `benchmark_dir`, or generated (`arithmetic`):
+its items (question, gold answer, form of the answer), worked examples, and where they come from. `load_evaluated` and
+`load_held_out` return those of a run: what it is judged on, and what its training questions must not repeat
+(`repeated_items`). `score_answer` scores one answer in three ways side by side, `SCORINGS`: strict, flexible, symbolic.
 """
 
 from .files import Benchmark, BenchmarkError, Item

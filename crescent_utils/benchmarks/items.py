@@ -1,7 +1,7 @@
 """Benchmarks: the questions that a claim is judged on, from the hub, from a folder, or generated from a seed.
 
-Each becomes a task of lm-evaluation-harness. Golds are final answers in normal form; questions that the training data repeats
-can be found with `overlaps`.
+Each becomes a task of lm-evaluation-harness (`harness_task`). Golds are final answers in normal form. `repeated_items`
+tells which training questions repeat an item.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from ..runs import Domain
 from .files import LOADERS, Benchmark, BenchmarkError, Item
 
 DEV_ITEMS = 150  # ours: items of the development split of the arithmetic benchmark
+FEW_SHOT_ITEMS = 8  # ours: its worked examples
 
 
 def load_benchmark(name: str, *, folder: str = "", split: str = "test", items: int = 0, seed: int = 2025) -> Benchmark:
-    """Load benchmark `name`: generated (arithmetic), else from `folder` or $CRESCENT_BENCHMARK_DIR, else from the hub.
+    """Return benchmark `name`: generated (arithmetic), else from `folder`, $CRESCENT_BENCHMARK_DIR or the hub.
 
-    `split` "dev" exists for arithmetic alone; `items` limits the number (0: all); `seed` generates or picks them.
+    `split` "dev" exists for arithmetic alone; `items` limits the number (0: all); `seed` generates or draws them.
+    Raises BenchmarkError for an unknown name, a split that does not exist and files that cannot be had.
     """
     if name not in benchmark_names():
-        near = difflib.get_close_matches(name, benchmark_names(), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        close_names = difflib.get_close_matches(name, benchmark_names(), n=1)
+        hint = f" Did you mean {close_names[0]!r}?" if close_names else ""
         raise BenchmarkError(f"evaluate_on: {name!r} is unknown; allowed: {', '.join(benchmark_names())}.{hint}")
     if name == "arithmetic":
         return generated_arithmetic(seed, split, items or 350)
@@ -40,19 +42,22 @@ def load_benchmark(name: str, *, folder: str = "", split: str = "test", items: i
     benchmark = LOADERS[name](benchmark_folder(folder))
     if not items or items >= len(benchmark.items):
         return benchmark
-    picked = sorted(random.Random(seed).sample(range(len(benchmark.items)), items))
-    drawn = tuple(benchmark.items[i] for i in picked)
-    return replace(benchmark, items=drawn, source=f"{benchmark.source}, {items} drawn with seed {seed}")
+    indices = sorted(random.Random(seed).sample(range(len(benchmark.items)), items))
+    sample = tuple(benchmark.items[i] for i in indices)
+    return replace(benchmark, items=sample, source=f"{benchmark.source}, {items} drawn with seed {seed}")
 
 
 def load_evaluated(settings: Any, domain: Domain) -> list[Benchmark]:
-    """Return the benchmarks that a run is judged on: `evaluate_on`, or the domain's own, in the split `benchmark_split`."""
+    """Return the benchmarks that a run is judged on: `evaluate_on`, or the domain's, in the split `benchmark_split`."""
     names = settings.evaluate_on or domain.benchmarks
     return [_load_for(name, settings, settings.benchmark_split) for name in names]
 
 
 def load_held_out(settings: Any, domain: Domain) -> list[Benchmark]:
-    """Return the benchmarks that no training question may repeat: as `load_evaluated`, and of generated ones the dev split too."""
+    """Return the benchmarks that no training question may repeat.
+
+    They are those of `load_evaluated`; of the generated one both splits, dev and test.
+    """
     return [
         _load_for(name, settings, split)
         for name in settings.evaluate_on or domain.benchmarks
@@ -72,32 +77,39 @@ def benchmark_folder(benchmark_dir: str) -> str:
 
 
 def benchmark_names() -> list[str]:
-    """Names that the parameter `benchmarks` may hold."""
+    """Return the names that the parameter `evaluate_on` may hold."""
     return ["arithmetic", *LOADERS]
 
 
 def generated_arithmetic(seed: int, split: str, items: int) -> Benchmark:
-    """Generate one- and two-digit additions, subtractions and multiplications; ours.
+    """Return generated additions, subtractions and multiplications of one- and two-digit numbers; ours.
 
-    Every unordered pair of operands stands at most once over dev, test, train (all that `items` test items leave) and the few-shot
-    items together.
+    Every unordered pair of operands stands at most once over dev, test, train (all that `items` test items leave) and
+    the few-shot items together.
     """
-    every = [(a, "+", b) for a in range(1, 31) for b in range(1, a + 1)]
-    every += [(a, "-", b) for a in range(1, 31) for b in range(1, a + 1)]
-    every += [(a, "*", b) for a in range(1, 21) for b in range(1, min(a, 12) + 1)]
+    problems = [(a, "+", b) for a in range(1, 31) for b in range(1, a + 1)]
+    problems += [(a, "-", b) for a in range(1, 31) for b in range(1, a + 1)]
+    problems += [(a, "*", b) for a in range(1, 21) for b in range(1, min(a, 12) + 1)]
+    most_items = len(problems) - DEV_ITEMS - FEW_SHOT_ITEMS
+    if items > most_items:
+        raise BenchmarkError(f"benchmark_items: {items} is too many; the arithmetic benchmark has {most_items} at most")
     generator = random.Random(seed)
-    generator.shuffle(every)
-    if DEV_ITEMS + items + 8 > len(every):
-        raise BenchmarkError(
-            f"benchmark_items: {items} is too many; the arithmetic benchmark has {len(every) - DEV_ITEMS - 8} at most"
-        )
-    swapped = [(b, o, a) if o != "-" and generator.random() < 0.5 else (a, o, b) for a, o, b in every]
-    made = [_arithmetic_item(*problem) for problem in swapped]
-    end = DEV_ITEMS + items
-    parts = {"dev": made[:DEV_ITEMS], "test": made[DEV_ITEMS:end], "train": made[end:-8]}
-    if split not in parts:
+    generator.shuffle(problems)
+    in_either_order = [
+        (b, operation, a) if operation != "-" and generator.random() < 0.5 else (a, operation, b)
+        for a, operation, b in problems
+    ]
+    every_item = tuple(_arithmetic_item(*problem) for problem in in_either_order)
+    end_of_test = DEV_ITEMS + items
+    splits = {
+        "dev": every_item[:DEV_ITEMS],
+        "test": every_item[DEV_ITEMS:end_of_test],
+        "train": every_item[end_of_test:-FEW_SHOT_ITEMS],
+    }
+    if split not in splits:
         raise BenchmarkError(f"benchmark_split: {split!r} is not allowed; choose dev, test or train")
-    return Benchmark("arithmetic", tuple(parts[split]), tuple(made[-8:]), f"generated with seed {seed}, {split} split")
+    source = f"generated with seed {seed}, {split} split"
+    return Benchmark("arithmetic", splits[split], every_item[-FEW_SHOT_ITEMS:], source)
 
 
 def _arithmetic_item(a: int, operation: str, b: int) -> Item:
@@ -106,28 +118,40 @@ def _arithmetic_item(a: int, operation: str, b: int) -> Item:
     return Item(f"What is {a} {operation} {b}?", str(value), f"{a} {operation} {b} = {value}", kind=kind)
 
 
-_PROBLEM = re.compile(
-    r"(-?\d[\d,]*(?:\.\d+)?)\s*(\+|-|−|–|\*|x|×|/|÷|plus|minus|times|multiplied by|divided by|added to)\s*(-?\d[\d,]*(?:\.\d+)?)",
-    re.I,
-)
-_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
-_OPERATIONS = {"plus": "+", "added to": "+", "minus": "-", "−": "-", "–": "-", "x": "*", "×": "*", "times": "*", "multiplied by": "*",
-               "÷": "/", "divided by": "/"}  # fmt: skip
+# Each operation as a question may write it.
+_OPERATIONS = {
+    "+": "+", "plus": "+", "added to": "+",
+    "-": "-", "−": "-", "–": "-", "minus": "-",
+    "*": "*", "x": "*", "×": "*", "times": "*", "multiplied by": "*",
+    "/": "/", "÷": "/", "divided by": "/",
+}  # fmt: skip
+_NUMBER = r"\d[\d,]*(?:\.\d+)?"
+_SIGN = "|".join(map(re.escape, _OPERATIONS))
+# Signs match as ASCII: without it "i" and "s" match foreign letters as well, which `_OPERATIONS` does not have.
+_PROBLEM = re.compile(rf"(-?{_NUMBER})\s*((?ai:{_SIGN}))\s*(-?{_NUMBER})")
 
 
 def arithmetic_problem(question: str) -> tuple[Fraction, str, Fraction] | None:
-    """Read "What is 4 plus 7?" as (4, "+", 7), operands of + and * in order; None where there is no single operation."""
-    found = _PROBLEM.findall(question)
-    if len(found) != 1 or len(_NUMBER.findall(question)) != 2:  # a third number: "3 + 4 + 5", or a story
+    """Return the problem in "What is 7 plus 4?" as (4, "+", 7); None where there is no single operation.
+
+    The operands of + and * are in order of size, so that 4 + 7 and 7 + 4 are one problem.
+    """
+    problems = _PROBLEM.findall(question)
+    if len(problems) != 1 or len(re.findall(_NUMBER, question)) != 2:  # a third number: "3 + 4 + 5", or a story
         return None
-    first, operation, second = found[0]
+    first, sign, second = problems[0]
     a, b = Fraction(first.replace(",", "")), Fraction(second.replace(",", ""))
-    operation = _OPERATIONS.get(operation.lower(), operation)
-    return (min(a, b), operation, max(a, b)) if operation in "+*" else (a, operation, b)
+    operation = _OPERATIONS[sign.lower()]
+    if operation in "+*":
+        return min(a, b), operation, max(a, b)
+    return a, operation, b
 
 
 def arithmetic_gold(question: str) -> str | None:
-    """Return the right answer of an arithmetic question, in normal form: it judges labels, it never trains anything."""
+    """Return the right answer of an arithmetic question, in normal form; None where there is no single operation.
+
+    It judges labels; nothing is ever trained on it.
+    """
     problem = arithmetic_problem(question)
     if problem is None:
         return None
@@ -139,7 +163,7 @@ def arithmetic_gold(question: str) -> str | None:
 
 
 def overlap_key(question: str) -> str:
-    """Return what two questions share if one repeats the other: the arithmetic problem, else the words in lower case."""
+    """Return a key that two questions share if one repeats the other: the arithmetic problem, else the words."""
     problem = arithmetic_problem(question)
     if problem is not None and len(question.split()) <= 12:
         return f"{problem[0]} {problem[1]} {problem[2]}"
@@ -147,9 +171,9 @@ def overlap_key(question: str) -> str:
 
 
 def repeated_items(questions: Sequence[str], benchmarks: Sequence[Benchmark]) -> list[str]:
-    """Return for each question the benchmark of which it repeats an item ("" for none)."""
-    held = {overlap_key(item.question): benchmark.name for benchmark in benchmarks for item in benchmark.items}
-    return [held.get(overlap_key(question), "") for question in questions]
+    """Return for each question the name of the benchmark of which it repeats an item; "" if it repeats none."""
+    benchmark_of = {overlap_key(item.question): benchmark.name for benchmark in benchmarks for item in benchmark.items}
+    return [benchmark_of.get(overlap_key(question), "") for question in questions]
 
 
 def harness_task(
@@ -162,23 +186,23 @@ def harness_task(
 ) -> dict[str, Any]:
     """Return the benchmark as a task of lm-evaluation-harness.
 
-    `ask(question)` words the user's turn; `score(completion, gold, form)` gives one truth value a scoring; `repeats` is the number of
-    samples an item; `generation` are the harness's generation_kwargs.
+    `ask(question)` words the user's turn; `score(completion, gold, form)` returns one truth value per scoring;
+    `repeats` is the number of samples per item; `generation` holds the harness's generation_kwargs.
     """
     from datasets import Dataset
 
     def splits(**_: Any) -> dict[str, Any]:
-        test = [
-            {"item": i, "question": it.question, "gold": it.gold, "form": it.form, "kind": it.kind}
-            for i, it in enumerate(benchmark.items)
+        test = [_document(number, item, item.gold) for number, item in enumerate(benchmark.items)]
+        # An example's number is below zero, so that it is never taken for an item; its target is its whole solution.
+        shots = [
+            _document(-1 - number, item, item.solution or item.gold) for number, item in enumerate(benchmark.train)
         ]
-        train = [
-            {"item": -1 - i, "question": it.question, "gold": it.solution or it.gold, "form": it.form, "kind": it.kind}
-            for i, it in enumerate(benchmark.train)
-        ]
-        return {"test": Dataset.from_list(test), **({"train": Dataset.from_list(train)} if train else {})}
+        datasets = {"test": Dataset.from_list(test)}
+        if shots:
+            datasets["train"] = Dataset.from_list(shots)
+        return datasets
 
-    def process(doc: dict[str, Any], results: list[list[str]]) -> dict[str, float]:
+    def shares_right(doc: dict[str, Any], results: list[list[str]]) -> dict[str, float]:
         rows = [score(text, doc["gold"], doc["form"]) for text in results[0]]
         return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
@@ -192,9 +216,14 @@ def harness_task(
         "fewshot_config": {"sampler": "first_n"} if benchmark.train else None,
         "doc_to_text": lambda doc: ask(doc["question"]),
         "doc_to_target": lambda doc: doc["gold"],
-        "process_results": process,
+        "process_results": shares_right,
         "repeats": repeats,
         "generation_kwargs": generation,
         "metric_list": metrics,
         "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": repeats}]}],
     }
+
+
+def _document(number: int, item: Item, target: str) -> dict[str, Any]:
+    """Return one row of the harness's data set."""
+    return {"item": number, "question": item.question, "gold": target, "form": item.form, "kind": item.kind}

@@ -59,7 +59,7 @@ def expression(question):
     return re.fullmatch(r"What is (.+)\?", question)[1]
 
 
-# --- arithmetic -----------------------------------------------------------------------------------------------------------------
+# --- arithmetic -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2025])
@@ -135,19 +135,34 @@ def test_a_gold_is_the_value_of_the_problem_however_it_is_written(a, sign, b, da
 
 @pytest.mark.parametrize(
     "question",
-    ["How far is it to Rome?", "What is 3?", "What is 3 + 4 + 5?", "What is 3 + 4 x 5?", "What is 1/2 + 1/3?", "What is 3 and 4?", "",
-     "What is 10 - 2 - 3?", "What is 2 times 3 plus 4?"],
-)  # fmt: skip
+    [
+        "",
+        "How far is it to Rome?",
+        "What is 3?",
+        "What is 3 + 4 + 5?",
+        "What is 3 + 4 x 5?",
+        "What is 1/2 + 1/3?",
+        "What is 3 and 4?",
+        "What is 10 - 2 - 3?",
+        "What is 2 times 3 plus 4?",
+    ],
+)
 def test_a_question_without_a_single_operation_has_no_gold(question):
     assert items.arithmetic_problem(question) is None
     assert items.arithmetic_gold(question) is None
+
+
+@pytest.mark.parametrize("word", ["pluſ", "mınus", "tİmes"])
+def test_a_word_with_a_foreign_letter_is_no_operation(word):
+    assert items.arithmetic_gold(f"What is 3 {word} 4?") is None
+    assert items.overlap_key(f"What is 3 {word} 4?").startswith("what is 3")
 
 
 def test_large_operands_are_read_exactly():
     assert items.arithmetic_gold("What is 12,345,678,901,234,567 + 1?") == "12345678901234568"
 
 
-# --- overlaps -------------------------------------------------------------------------------------------------------------------
+# --- overlaps ---------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=300, deadline=None)
@@ -182,7 +197,7 @@ def test_overlaps_name_the_benchmark_of_which_an_item_is_repeated():
     assert items.repeated_items([], [one]) == [] and items.repeated_items(["3+4"], []) == [""]
 
 
-# --- files ----------------------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
 def test_an_unknown_name_is_named_with_the_nearest():
@@ -332,7 +347,8 @@ def offline(code, **environment):
 def test_a_benchmark_that_cannot_be_had_says_where_it_was_looked_for_and_what_to_do(tmp_path):
     code = f"""
         from crescent_utils import benchmarks
-        for name, folder in (("gsm8k", ""), ("gsm8k", {str(tmp_path)!r}), ("asdiv", {str(tmp_path)!r}), ("gsm_plus_mini", "")):
+        folder = {str(tmp_path)!r}
+        for name, folder in (("gsm8k", ""), ("gsm8k", folder), ("asdiv", folder), ("gsm_plus_mini", "")):
             try:
                 benchmarks.load_benchmark(name, folder=folder)
             except benchmarks.BenchmarkError as error:

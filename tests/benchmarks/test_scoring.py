@@ -1,7 +1,8 @@
-"""Scoring: numbers against lm-evaluation-harness's own filters and metric, the other forms against what a reader would say."""
+"""Scoring: numbers against lm-evaluation-harness's filters and metric, other forms against what a reader would say."""
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pandas as pd
@@ -29,11 +30,10 @@ def harness():
 
     def judge(completion, gold):
         said = {name: one.apply([[completion]], [{}]) for name, one in filters.items()}
-        found = {name: list(texts)[0][0] for name, texts in said.items()}
+        read = {name: list(texts)[0][0] for name, texts in said.items()}
         options = {"regexes_to_ignore": IGNORED, "ignore_case": True, "ignore_punctuation": False}
         return {
-            name: bool(exact_match_hf_evaluate([text], [gold], **options)["exact_match"])
-            for name, text in found.items()
+            name: bool(exact_match_hf_evaluate([text], [gold], **options)["exact_match"]) for name, text in read.items()
         }
 
     return judge
@@ -66,23 +66,34 @@ def test_numbers_are_scored_as_the_harness_scores_them_on_odd_texts(harness, pie
 @pytest.mark.parametrize(
     "form, completion, gold, strict, flexible, symbolic",
     [
-        ("list", "The answer is 15 cm and 6 cm.", "6;15", False, True, True), ("list", "The answer is 6 cm.", "6;15", False, False, False),
-        ("list", "#### 6; 15", "6;15", True, True, True), ("list", "They are 45, 45 and 90.", "45;45;90", False, True, True),
-        ("list", "They are 45 and 90.", "45;45;90", False, False, False), ("list", "It is 1,000 and 4.0.", "4;1000", False, True, True),
+        ("list", "The answer is 15 cm and 6 cm.", "6;15", False, True, True),
+        ("list", "The answer is 6 cm.", "6;15", False, False, False),
+        ("list", "#### 6; 15", "6;15", True, True, True),
+        ("list", "They are 45, 45 and 90.", "45;45;90", False, True, True),
+        ("list", "They are 45 and 90.", "45;45;90", False, False, False),
+        ("list", "It is 1,000 and 4.0.", "4;1000", False, True, True),
         ("list", "The answer is 6 and 15.\nI hope that helps!", "6;15", False, False, True),
-        ("text", "So the answer is John.", "John", False, True, True), ("text", "Johnny has more.", "John", False, False, False),
-        ("text", "the ratio is 3 to 4", "3:4", False, True, True), ("text", "13:4", "3:4", False, False, False),
-        ("text", "It will be 3:30 PM.", "3:30 p.m.", False, True, True), ("text", "#### yes", "Yes", True, True, True),
-        ("text", "They are equal", "equal", False, True, True), ("text", "", "Yes", False, False, False),
+        ("text", "So the answer is John.", "John", False, True, True),
+        ("text", "Johnny has more.", "John", False, False, False),
+        ("text", "the ratio is 3 to 4", "3:4", False, True, True),
+        ("text", "13:4", "3:4", False, False, False),
+        ("text", "It will be 3:30 PM.", "3:30 p.m.", False, True, True),
+        ("text", "#### yes", "Yes", True, True, True),
+        ("text", "They are equal", "equal", False, True, True),
+        ("text", "", "Yes", False, False, False),
         ("text", "Answer: ) ] }\nDone", ") ] }", False, False, True),
-        ("choice", "The answer is (B).", "B", False, True, True), ("choice", "#### (A)", "A", True, True, True),
-        ("choice", "Not (A) but (C)", "A", False, False, False), ("choice", "", "A", False, False, False),
-        ("none", "The answer cannot be determined.", "none", False, True, True), ("none", "#### None", "none", True, True, True),
-        ("none", "We do not have enough information.", "none", False, True, True), ("none", "", "none", False, False, False),
-        ("none", "The answer is 12.", "none", False, False, False), ("none", "The price is not given, so it is 12.\nThe answer is 12.",
-                                                                     "none", False, False, False),
+        ("choice", "The answer is (B).", "B", False, True, True),
+        ("choice", "#### (A)", "A", True, True, True),
+        ("choice", "Not (A) but (C)", "A", False, False, False),
+        ("choice", "", "A", False, False, False),
+        ("none", "The answer cannot be determined.", "none", False, True, True),
+        ("none", "#### None", "none", True, True, True),
+        ("none", "We do not have enough information.", "none", False, True, True),
+        ("none", "", "none", False, False, False),
+        ("none", "The answer is 12.", "none", False, False, False),
+        ("none", "The price is not given, so it is 12.\nThe answer is 12.", "none", False, False, False),
     ],
-)  # fmt: skip
+)
 def test_the_other_forms_have_a_stated_rule(form, completion, gold, strict, flexible, symbolic):
     assert scoring.score_answer(completion, gold, form) == {
         "strict": strict,
@@ -107,6 +118,13 @@ def test_long_texts_take_time_in_proportion():
         for form in scoring.FORMS:
             assert set(scoring.score_answer(text, "7", form)) == set(scoring.SCORINGS)
             assert grows_in_proportion(partial(scoring.score_answer, gold="7", form=form), text), (text[:9], form)
+
+
+@pytest.mark.parametrize("phrase", scoring.NO_ANSWER)
+def test_each_way_to_say_that_there_is_no_answer_reads_its_example_alone(phrase):
+    example = scoring.NO_ANSWER[phrase]
+    assert [other for other in scoring.NO_ANSWER if re.search(other, example, re.I)] == [phrase]
+    assert scoring.score_answer(example, "none", "none") == {"strict": False, "flexible": True, "symbolic": True}
 
 
 def test_an_unknown_form_is_named():
