@@ -80,7 +80,7 @@ def best_of(read: Callable[[str], object], text: str, times: int = 3) -> float:
 
 @contextlib.contextmanager
 def engine_of_a_run(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen, psutil.Process]]:
-    """Start a Python that stands for a run (`arguments`), which prints the pid of the engine that it started; end both."""
+    """Start a Python that stands for a run, which prints the pid of the engine that it started; end both."""
     owner = subprocess.Popen(
         [sys.executable, *arguments],
         stdin=subprocess.PIPE,

@@ -185,7 +185,7 @@ def _svamp_item(row: dict[str, Any]) -> Item:
 
 
 def math500(folder: str) -> Benchmark:
-    """Return MATH-500 (Hendrycks et al., 2021; the subset of Lightman et al., 2023); without a training split, 0-shot."""
+    """Return MATH-500 (Hendrycks et al., 2021; subset of Lightman et al., 2023); without a training split: 0-shot."""
     rows, source = _read_rows(folder, "math500.jsonl", ("HuggingFaceH4/MATH-500", "default", "test"))
     return Benchmark("math500", tuple(map(_math500_item, rows)), (), source)
 
