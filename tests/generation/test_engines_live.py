@@ -102,6 +102,7 @@ def test_no_process_of_vllm_is_left_after_an_interrupt_or_an_exception(tmp_path,
     code = f"""
         import os, signal, sys, threading
         sys.path.insert(0, {str(Path(__file__).parent)!r})
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
         from test_engines_live import jobs
         from crescent_utils import generation, runs
         settings = runs.build_settings("elicit", {{"engine": "vllm", "outputs": {str(tmp_path)!r}, "run": "r"}})

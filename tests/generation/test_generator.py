@@ -177,7 +177,7 @@ def test_a_call_whose_prompts_are_all_too_long_returns_each_of_them_as_too_long(
     model = models.Model("base", "tiny", lambda: tmp_path)
     store = GenerationStore(tmp_path / "s.sqlite")
     with Generator(store, model, 1, lambda: engine, max_model_len=80) as small:
-        with pytest.warns(UserWarning, match="max_model_len: 80 is too small for all of 2 prompts, the shortest of 1"):
+        with pytest.warns(UserWarning, match="max_model_len: 80 is too small for all 2 prompts, the shortest of 1"):
             completions = small.complete([(ask("x" * 100), 0), (ask("y" * 120), 0)])
         assert [completion.finish for completion in completions] == ["prompt too long"] * 2
         assert [completion.text for completion in completions] == ["", ""]

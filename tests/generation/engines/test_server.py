@@ -251,8 +251,16 @@ def test_a_reply_that_the_server_broke_off_is_no_completion(engine, waits, tmp_p
         assert store.count() == 0
 
 
+@pytest.fixture
+def interrupts():
+    """Let SIGINT interrupt this process: one that a shell started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("where", ["while it waits for answers", "while it stores one"])
-def test_an_interrupt_stores_what_is_answered_and_cancels_what_is_in_flight(engine, waits, tmp_path, where):
+def test_an_interrupt_stores_what_is_answered_and_cancels_what_is_in_flight(engine, waits, interrupts, tmp_path, where):
     model = models.Model("base", "tiny", lambda: tmp_path)
     with serving(engine, [None] * 5 + ["hang"] * 3) as http:
         interrupted = generator.Generator(
