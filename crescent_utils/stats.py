@@ -2,12 +2,12 @@
 
 In come scores between 0 and 1: a sequence with one score per item, or a table of shape (seeds, items). Out come
 - a share or a mean with its confidence interval (`Interval`: `wilson`, `mean_interval`);
-- a difference between before and after on the same items, with interval and p-value (`Paired`: `paired_difference` for
-  right-or-wrong answers, `paired_over_seeds` for tables), and a table of them (`compare_models`);
+- a difference between before and after on the same items, with interval and p-value (`paired_difference`), and a table
+  of them (`compare_models`);
 - p-values corrected for the number of tests (`holm`);
 - how often the majority of m answers is right (`accuracy_by_votes`).
-Whatever resamples takes a seed. Wilson's interval, McNemar's test and Holm's correction are statsmodels', which loads
-pandas and is therefore imported where it is called.
+Intervals are of 95 %. Whatever resamples takes a seed. Wilson's interval, McNemar's test and Holm's correction are
+statsmodels', which loads pandas and is therefore imported where it is called.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +36,13 @@ __all__ = [
     "holm",
     "mean_interval",
     "paired_difference",
-    "paired_over_seeds",
     "paired_scores",
     "percentiles",
     "wilson",
 ]
 
 Floats = NDArray[np.float64]
+LEVEL = 0.95  # of every interval
 VOTES = (1, 3, 5, 8, 16, 32)  # ours: numbers of votes that are compared; LMSI samples 32
 VOTE_DRAWS = 20  # ours: random subsets of m answers drawn for each question
 CELLS_AT_ONCE = 2_000_000  # ours: a block of resamples stays under some 50 MB
@@ -68,131 +68,88 @@ class Interval:
 class Paired:
     """The same items before and after: `difference` is mean(after) - mean(before), on a scale of 0 to 1.
 
-    `gained` and `lost` count the items whose (mean) score rose and fell; `method` names test and interval.
+    `gained` and `lost` count the items whose (mean) score rose and fell; `how` names test and interval.
     """
 
+    n: int
+    seeds: int
     difference: float
     low: float
     high: float
     p_value: float
-    n: int
     gained: int
     lost: int
-    before: float
-    after: float
-    seeds: int = 1
-    level: float = 0.95
-    method: str = ""
+    how: str
 
 
 # --- shares and means -------------------------------------------------------------------------------------------------
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+def wilson(successes: int, n: int) -> Interval:
     """Return a share with Wilson's score interval; n = 0 tells nothing and gives all of [0, 1]."""
     if not 0 <= successes <= n:
         raise ValueError(f"successes={successes} is not between 0 and n={n}")
-    _check_level(level)
     if n == 0:
         return Interval(math.nan, 0.0, 1.0, 0)
     from statsmodels.stats.proportion import proportion_confint
 
     share = successes / n
-    low, high = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    low, high = proportion_confint(successes, n, alpha=1 - LEVEL, method="wilson")
     # An end that is exactly 0, 1 or the share itself would otherwise miss it by a rounding of 1e-17.
     return Interval(share, min(share, low) if successes else 0.0, max(share, high) if successes < n else 1.0, n)
 
 
-def mean_interval(scores: ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0) -> Interval:
+def mean_interval(scores: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Interval:
     """Return the mean of a (seeds, items) table: Wilson's interval where all seeds say the same, else a bootstrap's."""
     table = _score_table(scores, "scores")
     n = table.shape[1]
     if (table == table[0]).all() and np.isin(table, [0, 1]).all():
-        return wilson(int(table[0].sum()), n, level)
-    low, high = percentiles(resample(table, resamples, seed), level)
+        return wilson(int(table[0].sum()), n)
+    low, high = percentiles(resample(table, resamples, seed))
     return Interval(float(table.mean()), low, high, n)
 
 
 # --- before and after -------------------------------------------------------------------------------------------------
 
 
-def paired_difference(
-    before: Sequence[bool] | ArrayLike, after: Sequence[bool] | ArrayLike, *, level: float = 0.95
-) -> Paired:
-    """Compare right-or-wrong answers to the same items: McNemar's exact test, an interval for the difference.
+def paired_difference(before: ArrayLike, after: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Paired:
+    """Compare scores in [0, 1] of the same items, of shape (items,) or (seeds, items); one seed is set against several.
 
-    The interval is Tango's score interval (Statistics in Medicine 17, 1998, 891-908). A percentile bootstrap shrinks to
-    a point when no item changes and covers too little when few do; from some thirty changed items on the two agree.
-    """
-    right_before, right_after = _right_or_wrong(before, "before"), _right_or_wrong(after, "after")
-    if len(right_before) != len(right_after):
-        raise ValueError(f"before has {len(right_before)} items and after {len(right_after)}: pair them by item first")
-    n = len(right_before)
-    gained, lost = int((right_after & ~right_before).sum()), int((right_before & ~right_after).sum())
-    difference = (gained - lost) / n
-    low, high = score_interval(gained, lost, n, level)
-    return Paired(
-        difference=difference,
-        low=min(low, difference),
-        high=max(high, difference),
-        p_value=_mcnemar(gained, lost),
-        n=n,
-        gained=gained,
-        lost=lost,
-        before=float(right_before.mean()),
-        after=float(right_after.mean()),
-        level=level,
-        method="McNemar exact; score interval",
-    )
+    Right-or-wrong answers of one seed are compared by McNemar's exact test, with Tango's score interval (Statistics in
+    Medicine 17, 1998, 891-908). A percentile bootstrap shrinks to a point when no item changes and covers too little
+    when few do; from some thirty changed items on the two agree.
 
-
-def paired_over_seeds(
-    before: ArrayLike, after: ArrayLike, *, level: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Paired:
-    """Compare tables of scores in [0, 1], of shape (seeds, items); one of a single seed is set against all.
-
-    The interval is the percentile one of a bootstrap that draws seeds and items anew. The p-value is a t-test with
-    seeds and items both random. A sign-flip test over items would take the trained models as given: with 3 seeds,
+    All else has the percentile interval of a bootstrap that draws seeds and items anew, and the p-value of a t-test
+    with seeds and items both random. A sign-flip test over items would take the trained models as given: with 3 seeds,
     300 items and 4 points between seeds it rejects a true null in 13 % of cases, this one in 6 %.
     """
     old, new = _score_table(before, "before"), _score_table(after, "after")
     if old.shape[1] != new.shape[1] or (len(old) != len(new) and 1 not in (len(old), len(new))):
-        raise ValueError(f"before has shape {old.shape} and after {new.shape}: give (seeds, items) of the same runs")
+        raise ValueError(
+            f"before has shape {old.shape} and after {new.shape}: pair (seeds, items) of the same runs first"
+        )
     change = new - old
+    seeds, n = change.shape
     item_changes = change.mean(axis=0)
     gained, lost = int((item_changes > 1e-12).sum()), int((item_changes < -1e-12).sum())
-    if np.ptp(change) == 0:  # nothing varies: a bootstrap could only say that it is certain
-        low, high = score_interval(gained, lost, change.shape[1], level)
-        p_value = _mcnemar(gained, lost)
+    single_answers = seeds == 1 and bool(np.isin([old, new], [0, 1]).all())
+    if single_answers or np.ptp(change) == 0:  # where nothing varies, a bootstrap could only say that it is certain
+        from statsmodels.stats.contingency_tables import mcnemar
+
+        low, high = score_interval(gained, lost, n)
+        p_value = float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)  # unchanged items play no part
     else:
-        low, high = percentiles(resample(change, resamples, seed), level)
+        low, high = percentiles(resample(change, resamples, seed))
         p_value = crossed_t_test(change)
     difference = float(change.mean())
-    return Paired(
-        difference=difference,
-        low=min(low, difference),
-        high=max(high, difference),
-        p_value=p_value,
-        n=change.shape[1],
-        gained=gained,
-        lost=lost,
-        before=float(old.mean()),
-        after=float(new.mean()),
-        seeds=len(change),
-        level=level,
-        method="two-way random-effects t-test; bootstrap of seeds and items",
-    )
+    how = "McNemar exact; score interval"
+    if not single_answers:
+        how = "two-way random-effects t-test; bootstrap of seeds and items"
+    return Paired(n, seeds, difference, min(low, difference), max(high, difference), p_value, gained, lost, how)
 
 
 def compare_models(
-    scores: pd.DataFrame,
-    before: str,
-    after: str,
-    scoring: str = "symbolic",
-    *,
-    level: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
+    scores: pd.DataFrame, before: str, after: str, scoring: str = "symbolic", *, resamples: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
     """Compare two models of a scores table: one row for each benchmark, number of shots and decoding.
 
@@ -201,30 +158,26 @@ def compare_models(
     """
     import pandas as pd
 
-    missing = {"benchmark", "shots", "decoding", "model", "item", "seed", scoring} - set(scores.columns)
-    if missing:
-        raise ValueError(f"scores lacks {sorted(missing)}; it has {sorted(scores.columns)}")
-    resampling: dict[str, Any] = {"level": level, "resamples": resamples, "seed": seed}
     rows: list[dict[str, Any]] = []
     for (benchmark, shots, decoding), part in scores.groupby(["benchmark", "shots", "decoding"], sort=True):
-        where = f"{benchmark}, {shots} shots, {decoding}"
-        pair = paired_scores(part, before, after, scoring, where)
-        if pair is None:
+        tables = paired_scores(part, before, after, scoring, f"{benchmark}, {shots} shots, {decoding}")
+        if tables is None:
             continue
-        condition = {"benchmark": benchmark, "shots": shots, "decoding": decoding, "scoring": scoring}
-        comparison = _comparison(*pair, resampling)
-        rows.append({**condition, "before": before, "after": after, **comparison})
+        row = {"benchmark": benchmark, "shots": shots, "decoding": decoding, "scoring": scoring}
+        row |= {"before": before, "after": after}
+        for side, table in zip(("before", "after"), tables, strict=True):
+            accuracy = mean_interval(table, resamples=resamples, seed=seed)
+            row |= {f"{side}_accuracy": accuracy.estimate, f"{side}_low": accuracy.low, f"{side}_high": accuracy.high}
+        rows.append(row | asdict(paired_difference(*tables, resamples=resamples, seed=seed)))
     return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
 
 
 def paired_scores(
     scores: pd.DataFrame, before: str, after: str, column: str, where: str = "scores"
 ) -> tuple[Floats, Floats] | None:
-    """Return both models' scores as tables (seeds, items) over the seeds and items that both have; None if one has
-    none.
+    """Return both models' scores as tables (seeds, items) over what both have; None if one model has none.
 
-    A table of a single seed stands against all of the other's. Raises ValueError, naming `where`, if they share
-    nothing.
+    A single seed stands against all of the other's. Raises ValueError, naming `where`, if they share nothing.
     """
     old, new = (
         scores[scores["model"] == model]
@@ -242,21 +195,6 @@ def paired_scores(
     if len(items) == 0 or len(old) == 0:
         raise ValueError(f"{where}: the models share no item or no seed; evaluate both on the same")
     return old[items].to_numpy(dtype=float), new[items].to_numpy(dtype=float)
-
-
-def _comparison(old: Floats, new: Floats, resampling: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a comparison's row that is computed from the two tables of scores."""
-    single_answers = len(old) == len(new) == 1 and bool(np.isin(np.concatenate([old, new]), [0, 1]).all())
-    if single_answers:
-        pair = paired_difference(old[0], new[0], level=resampling["level"])
-    else:
-        pair = paired_over_seeds(old, new, **resampling)
-    row: dict[str, Any] = {"n": pair.n, "seeds": pair.seeds}
-    for side, table in (("before", old), ("after", new)):
-        accuracy = mean_interval(table, **resampling)
-        row |= {f"{side}_accuracy": accuracy.estimate, f"{side}_low": accuracy.low, f"{side}_high": accuracy.high}
-    row |= {"difference": pair.difference, "low": pair.low, "high": pair.high, "p_value": pair.p_value}
-    return row | {"gained": pair.gained, "lost": pair.lost, "how": pair.method}
 
 
 # --- several tests ----------------------------------------------------------------------------------------------------
@@ -322,9 +260,9 @@ def _chance_right(answers: Sequence[str | None], gold: str) -> float:
 # --- numerics ---------------------------------------------------------------------------------------------------------
 
 
-def percentiles(values: Floats, level: float) -> tuple[float, float]:
-    """Return the central interval that holds a share of `level` of the values."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def percentiles(values: Floats) -> tuple[float, float]:
+    """Return the central interval that holds a share of LEVEL of the values."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
@@ -371,15 +309,14 @@ def crossed_t_test(change: Floats) -> float:
     return 2 * float(stdtr(degrees, -abs(float(mean)) / math.sqrt(total / (seeds * n))))
 
 
-def score_interval(gained: int, lost: int, n: int, level: float) -> tuple[float, float]:
-    """Return the differences that Tango's score test does not reject."""
-    _check_level(level)
-    critical_z = NormalDist().inv_cdf((1 + level) / 2)
+def score_interval(gained: int, lost: int, n: int) -> tuple[float, float]:
+    """Return the ends of the differences that Tango's score test does not reject."""
     # The upper end mirrors the lower one: swapping before and after negates the interval to the last bit.
-    return _score_low(gained, lost, n, critical_z), -_score_low(lost, gained, n, critical_z)
+    return _score_low(gained, lost, n), -_score_low(lost, gained, n)
 
 
-def _score_low(gained: int, lost: int, n: int, critical_z: float) -> float:
+def _score_low(gained: int, lost: int, n: int) -> float:
+    critical_z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     low, high = -1.0, (gained - lost) / n
     for _ in range(60):  # bisection to the last bit
         middle = (low + high) / 2
@@ -402,34 +339,8 @@ def score_z(delta: float, gained: int, lost: int, n: int) -> float:
     return excess / math.sqrt(variance)
 
 
-def _mcnemar(gained: int, lost: int) -> float:
-    """Return the two-sided exact p-value of McNemar's test: are gains and losses equally likely?"""
-    from statsmodels.stats.contingency_tables import mcnemar
-
-    return float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)  # items that did not change play no part
-
-
-# --- checks -----------------------------------------------------------------------------------------------------------
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise ValueError(f"level={level} must lie between 0 and 1, for example 0.95")
-
-
 def _score_table(values: ArrayLike, name: str) -> Floats:
-    """Return scores as a (seeds, items) table; a flat sequence is one seed."""
     table = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if table.ndim != 2 or table.size == 0 or not ((table >= 0) & (table <= 1)).all():
         raise ValueError(f"{name} must be a (seeds, items) table of scores between 0 and 1; got shape {table.shape}")
     return table
-
-
-def _right_or_wrong(values: Sequence[bool] | ArrayLike, name: str) -> NDArray[np.bool_]:
-    """Return right-or-wrong answers as an array of booleans."""
-    answers = np.asarray(values)
-    if answers.ndim != 1 or answers.size == 0:
-        raise ValueError(f"{name} must be a sequence of at least one right-or-wrong answer, not shape {answers.shape}")
-    if not np.isin(answers, [0, 1]).all():
-        raise ValueError(f"{name} must hold only True and False (or 1 and 0): use paired_over_seeds for mean scores")
-    return answers.astype(bool)

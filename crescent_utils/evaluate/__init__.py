@@ -14,12 +14,11 @@ store. Out go these tables of `evaluate/`:
 """
 
 from ..benchmarks import load_evaluated, repeated_items
-from .breakdown import FAILURES, failure_counts, flipped_items, gain_parts, prompting_baselines
-from .claims import NO_RUN, Claim, claims_ledger, claims_table, ledger_from_json, ledger_to_json, verdict_line
+from .breakdown import FAILURES, failure_counts, flipped_items, prompting_baselines
+from .claims import NO_RUN, Claim, claims_ledger, claims_table, ledger_to_json, verdict_line
 from .evaluation import (
     PAIRS,
     answer_benchmark,
-    compared_pairs,
     comparison_summary,
     comparison_table,
     deciding_rows,
@@ -41,16 +40,13 @@ __all__ = [
     "check_tasks",
     "claims_ledger",
     "claims_table",
-    "compared_pairs",
     "comparison_summary",
     "comparison_table",
     "deciding_rows",
     "failure_counts",
     "first_prompt",
     "flipped_items",
-    "gain_parts",
     "general_ability",
-    "ledger_from_json",
     "ledger_to_json",
     "load_evaluated",
     "method_pairs",

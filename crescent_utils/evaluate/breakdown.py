@@ -12,7 +12,7 @@ from math import comb
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .. import answers, benchmarks, stats
 from ..benchmarks import SCORINGS
@@ -29,16 +29,8 @@ PART_COLUMNS += ["reasoning", "reasoning_low", "reasoning_high", "format", "form
 BASELINE_COLUMNS = ["benchmark", "shots", "model", "method", "m", "n", "seeds", "right", "low", "high", "any_right"]
 
 
-@dataclass(frozen=True)
-class Shares:
-    """The share of a model's answers that hold the gold, and the share that the scoring accepts (per resample)."""
-
-    holding: Floats
-    accepted: Floats
-
-
 def gain_parts(
-    scores: pd.DataFrame, before: str, after: str, *, resamples: int = 10_000, seed: int = 0, level: float = 0.95
+    scores: pd.DataFrame, before: str, after: str, *, resamples: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
     """Split the gain under each scoring into a reasoning part and a format part, which sum to it.
 
@@ -47,7 +39,7 @@ def gain_parts(
     gain splits as a difference of products does in Kitagawa (Journal of the American Statistical Association 50, 1955,
     1168-1194): reasoning = (V2 - V1) x (F1 + F2) / 2 and format = (F2 - F1) x (V1 + V2) / 2. If one model holds no gold
     at all, its F is unknown and is taken to be the other's. The intervals are percentiles of a bootstrap that draws
-    seeds and items anew (as `stats.paired_over_seeds` does); nan where no resample differs from another. One row per
+    seeds and items anew (as `stats.paired_difference` does); nan where no resample differs from another. One row per
     benchmark, shots, decoding and scoring.
     """
     import pandas as pd
@@ -59,33 +51,23 @@ def gain_parts(
         if holding is None:
             continue
         seeds, items = max(len(table) for table in holding), holding[0].shape[1]
-        by_seed, by_item = _resample_weights(seeds, items, resamples, seed)
+        random = np.random.default_rng(seed)
+        by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+        by_item = random.multinomial(items, np.full(items, 1 / items), size=resamples) / items
         for scoring in SCORINGS:
             accepted = stats.paired_scores(part, before, after, scoring)
             assert accepted is not None  # the same rows as `holding`
-            models = list(zip(holding, accepted, strict=True))
-            observed = [Shares(gold_held.mean(), right.mean()) for gold_held, right in models]
-            resampled = [
-                Shares(_resampled_means(gold_held, by_seed, by_item), _resampled_means(right, by_seed, by_item))
-                for gold_held, right in models
-            ]
+            tables = (*holding, *accepted)
+            values = split_gain(*(table.mean() for table in tables))
+            draws = split_gain(*(_resampled_means(table, by_seed, by_item) for table in tables))
             row = {**dict(zip(KEYS, key, strict=True)), "before": before, "after": after, "scoring": scoring}
-            row |= {"n": items, "seeds": seeds, "gain": float(observed[1].accepted - observed[0].accepted)}
-            values, draws = split_gain(*observed), split_gain(*resampled)
+            row |= {"n": items, "seeds": seeds, "gain": float(accepted[1].mean() - accepted[0].mean())}
             for name, value, drawn in zip(("reasoning", "format"), values, draws, strict=True):
                 # Resamples that never vary say nothing about how sure one may be: then there is no interval.
-                low, high = stats.percentiles(drawn, level) if np.ptp(drawn) > 1e-12 else (np.nan, np.nan)
+                low, high = stats.percentiles(drawn) if np.ptp(drawn) > 1e-12 else (np.nan, np.nan)
                 row |= {name: float(value), f"{name}_low": low, f"{name}_high": high}
             rows.append(row)
     return pd.DataFrame(rows, columns=PART_COLUMNS)
-
-
-def _resample_weights(seeds: int, items: int, resamples: int, seed: int) -> tuple[Floats, Floats]:
-    """Return the weights of the seeds, of shape (resamples, seeds), and of the items, of shape (resamples, items)."""
-    random = np.random.default_rng(seed)
-    by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-    by_item = random.multinomial(items, np.full(items, 1 / items), size=resamples) / items
-    return by_seed, by_item
 
 
 def _resampled_means(table: Floats, by_seed: Floats, by_item: Floats) -> Floats:
@@ -95,34 +77,27 @@ def _resampled_means(table: Floats, by_seed: Floats, by_item: Floats) -> Floats:
     return means
 
 
-def split_gain(before: Shares, after: Shares) -> tuple[Floats, Floats]:
-    """Return the reasoning part and the format part of the gain, elementwise; see `gain_parts`."""
-    form_before, form_after = _accepted_of_holding(before), _accepted_of_holding(after)
-    form_before, form_after = (
-        np.where(np.isnan(form_before), form_after, form_before),
-        np.where(np.isnan(form_after), form_before, form_after),
-    )
+def split_gain(
+    holding_before: ArrayLike, holding_after: ArrayLike, accepted_before: ArrayLike, accepted_after: ArrayLike
+) -> tuple[Floats, Floats]:
+    """Return the reasoning part and the format part of the gain, elementwise; see `gain_parts`.
+
+    Of each model's answers, `holding` is the share that hold the gold, `accepted` the share that the scoring accepts.
+    """
+    with np.errstate(invalid="ignore"):  # 0 / 0: nothing that the scoring could accept
+        form_before, form_after = np.divide(accepted_before, holding_before), np.divide(accepted_after, holding_after)
+    both_forms = np.where(np.isnan(form_before), form_after, form_before)
+    both_forms = both_forms + np.where(np.isnan(form_after), form_before, form_after)
     # Where neither model holds a gold there is nothing to split: nan becomes 0.
-    reasoning = np.nan_to_num((after.holding - before.holding) * (form_before + form_after) / 2)
-    gain = after.accepted - before.accepted
-    return reasoning, gain - reasoning
-
-
-def _accepted_of_holding(shares: Shares) -> Floats:
-    """Return the share of the answers with the gold that the scoring accepts; nan where no answer holds it."""
-    holding = np.asarray(shares.holding, dtype=float)
-    unknown = np.full_like(holding, np.nan)
-    form: Floats = np.divide(shares.accepted, holding, out=unknown, where=holding > 0)
-    return form
+    reasoning = np.nan_to_num(np.subtract(holding_after, holding_before) * both_forms / 2)
+    return reasoning, np.subtract(accepted_after, accepted_before) - reasoning
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
     """Return the chance that of k answers, drawn from `samples` without putting back, at least one is right.
 
-    The unbiased estimate of Chen et al. (2021), section 2.1. Raises ValueError for impossible counts.
+    The unbiased estimate of Chen et al. (2021), section 2.1.
     """
-    if not 0 <= right <= samples or not 1 <= k <= samples:
-        raise ValueError(f"samples={samples}, right={right}, k={k}: needs 0 <= right <= samples and 1 <= k <= samples")
     return 1.0 - comb(samples - right, k) / comb(samples, k)
 
 
@@ -148,16 +123,18 @@ def prompting_baselines(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             m = int(row["m"])
             method = "chain of thought, greedy" if greedy else "one sample" if m == 1 else "self-consistency"
             any_right = float(np.mean([pass_at_k(samples, right, m) for samples, right in counts]))
-            rows.append({
-                **dict(zip(names, key, strict=True)), "method": method, **row, "seeds": seeds, "any_right": any_right
-            })  # fmt: skip
+            rows.append(
+                dict(zip(names, key, strict=True)) | row | {"method": method, "seeds": seeds, "any_right": any_right}
+            )
     return pd.DataFrame(rows, columns=BASELINE_COLUMNS)
 
 
 _NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
-_SIGN = r"[ \t]*[-+*/x×÷−][ \t]*"
-_EQUATION = re.compile(rf"(?<![\d.,])({_NUMBER}(?:{_SIGN}{_NUMBER}){{1,8}})[ \t]*=[ \t$]*({_NUMBER})(?![\d/])")
-_OPERAND = re.compile(_NUMBER)
+_SIGN = r"[-+*/x×÷−]"
+_EQUATION = re.compile(
+    rf"(?<![\d.,])({_NUMBER}(?:[ \t]*{_SIGN}[ \t]*{_NUMBER}){{1,8}})[ \t]*=[ \t$]*({_NUMBER})(?![\d/])"
+)
+_OPERAND = re.compile(rf"({_NUMBER})[ \t]*({_SIGN}?)")  # with the sign behind it
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
 _READ_AT_MOST = 20_000  # characters from the end in which equations are looked for
 
@@ -185,29 +162,19 @@ def equations(text: str) -> list[Equation]:
 
 def _value_of(expression: str) -> Fraction | None:
     """Return the value of a chain such as "2 + 3 * 4", products before sums; None if it divides by zero."""
-    numbers: list[Fraction] = []
-    signs: list[str] = []
-    position = 0
-    while position < len(expression):
-        operand = _OPERAND.match(expression, position) if len(numbers) == len(signs) else None
-        if operand:
-            numbers.append(Fraction(operand[0].replace(",", "")))
-            position = operand.end()
-            continue
-        if expression[position] not in " \t":
-            signs.append(expression[position])
-        position += 1
-    total, product = Fraction(0), numbers[0]
-    for sign, number in zip(signs, numbers[1:], strict=True):
+    total, product, sign = Fraction(0), Fraction(1), "*"
+    for operand, next_sign in _OPERAND.findall(expression):
+        number = Fraction(operand.replace(",", ""))
         if sign in "*x×":
             product *= number
-        elif sign in "/÷":
-            if number == 0:
-                return None
-            product /= number
-        else:
+        elif sign not in "/÷":
             total += product
             product = number if sign == "+" else -number
+        elif number:
+            product /= number
+        else:
+            return None
+        sign = next_sign
     return total + product
 
 
@@ -230,7 +197,7 @@ def failure_class(question: str, completion: str, answer: str | None, right: boo
         return "no answer"
     problem = benchmarks.arithmetic_problem(question)
     written = equations(completion)
-    if problem is not None and _as_number(answer) in _results_of_other_operations(problem):
+    if problem is not None and _is_of_another_operation(answer, problem):
         if not any(benchmarks.arithmetic_problem(equation.left_side) == problem for equation in written):
             return "wrong operation"
     if any(equation.is_false for equation in written):
@@ -244,18 +211,15 @@ def _numbers_in(text: str) -> set[str]:
     return set(_DIGITS.findall(text.replace(",", "")))
 
 
-def _as_number(answer: str) -> Fraction | None:
-    try:
-        return Fraction(answer.replace(",", "").strip())
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def _results_of_other_operations(problem: tuple[Fraction, str, Fraction]) -> set[Fraction]:
-    """Return what the operations that the problem does not ask for make of its two numbers, in either order."""
+def _is_of_another_operation(answer: str, problem: tuple[Fraction, str, Fraction]) -> bool:
+    """Whether an operation that the problem does not ask for makes this answer of its two numbers, in either order."""
     a, asked_operation, b = problem
     results = {"+": {a + b}, "-": {a - b, b - a}, "*": {a * b}, "/": {x / y for x, y in ((a, b), (b, a)) if y}}
-    return {value for operation, values in results.items() if operation != asked_operation for value in values}
+    del results[asked_operation]
+    try:
+        return any(Fraction(answer.replace(",", "")) in values for values in results.values())
+    except (ValueError, ZeroDivisionError):  # no number
+        return False
 
 
 def with_failures(scores: pd.DataFrame) -> pd.DataFrame:
@@ -273,8 +237,7 @@ def with_failures(scores: pd.DataFrame) -> pd.DataFrame:
 def failure_counts(scores: pd.DataFrame) -> pd.DataFrame:
     """Return how many answers of each model and decoding are right and how many fall into each class of failure.
 
-    `n` counts all answers; `right, though truncated` counts those of the right answers that were cut at the token
-    limit.
+    `n` counts all answers, `right, though truncated` the right ones among those that were cut at the token limit.
     """
     import pandas as pd
 
@@ -289,32 +252,19 @@ def failure_counts(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def flipped_items(
-    scores: pd.DataFrame,
-    before: str = "base",
-    after: str = "tuned",
-    *,
-    scoring: str = "symbolic",
-    benchmark: str = "",
-    kind: str = "",
-    way: str = "",
-    decoding: str = "greedy",
+    scores: pd.DataFrame, before: str = "base", after: str = "tuned", *, scoring: str = "symbolic"
 ) -> pd.DataFrame:
-    """Return the items that one of two models answers right and the other wrong, with both completions.
+    """Return the items that one of two models answers right and the other wrong, with both greedy completions.
 
-    `benchmark`, `kind` (operation, perturbation, subject) and `way` ("gained" or "lost") filter; "" takes all. Of
-    several seeds or samples the first counts. `failure` is the class of the wrong answer. Raises ValueError for a bad
-    `scoring` or `way`.
+    `way` is "gained" or "lost", `failure` the class of the wrong answer. Of several seeds the first counts. Raises
+    ValueError for a bad `scoring`.
     """
-    if scoring not in SCORINGS or way not in ("", "gained", "lost"):
-        raise ValueError(f"scoring={scoring!r}, way={way!r}: allowed are {', '.join(SCORINGS)}; gained, lost or ''")
-    chosen = scores[(scores["decoding"] == decoding) & scores["model"].isin([before, after])]
-    for column, value in (("benchmark", benchmark), ("kind", kind)):
-        if value:
-            chosen = chosen[chosen[column] == value]
+    if scoring not in SCORINGS:
+        raise ValueError(f"scoring={scoring!r}: allowed are {', '.join(SCORINGS)}")
     keys = ["benchmark", "shots", "item"]
-    first_answers = with_failures(chosen.sort_values(["seed", "sample"]).drop_duplicates(["model", *keys]))
-    old = first_answers[first_answers["model"] == before]
-    new = first_answers[first_answers["model"] == after]
+    greedy = scores[(scores["decoding"] == "greedy") & scores["model"].isin([before, after])]
+    first_answers = with_failures(greedy.sort_values(["seed", "sample"]).drop_duplicates(["model", *keys]))
+    old, new = (first_answers[first_answers["model"] == model] for model in (before, after))
     pairs = old.merge(new[[*keys, "completion", scoring, "failure"]], on=keys, suffixes=("", "_after"))
     change = pairs[f"{scoring}_after"].astype(int) - pairs[scoring].astype(int)
     pairs = pairs.assign(
@@ -323,5 +273,5 @@ def flipped_items(
         after=pairs["completion_after"],
         failure=np.where(change > 0, pairs["failure"], pairs["failure_after"]),
     )
-    flips = pairs[(change != 0) & ((pairs["way"] == way) | (way == ""))]
-    return flips.sort_values(["benchmark", "way", "item"]).reset_index(drop=True).reindex(columns=FLIP_COLUMNS)
+    flips = pairs.loc[change != 0, FLIP_COLUMNS]
+    return flips.sort_values(["benchmark", "way", "item"]).reset_index(drop=True)

@@ -13,10 +13,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..benchmarks import SCORINGS
 from ..stats import holm
+from .evaluation import deciding_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,10 +33,12 @@ REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NO_RUN = "reproduced", "not reproduced
 PROFILES = {"crescent": "PARAMS.yaml", "lmsi": "LMSI_PARAMS.yaml"}
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What the comparisons say of a claim; nan and 0 where there is no run."""
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """One line of the ledger; numbers are shares (0.02 is two points), nan and 0 where there is no run."""
 
+    id: str
+    hypothesis: str
     comparison: str = ""
     effect: float = math.nan
     low: float = math.nan
@@ -43,31 +46,21 @@ class Evidence:
     n: int = 0
     seeds: int = 0
     p: float = math.nan
+    p_holm: float = math.nan
+    detectable: float = math.nan  # smallest effect that this n would have shown with 80 % power at the corrected level
+    verdict: str = NO_RUN
+    paper: str = ""
+    command: str  # how to fill the claim; the profile may be a placeholder, see PROFILES
 
     @property
     def standard_error(self) -> float:
         """The standard error that the 95 % interval implies."""
         return max(self.high - self.low, 1e-12) / (2 * NORMAL.inv_cdf(0.975))
 
-
-@dataclass(frozen=True)
-class Claim:
-    """One line of the ledger; numbers are shares (0.02 is two points), nan and 0 where there is no run."""
-
-    id: str
-    hypothesis: str
-    comparison: str
-    effect: float
-    low: float
-    high: float
-    n: int
-    seeds: int
-    p: float
-    p_holm: float
-    detectable: float  # smallest effect that this n would have shown with 80 % power at the corrected level
-    verdict: str
-    paper: str
-    command: str  # how to fill the claim; the profile may be a placeholder, see PROFILES
+    @property
+    def points(self) -> str:
+        """The effect with its interval, in percentage points."""
+        return f"{100 * self.effect:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
 
 
 @dataclass(frozen=True)
@@ -76,9 +69,9 @@ class Spec:
 
     id: str
     hypothesis: str
-    before: str
-    after: str
     command: str
+    before: str = "base"
+    after: str = "tuned"
     few_shot: bool | None = None  # None: any number of shots
     general: bool = False
     margin: bool = False  # judged as "does not fall by more than the margin"
@@ -86,53 +79,31 @@ class Spec:
     paper: str = ""
 
 
+_RUN = "crescent run {profile}"
+_GENERAL = _RUN + " -p general_tasks='[arc_challenge, hellaswag, winogrande]'"
 # A sweep runs the profile with and without the overlay and compares the two. Its labels are those of `before` here.
 _SWEEP = "crescent sweep {profile} --overlays params/ablations/"
+# Without a vote no question is rejected: the arms learn from equally many pairs, or size alone could decide.
+_NO_VOTE = _SWEEP + "no_vote.yaml -p max_pairs={pairs}"
 SPECS = (
-    Spec("C1", "0-shot math improves", "base", "tuned", "crescent run {profile}", few_shot=False),
-    Spec(
-        "C2",
-        "5-shot math does not fall",
-        "base",
-        "tuned",
-        "crescent run {profile} -p shots='[0, 5]'",
-        few_shot=True,
-        margin=True,
-    ),
-    Spec(
-        "C3",
-        "general ability is kept",
-        "base",
-        "tuned",
-        "crescent run {profile} -p general_tasks='[arc_challenge, hellaswag, winogrande]'",
-        general=True,
-        margin=True,
-    ),
+    Spec("C1", "0-shot math improves", _RUN, few_shot=False),
+    Spec("C2", "5-shot math does not fall", _RUN + " -p shots='[0, 5]'", few_shot=True, margin=True),
+    Spec("C3", "general ability is kept", _GENERAL, general=True, margin=True),
     Spec(
         "C4",
         "Crescent data distils better than seed augmentation at equal budget",
+        _SWEEP + "seed_augmentation.yaml",
         "student_seed",
         "student_tuned",
-        _SWEEP + "seed_augmentation.yaml",
     ),
-    Spec("C5", "without dedup it is worse", "tuned_no_dedup", "tuned", _SWEEP + "no_dedup.yaml"),
-    # Without a vote no question is rejected: the arms learn from equally many pairs, or size alone could decide.
-    Spec("C6", "without the vote it is worse", "tuned_no_vote", "tuned", _SWEEP + "no_vote.yaml -p max_pairs={pairs}"),
-    Spec(
-        "L1",
-        "LMSI improves math",
-        "base",
-        "tuned",
-        "crescent run {profile}",
-        method="lmsi",
-        paper="GSM8K 74.4 -> 82.1 (self-consistency)",
-    ),
+    Spec("C5", "without dedup it is worse", _SWEEP + "no_dedup.yaml", "tuned_no_dedup"),
+    Spec("C6", "without the vote it is worse", _NO_VOTE, "tuned_no_vote"),
+    Spec("L1", "LMSI improves math", _RUN, method="lmsi", paper="GSM8K 74.4 -> 82.1 (self-consistency)"),
     Spec(
         "L2",
         "the CoT formats are what matters",
-        "tuned_no_cot_formats",
-        "tuned",
         _SWEEP + "no_cot_formats.yaml",
+        "tuned_no_cot_formats",
         method="lmsi",
         paper="GSM8K: all four formats 73.5, without the CoT formats 61.6, few-shot CoT only 69.4",
     ),
@@ -149,36 +120,27 @@ def claims_ledger(
     and C6's gives both its arms `pairs` pairs.
     """
     profiles = PROFILES | ({method: profile} if profile else {})
-    evidence = [_evidence(comparisons, spec, method) for spec in SPECS]
-    corrected = holm([one.p for one in evidence])
-    tests = sum(not math.isnan(p) for p in corrected)
-    claims = []
-    for spec, one, p_holm in zip(SPECS, evidence, corrected, strict=True):
-        detectable = _detectable(spec, one, tests)
-        verdict = _verdict(spec, one, p_holm, detectable)
-        command = spec.command.format(profile=profiles[spec.method], pairs=pairs)
-        judged: dict[str, Any] = {"p_holm": p_holm, "detectable": detectable, "verdict": verdict}
-        claims.append(Claim(spec.id, spec.hypothesis, **asdict(one), **judged, paper=spec.paper, command=command))
-    return claims
+    commands = [spec.command.format(profile=profiles[spec.method], pairs=pairs) for spec in SPECS]
+    blanks = [
+        Claim(id=spec.id, hypothesis=spec.hypothesis, paper=spec.paper, command=command)
+        for spec, command in zip(SPECS, commands, strict=True)
+    ]
+    claims = [_with_evidence(blank, spec, comparisons, method) for blank, spec in zip(blanks, SPECS, strict=True)]
+    corrected = holm([claim.p for claim in claims])
+    tests = sum(claim.n > 0 for claim in claims)
+    return [
+        _judged(replace(claim, p_holm=p_holm), spec, tests) if claim.n else claim
+        for claim, spec, p_holm in zip(claims, SPECS, corrected, strict=True)
+    ]
 
 
 def ledger_to_json(claims: Iterable[Claim]) -> str:
     """Return claims as JSON text; what is not a number becomes null."""
     rows = [
-        {
-            name: None if isinstance(value, float) and math.isnan(value) else value
-            for name, value in asdict(claim).items()
-        }
+        {name: None if value != value else value for name, value in asdict(claim).items()}  # nan is not itself
         for claim in claims
     ]
     return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
-
-
-def ledger_from_json(text: str) -> list[Claim]:
-    """Read what `ledger_to_json` wrote."""
-    numbers = ("effect", "low", "high", "p", "p_holm", "detectable")
-    rows: list[dict[str, Any]] = json.loads(text)
-    return [Claim(**{**row, **{name: math.nan for name in numbers if row.get(name) is None}}) for row in rows]
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
@@ -190,7 +152,7 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
             "claim": [c.id for c in claims],
             "hypothesis": [c.hypothesis for c in claims],
             "comparison": [c.comparison for c in claims],
-            "effect (points)": [_points(c) for c in claims],
+            "effect (points)": [c.points if c.n else "" for c in claims],
             "n": [c.n or "" for c in claims],
             "seeds": [c.seeds or "" for c in claims],
             "could show": ["" if math.isnan(c.detectable) else f"{100 * c.detectable:.1f}" for c in claims],
@@ -208,7 +170,8 @@ def verdict_line(claims: Sequence[Claim]) -> str:
     if main is None:
         return "No verdict yet: no run compares the model before and after training."
     where = main.comparison.split(": ")[-1]
-    numbers = f"{_points(main)} points on {where} (n = {main.n:,}, {_seeds(main.seeds)})"
+    seeds = "one seed" if main.seeds == 1 else f"{main.seeds} seeds"
+    numbers = f"{main.points} points on {where} (n = {main.n:,}, {seeds})"
     if main.verdict == REPRODUCED:
         p = "p < 0.001" if main.p_holm < 0.001 else f"p = {main.p_holm:.3f}"
         return f"Yes, the model improved itself: {numbers}, {p} after Holm's correction."
@@ -217,34 +180,26 @@ def verdict_line(claims: Sequence[Claim]) -> str:
     return f"It cannot be told yet: {numbers}; {main.verdict}."
 
 
-def _points(claim: Claim) -> str:
-    if claim.verdict == NO_RUN:
-        return ""
-    return f"{100 * claim.effect:+.1f} [{100 * claim.low:+.1f}, {100 * claim.high:+.1f}]"
-
-
-def _seeds(seeds: int) -> str:
-    return "one seed" if seeds == 1 else f"{seeds} seeds"
-
-
-def _evidence(comparisons: pd.DataFrame, spec: Spec, method: str) -> Evidence:
+def _with_evidence(blank: Claim, spec: Spec, comparisons: pd.DataFrame, method: str) -> Claim:
+    """Return the claim with what the comparisons say of it."""
     rows = _rows_of(comparisons, spec, method)
     if rows.empty:
-        return Evidence()
+        return blank
     # The ends are averaged as if the benchmarks' errors moved together (they share the trained models), so that the
     # interval is never too narrow. With one row this is the row's own interval.
     weights = rows["n"] / rows["n"].sum()
     effect, low, high = (float((rows[name] * weights).sum()) for name in ("difference", "low", "high"))
     names = " + ".join(f"{row.benchmark} {row.shots}-shot {row.decoding}" for row in rows.itertuples())
     comparison = f"{spec.before} -> {spec.after}: {names}"
-    pooled = Evidence(comparison, effect, low, high, int(rows["n"].sum()), int(rows["seeds"].min()))
+    n, seeds = int(rows["n"].sum()), int(rows["seeds"].min())
+    claim = replace(blank, comparison=comparison, effect=effect, low=low, high=high, n=n, seeds=seeds)
     if spec.margin:
-        p = 1 - NORMAL.cdf((effect + MARGIN) / pooled.standard_error)
+        p = 1 - NORMAL.cdf((effect + MARGIN) / claim.standard_error)
     elif len(rows) == 1:
         p = float(rows["p_value"].iloc[0])
     else:
-        p = 2 * (1 - NORMAL.cdf(abs(effect / pooled.standard_error)))
-    return replace(pooled, p=p)
+        p = 2 * (1 - NORMAL.cdf(abs(effect / claim.standard_error)))
+    return replace(claim, p=p)
 
 
 def _rows_of(comparisons: pd.DataFrame, spec: Spec, method: str) -> pd.DataFrame:
@@ -255,37 +210,33 @@ def _rows_of(comparisons: pd.DataFrame, spec: Spec, method: str) -> pd.DataFrame
     general = comparisons["benchmark"].str.lower().str.startswith(GENERAL) | ~kit_scoring
     same_models = (comparisons["before"] == spec.before) & (comparisons["after"] == spec.after)
     rows = comparisons[same_models & (general == spec.general)]
-    rows = rows[~rows["scoring"].isin(["strict", "flexible"])]
+    rows = deciding_rows(rows)
     if spec.few_shot is not None:
         rows = rows[(rows["shots"] > 0) == spec.few_shot]
     greedy = rows[rows["decoding"] != "sampled"]
     return rows if greedy.empty else greedy
 
 
-def _verdict(spec: Spec, evidence: Evidence, p_holm: float, detectable: float) -> str:
-    if not evidence.n:
-        return NO_RUN
-    must_exceed, worth_having = (-MARGIN, 0.0) if spec.margin else (0.0, SMALLEST_EFFECT)
-    if evidence.low > must_exceed and p_holm < ALPHA:
-        return REPRODUCED
-    if evidence.high < worth_having:
-        return NOT_REPRODUCED
-    # How many items would settle it, if the effect seen (or the smallest of interest, if larger) is the true one. For a
-    # claim with a margin: if the true difference is zero.
-    effect = MARGIN if spec.margin else max(abs(evidence.effect), SMALLEST_EFFECT)
-    needed = max(evidence.n * (detectable / effect) ** 2, evidence.n + 1)
-    return f"{INCONCLUSIVE} (needs about n = {_round_up(needed):,})"
+def _judged(claim: Claim, spec: Spec, tests: int) -> Claim:
+    """Return a claim that has a run with its verdict, and with the smallest effect that it would have shown.
 
-
-def _detectable(spec: Spec, evidence: Evidence, tests: int) -> float:
-    """Return the smallest effect that would have been shown with 80 % power, at the level of Bonferroni's first step.
-
-    For a claim with a margin: the smallest distance from the margin.
+    That is with 80 % power, at the level of Bonferroni's first step; for a claim with a margin, the smallest distance
+    from the margin.
     """
-    if not evidence.n:
-        return math.nan
     level = ALPHA / tests / (1 if spec.margin else 2)
-    return (NORMAL.inv_cdf(1 - level) + NORMAL.inv_cdf(POWER)) * evidence.standard_error
+    detectable = (NORMAL.inv_cdf(1 - level) + NORMAL.inv_cdf(POWER)) * claim.standard_error
+    must_exceed, worth_having = (-MARGIN, 0.0) if spec.margin else (0.0, SMALLEST_EFFECT)
+    if claim.low > must_exceed and claim.p_holm < ALPHA:
+        verdict = REPRODUCED
+    elif claim.high < worth_having:
+        verdict = NOT_REPRODUCED
+    else:
+        # How many items would settle it, if the effect seen (or the smallest of interest, if larger) is the true one.
+        # For a claim with a margin: if the true difference is zero.
+        effect = MARGIN if spec.margin else max(abs(claim.effect), SMALLEST_EFFECT)
+        needed = max(claim.n * (detectable / effect) ** 2, claim.n + 1)
+        verdict = f"{INCONCLUSIVE} (needs about n = {_round_up(needed):,})"
+    return replace(claim, detectable=detectable, verdict=verdict)
 
 
 def _round_up(n: float) -> int:

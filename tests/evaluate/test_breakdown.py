@@ -89,8 +89,6 @@ def test_pass_at_k_as_published():
     for n, c, k in ((200, 3, 1), (200, 3, 100), (200, 57, 10), (5, 0, 5), (5, 5, 1)):
         published = 1.0 if n - c < k else 1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1))
         assert breakdown.pass_at_k(n, c, k) == pytest.approx(published)
-    with pytest.raises(ValueError, match="k=6"):
-        breakdown.pass_at_k(5, 1, 6)
 
 
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
@@ -164,7 +162,7 @@ def test_truncated_answers_that_count_as_right_are_counted():
         assert counts.loc[key, ["truncated", "right, though truncated"]].sum() == count
 
 
-def test_flips_filter_and_show_both_answers():
+def test_flips_are_the_items_that_changed_and_show_both_answers():
     scores = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet")
     greedy = scores[scores["decoding"] == "greedy"].pivot_table(
         index="item", columns="model", values="symbolic", aggfunc="first"
@@ -172,13 +170,12 @@ def test_flips_filter_and_show_both_answers():
     both = breakdown.flipped_items(scores)
     gained = set(greedy.index[(greedy["base"] == 0) & (greedy["tuned"] == 1)])
     assert set(both.loc[both["way"] == "gained", "item"]) == gained and gained
-    kinds = sorted(both["kind"].unique())
-    parts = [breakdown.flipped_items(scores, kind=kind, way=way) for kind in kinds for way in ("gained", "lost")]
-    assert sorted(pd.concat(parts)["item"]) == sorted(both["item"])
+    lost = set(greedy.index[(greedy["base"] == 1) & (greedy["tuned"] == 0)])
+    assert set(both.loc[both["way"] == "lost", "item"]) == lost and len(both) == len(gained) + len(lost)
     row = both.iloc[0]
     shown = scores[(scores["item"] == row["item"]) & (scores["decoding"] == "greedy")].set_index("model")["completion"]
     assert (row["before"], row["after"]) == (shown["base"], shown["tuned"]) and row["failure"] in breakdown.FAILURES
-    assert breakdown.flipped_items(scores, benchmark="gsm8k").empty
+    assert breakdown.flipped_items(scores[scores["benchmark"] == "gsm8k"]).empty
     with pytest.raises(ValueError, match="scoring='loose'"):
         breakdown.flipped_items(scores, scoring="loose")
 

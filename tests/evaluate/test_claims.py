@@ -104,8 +104,8 @@ def test_claims_json_and_table():
     found = claims.claims_ledger(pd.DataFrame([row()]))
     text = claims.ledger_to_json(found)
     assert "NaN" not in text
-    back = claims.ledger_from_json(text)
-    assert claims.ledger_to_json(back) == text and back[0] == found[0]
+    rows = json.loads(text)
+    assert claims.Claim(**rows[0]) == found[0] and rows[1]["effect"] is None
     table = claims.claims_table(found)
     assert table.loc[0, "effect (points)"] == "+10.0 [+6.0, +14.0]" and table.loc[1, "verdict"] == "no run"
 
@@ -168,6 +168,3 @@ def test_what_n_could_have_shown_is_the_power_of_a_normal_test():
     assert math.isnan(claims.claims_ledger(pd.DataFrame())[0].detectable)
     three = judged(row(half=0.04), row(half=0.04, shots=5), row(half=0.04, scoring="acc"))
     assert three["C1"].detectable > claim.detectable, "three claims at once leave each a lower level"
-    old = json.loads(claims.ledger_to_json([claim]))[0]
-    del old["detectable"]  # a ledger that was published before
-    assert math.isnan(claims.ledger_from_json(json.dumps([old]))[0].detectable)
