@@ -5,18 +5,17 @@ A chat model wraps the problem it was asked for: "Sure! Here is a problem: … S
 question, before a solution, a further problem or closing words), unwraps it, and holds it against the validity gates of
 a domain. `released_clean` is the authors' cleaner, for comparison.
 
-What the wrapping looks like stands in tables of phrases, all ours. Each part of a table has a name, a regular
-expression and examples that the tests read. Only the head of a completion is compared with chat, and only what follows
-a question with solutions and closing words, so that a problem's own sentences are left alone. No expression repeats an
-unbounded part within another, and each is tried at one place or on one sentence: the time is linear in the length of
-the text.
+What the wrapping looks like stands in lists of phrases, all ours; the tests hold examples of each line. Only the head
+of a completion is compared with chat, and only what follows a question with solutions and closing words, so that a
+problem's own sentences are left alone. No expression repeats an unbounded part within another, and each is tried at one
+place or on one sentence: the time is linear in the length of the text.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -60,15 +59,11 @@ class Rejected:
 
 
 class Phrases:
-    """A regular expression that ignores case: one of several named parts, between `before` and `after`.
+    """A regular expression that ignores case: one of several parts, between `before` and `after`."""
 
-    A part is its expression and examples, set apart by " | ", that this part matches and no other.
-    """
-
-    def __init__(self, parts: Mapping[str, tuple[str, str]], before: str = "", after: str = "") -> None:
+    def __init__(self, *parts: str, before: str = "", after: str = "") -> None:
         self.parts, self.before, self.after = parts, before, after
-        alternatives = "|".join(expression for expression, _ in parts.values())
-        expression = re.compile(f"{before}(?:{alternatives}){after}", re.IGNORECASE)
+        expression = re.compile(f"{before}(?:{'|'.join(parts)}){after}", re.IGNORECASE)
         self.match, self.search, self.findall = expression.match, expression.search, expression.findall
 
 
@@ -79,47 +74,24 @@ OPENING = (
     r"(?:sure(?: thing)?|certainly|of course|absolutely|okay|ok|alright|great|yes|no problem|gladly|definitely"
     r"|thanks?(?: you)?|got it|so|well|understood|hello|hi(?: there)?|hey(?: there)?|wow|excellent|perfect)"
 )
+HERE_IS = r"here(?:[’']s| is| are| you (?:go|are)| we go|[’']re)\b"
+I_DO = r"i(?:[’']ve| have| will|[’']ll| can| came| think| created| made| wrote| hope|[’']m)\b"
 CHAT = Phrases(
-    {
-        "here it is": (r"here (?:it|they) (?:is|are|goes)\b", "Sure, here it goes."),
-        "here is": (
-            r"here(?:[’']s| is| are| you (?:go|are)| we go|[’']re)\b"
-            rf"(?=[^\n]*(?:\b{THING}|\b(?:one|go|thing|for you|request(?:ed)?)\b|:\W*$))",
-            "Here's one for you! | Of course! Here are two puzzles. | Here is what I wrote:",
-        ),
-        "gladly": (
-            r"i(?:[’']d| would) be (?:happy|glad|delighted)|(?:happy|glad) to\b|with pleasure",
-            "I'd be glad. | Happy to do it. | With pleasure.",
-        ),
-        "how about": (r"how about\b(?=[^\n]*[:!]|\s*$)", "How about trains!"),
-        "what the writer does": (
-            r"i(?:[’']ve| have| will|[’']ll| can| came| think| created| made| wrote| hope|[’']m)\b"
-            rf"(?=[^\n]*\b(?:{THING}|one|you|this|idea)\b)",
-            "I came up with one. | Okay, I think you want trains.",
-        ),
-        "help": (r"i can help\b", "I can help."),
-        "let me": (r"let me\b", "Let me think."),
-        "let us": (
-            rf"let[’']s\b(?=[^\n]*\b(?:{THING}|one|this)\b)|let[’']s (?:go|dive in|begin|start)",
-            "Let's do this. | Great, let’s begin.",
-        ),
-        "consider": (r"consider (?:this|the following)\b(?=[^\n]*:)", "Consider the following:"),
-        "try this": (r"try this\b", "Try this."),
-        "as requested": (
-            r"as (?:an ai|requested|you)\b|based on (?:your|the) request",
-            "As requested. | Based on your request.",
-        ),
-        "praise": (
-            rf"that[’']s (?:a|an) [^\n]*\b{THING}\b|what an? [^\n]{{0,40}}\b(?:{THING}|idea|request)\b",
-            "That's a fun puzzle. | What a lovely idea.",
-        ),
-        "below is": (r"(?:below|following|above) is\b", "Below is mine."),
-        "my problem:": (
-            rf"(?:the|this|a|an|my|your|one|another)\b(?=[^\n]*\b{THING}\b[^\n]*:\W*$)",
-            "This one, of all my puzzles on trains, boats and planes, is the one that I still like best: for you:",
-        ),
-        "problem:": (rf"[^\n:]{{0,80}}\b{THING}[^\n:]{{0,60}}:\W*$", "Math puzzle of today:"),
-    },
+    r"here (?:it|they) (?:is|are|goes)\b",
+    rf"{HERE_IS}(?=[^\n]*(?:\b{THING}|\b(?:one|go|thing|for you|request(?:ed)?)\b|:\W*$))",
+    r"i(?:[’']d| would) be (?:happy|glad|delighted)|(?:happy|glad) to\b|with pleasure",
+    r"how about\b(?=[^\n]*[:!]|\s*$)",
+    rf"{I_DO}(?=[^\n]*\b(?:{THING}|one|you|this|idea)\b)",
+    r"i can help\b",
+    r"let me\b",
+    rf"let[’']s\b(?=[^\n]*\b(?:{THING}|one|this)\b)|let[’']s (?:go|dive in|begin|start)",
+    r"consider (?:this|the following)\b(?=[^\n]*:)",
+    r"try this\b",
+    r"as (?:an ai|requested|you)\b|based on (?:your|the) request",
+    rf"that[’']s (?:a|an) [^\n]*\b{THING}\b|what an? [^\n]{{0,40}}\b(?:{THING}|idea|request)\b",
+    r"(?:below|following|above) is\b",
+    rf"(?:the|this|a|an|my|your|one|another)\b(?=[^\n]*\b{THING}\b[^\n]*:\W*$)",
+    rf"[^\n:]{{0,80}}\b{THING}[^\n:]{{0,60}}:\W*$",
     before=rf"\W*(?:{OPENING}\b[^\w\n]{{0,4}})?",
 )
 GREETING = re.compile(rf"\W*{OPENING}\W*$", re.IGNORECASE)  # "Sure thing!"
@@ -135,34 +107,28 @@ LABEL_NAME = (
     r"(?: ?(?:#|no\.? |number )? ?1)?"
 )
 LABEL = Phrases(
-    {
-        "colon": (r"[:：](?!\d)", "**My new math problem:** | Q: "),
-        "dash": (r"[—–](?=\s)", "Question — "),
-        "number": (r"(?<=1)[.)](?=\s)", "Problem no. 1) "),
-        "line": (r"(?=\n)", "## Problem statement\n"),
-    },
+    r"[:：](?!\d)",
+    r"[—–](?=\s)",
+    r"(?<=1)[.)](?=\s)",
+    r"(?=\n)",
     before=rf"[\s#>*_]*{LABEL_NAME}\s*[*_]*",
     after=r"[ *_]*",
 )
 TITLE = Phrases(
-    {
-        "heading": (r"#{1,6}[ \t]+[^\n?]{1,90}", "## The Great Puzzle\n"),
-        "bold": (r"\*\*[^*\n?.!]{1,80}\*\*:?", "**Trains**:\n"),
-        "underlined": (r"__[^_\n?.!]{1,80}__:?", "__Trains__\n"),
-        "title": (r"title: [^\n?]{1,80}", "Title: Trains\n"),
-    },
+    r"#{1,6}[ \t]+[^\n?]{1,90}",
+    r"\*\*[^*\n?.!]{1,80}\*\*:?",
+    r"__[^_\n?.!]{1,80}__:?",
+    r"title: [^\n?]{1,80}",
     before=r"\s*",
     after=r"[ \t]*\n",
 )
 SEGMENT_END = re.compile(r"[.!?:]{1,6}[\"'”’)*_]{0,6}(?=\s|$)|[:,!]\s?(?=\n)|\n")
 REFUSAL = Phrases(
-    {
-        "I am sorry": (r"i(?:[’']m| am) (?:sorry|unable|not able|afraid)", "I'm afraid not."),
-        "sorry": (r"sorry", "Sorry, no."),
-        "I cannot": (r"i (?:cannot|can[’']t|apologi[sz]e)", "I can’t."),
-        "unfortunately": (r"unfortunately", "Unfortunately, no."),
-        "as an AI": (r"as an ai", "As an AI, no."),
-    },
+    r"i(?:[’']m| am) (?:sorry|unable|not able|afraid)",
+    r"sorry",
+    r"i (?:cannot|can[’']t|apologi[sz]e)",
+    r"unfortunately",
+    r"as an ai",
     before=r"\W*",
     after=r"\b",
 )
@@ -173,35 +139,21 @@ COMMAND = (
     r"(?:calculate|find|determine|compute|solve|evaluate|simplify|estimate|express|convert|prove|show that|work out"
     r"|figure out|how (?:many|much|long|far|old|fast|tall|big)|what (?:is|are|was|will|would|fraction|percent))\b"
 )
+FIRST_COMMAND = (
+    r"(?:write|name|list|give|state|identify|divide|add|subtract|multiply|compare|choose|factor|round|complete|fill)\b"
+)
 TASK = Phrases(  # what asks without a question mark
-    {
-        "first words": (rf"^\W*(?:(?:please|then|now|also|and|hence)\b,? ?)?{COMMAND}", "Now work out the sum."),
-        "behind a comma": (rf"[,;:] (?:and |then |please )?{COMMAND}", "If x is 5, then find 2x."),
-        "behind and": (rf"\band {COMMAND}", "Take 5 and find its square."),
-        "first word": (
-            r"^\W*(?:write|name|list|give|state|identify|divide|add|subtract|multiply|compare|choose|factor|round"
-            r"|complete|fill)\b",
-            "Divide 12 by 4.",
-        ),
-        "how many are": (
-            r"\bhow (?:many|much) (?:[a-z]+ )?(?:did|does|do|would|will|is|are|was|were)\b",
-            "Of 12 eggs how many eggs are white.",
-        ),
-    }
+    rf"^\W*(?:(?:please|then|now|also|and|hence)\b,? ?)?{COMMAND}",
+    rf"[,;:] (?:and |then |please )?{COMMAND}",
+    rf"\band {COMMAND}",
+    rf"^\W*{FIRST_COMMAND}",
+    r"\bhow (?:many|much) (?:[a-z]+ )?(?:did|does|do|would|will|is|are|was|were)\b",
 )
 INSTRUCTION = Phrases(  # how to answer: it belongs to the problem, though it stands behind the question
-    {
-        "request": (
-            r"\W*(?:please )?(?:round|assume|express|give your|use|write (?:your|the)|suppose|ignore|state your|leave"
-            r"|do not)\b",
-            "Please round to two places. | Assume that a month has 30 days.",
-        ),
-        "reminder": (
-            r"\W*(?:remember (?:that )?(?:there|that)\b|note: (?:assume|round)|consider\b)",
-            "Remember there are 12 in a dozen. | Note: round up. | Consider Sundays only.",
-        ),
-        "brackets": (r"\((?!note)", "(12 in a dozen)"),
-    }
+    r"\W*(?:please )?(?:round|assume|express|give your|use|write (?:your|the))\b",
+    r"\W*(?:please )?(?:suppose|ignore|state your|leave|do not)\b",
+    r"\W*(?:remember (?:that )?(?:there|that)\b|note: (?:assume|round)|consider\b)",
+    r"\((?!note)",
 )
 OPTION = re.compile(r"\s*(?:\(?[A-Ea-e1-5][).:]|\([a-e]\))\s+\S")  # "A) 5 kg"
 SENTENCE_END = re.compile(
@@ -210,17 +162,12 @@ SENTENCE_END = re.compile(
 )
 FINISHED = re.compile(r"[.!?][\"'”’)*_\]]*\s*$")  # a text that ends with a sentence
 QUANTITY = Phrases(
-    {
-        "figures": (r"\d+(?:[.,:/]\d+)*", "1,000.5 | 3/4 | 10:30"),
-        "fraction sign": (r"[½⅓⅔¼¾⅕⅛]", "½"),
-        "word": (
-            r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|thirteen|fourteen|fifteen"
-            r"|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundreds?"
-            r"|thousands?|millions?|half|halves|third|thirds|quarters?|fourths?|fifths?|twice|thrice|double[ds]?"
-            r"|triple[ds]?|dozens?|couple|pair|first|second|once)\b",
-            "seven | hundreds | doubled",
-        ),
-    }
+    r"\d+(?:[.,:/]\d+)*",
+    r"[½⅓⅔¼¾⅕⅛]",
+    r"\b(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b",
+    r"\b(?:thirteen|fourteen|fifteen|sixteen|seventeen|eighteen|nineteen|twenty|thirty|forty|fifty|sixty|seventy)\b",
+    r"\b(?:eighty|ninety|hundreds?|thousands?|millions?|half|halves|third|thirds|quarters?|fourths?|fifths?)\b",
+    r"\b(?:twice|thrice|double[ds]?|triple[ds]?|dozens?|couple|pair|first|second|once)\b",
 )
 
 # --- behind the problem ---
@@ -229,98 +176,59 @@ SOLUTION_WORD = (
     r"(?:solutions?|answers?(?: key| choices)?|ans|explanations?|hints?|steps?|step[- ]by[- ]step[^:\n]{0,30}|working"
     r"|approach|reasoning|calculations?|equations?|response|difficulty|level|topic|skills?|category|grade)"
 )
+SOLUTION_NAME = rf"(?:the |a |your |my |possible |sample |detailed |correct |final )*{SOLUTION_WORD}(?: \d+)?"
 SOLUTION = Phrases(  # what begins a solution, wherever it stands
-    {
-        "label": (
-            r"(?:the |a |your |my |possible |sample |detailed |correct |final )*"
-            rf"{SOLUTION_WORD}(?: \d+)?\s*[*_]*\s*(?:[:：]|\n|$|(?<=\d)[.)])",
-            "**The detailed solution**: 5 + 6 = 11 | Step 1. Add. | (Answer key\n",
-        ),
-        "A": (r"A ?[:.]\s", "A: 42"),
-        "the answer is": (r"the (?:correct |final )?(?:answer|solution) (?:is|to)\b", "The final answer is 42."),
-        "speaker": (r"assistant\b|user\b|human\s*:", "assistant | ### User | Human: thanks"),
-        "mark": (r"\\boxed|####|-{3,}", "[\\boxed{42}] | #### 42 | ---"),
-    },
+    rf"{SOLUTION_NAME}\s*[*_]*\s*(?:[:：]|\n|$|(?<=\d)[.)])",
+    r"A ?[:.]\s",
+    r"the (?:correct |final )?(?:answer|solution) (?:is|to)\b",
+    r"assistant\b|user\b|human\s*:",
+    r"\\boxed|####|-{3,}",
     before=r"[\s#>*_(\[-]*",
 )
 WORKING = Phrases(  # what begins a solution on the line of the question
-    {
-        "to solve": (r"to (?:solve|find|answer|calculate|determine|figure|get)\b", "To solve this, add."),
-        "let": (r"let(?:[’']s| us) |let \$?\\?[a-z]\b", "Let's add. | Let x be the sum."),
-        "first": (r"(?:first|firstly|next|since|so|therefore|thus|in order to)\b", "First, we add."),
-        "we know": (r"we (?:know|can|need|have|start|are|will|must|should)\b", "We know the sum."),
-        "equation": (r"\$?[a-z]\$? ?= ?\S", "$x$ = 5"),
-    },
+    r"to (?:solve|find|answer|calculate|determine|figure|get)\b",
+    r"let(?:[’']s| us) |let \$?\\?[a-z]\b",
+    r"(?:first|firstly|next|since|so|therefore|thus|in order to)\b",
+    r"we (?:know|can|need|have|start|are|will|must|should)\b",
+    r"\$?[a-z]\$? ?= ?\S",
     before=r"[\s#>*_-]*",
 )
+PROBLEM_NAME = r"(?:problem|question|puzzle|challenge|exercise|example|variation|version|Q)"
 FURTHER_PROBLEM = Phrases(
-    {
-        "problem 2": (
-            r"(?:problem|question|puzzle|challenge|exercise|example|variation|version|Q) ?(?:#|no\.?)? ?"
-            r"(?:[2-9]|1\d)\b",
-            "**Problem #2 | Q2 Tom has 5 apples.",
-        ),
-        "2.": (r"\(?(?:[2-9]|1\d)[.)]\s+[A-Z\d*\"]", "2. Tom has 5 apples. | (12) Tom has 5 apples."),
-        "another": (r"another (?:one|problem|question)\W*[:\n]", "Another one:"),
-        "bonus": (r"bonus (?:question|problem|challenge)", "Bonus question"),
-        "question:": (r"(?:question|problem)\s*:", "Question: how many are left?"),
-    },
+    rf"{PROBLEM_NAME} ?(?:#|no\.?)? ?(?:[2-9]|1\d)\b",
+    r"\(?(?:[2-9]|1\d)[.)]\s+[A-Z\d*\"]",
+    r"another (?:one|problem|question)\W*[:\n]",
+    r"bonus (?:question|problem|challenge)",
+    r"(?:question|problem)\s*:",
     before=r"[\s#>*_-]*",
 )
+SOLVE_IT = r"(?:solve|figure|handle|crack|help|tackle|the challenge|find (?:the|a) (?:answer|solution))\b"
 CLOSING = Phrases(
-    {
-        "offer": (
-            r"let me know\b|feel free\b|if you(?:[’']d| would| need| have any| want|[’']re stuck| get stuck)\b",
-            "Let me know! | Feel free to ask. | If you need more, ask.",
-        ),
-        "hope": (r"(?:i|we) (?:really )?hope\b|hope (?:this|you|that)\b", "I really hope it helps. | Hope this helps!"),
-        "good wishes": (
-            r"good luck\b|have fun\b|enjoy\b|happy (?:solving|learning|calculating|math)",
-            "Good luck! | Have fun! | Enjoy! | Happy solving!",
-        ),
-        "please": (r"please (?!round|express|give|show your answer|write)", "Please solve it."),
-        "can you solve it": (
-            r"(?:can|could|are) you (?:(?:able|ready|up) )?(?:to |for )?"
-            r"(?:solve|figure|handle|crack|help|tackle|the challenge|find (?:the|a) (?:answer|solution))\b",
-            "Can you solve it? | Are you up for the challenge? | Could you find the answer?",
-        ),
-        "question to the user": (
-            r"would you like\b|do you (?:want|need|have|think you|like)\b|what do you think\b|does this\b"
-            r"|is (?:this|there anything)\b|how(?:[’']s| is| was) (?:this|that)\b",
-            "Would you like a hint? | Do you need a hint? | What do you think? "
-            "| Does this help? | Is this what you had in mind? | How's that?",
-        ),
-        "encouragement": (
-            r"try (?:to solve|solving|it|this)\b|take your time\b|give it a\b|ready\b|remember to\b|don[’']t forget\b"
-            r"|(?:show|explain) your (?:work|reasoning)",
-            "Try it! | Take your time. | Give it a go! | Ready? "
-            "| Remember to check. | Don't forget the units. | Show your work.",
-        ),
-        "about the problem": (
-            rf"(?:this|that|the(?: above)?) (?:math |word |new |unique )*{THING}\b"
-            r"|this (?:requires|involves|tests|should|one|is)\b|it (?:requires|involves|tests|combines)\b",
-            "The above math problem has fractions. | This requires algebra. | It combines both.",
-        ),
-        "note": (
-            r"note: (?:this|the|you|i)\b|\(?note that (?:this|the)\b",
-            "Note: this has two steps. | (Note that the numbers differ.)",
-        ),
-        "about the writer": (
-            r"i(?:[’']ll|[’']d|[’']m|[’']ve| will| would| am| can| have| tried| made| look| chose| changed| kept)\b",
-            "I'm curious. | I changed the numbers.",
-        ),
-        "thanks": (r"looking forward|thank you|thanks\b|as always\b", "Looking forward! | Thank you. | Thanks!"),
-        "there you go": (r"and there you|there you (?:go|have)", "And there you are. | There you go!"),
-    },
+    r"let me know\b|feel free\b",
+    r"if you(?:[’']d| would| need| have any| want|[’']re stuck| get stuck)\b",
+    r"(?:i|we) (?:really )?hope\b|hope (?:this|you|that)\b",
+    r"good luck\b|have fun\b|enjoy\b|happy (?:solving|learning|calculating|math)",
+    r"please (?!round|express|give|show your answer|write)",
+    rf"(?:can|could|are) you (?:(?:able|ready|up) )?(?:to |for )?{SOLVE_IT}",
+    r"would you like\b|do you (?:want|need|have|think you|like)\b|what do you think\b|does this\b",
+    r"is (?:this|there anything)\b|how(?:[’']s| is| was) (?:this|that)\b",
+    r"try (?:to solve|solving|it|this)\b|take your time\b|give it a\b|ready\b",
+    r"remember to\b|don[’']t forget\b|(?:show|explain) your (?:work|reasoning)",
+    rf"(?:this|that|the(?: above)?) (?:math |word |new |unique )*{THING}\b",
+    r"this (?:requires|involves|tests|should|one|is)\b|it (?:requires|involves|tests|combines)\b",
+    r"note: (?:this|the|you|i)\b|\(?note that (?:this|the)\b",
+    r"i(?:[’']ll|[’']d|[’']m|[’']ve| will| would| am| can| have| tried| made| look| chose| changed| kept)\b",
+    r"looking forward|thank you|thanks\b|as always\b",
+    r"and there you|there you (?:go|have)",
     before=r"\W*",
 )
 
 # --- around the problem ---
 
-BULLET = re.compile(r"[ \t]*(?:[-*•]\s+|>\s*|#{1,6}\s+|\(?1[.)]\s+(?=\S))")
+BULLET = re.compile(r"\A[ \t]*(?:[-*•]\s+|>\s*|#{1,6}\s+|\(?1[.)]\s+(?=\S))")
 BOLD = re.compile(r"(?<!\w)(\*\*|__)(?=\S)([^*_\n]{1,2000}?)(?<=\S)\1(?!\w)")
 QUOTES = {'"': '"', "“": "”", "'": "'", "‘": "’", "«": "»", "`": "`", "*": "*", "_": "_"}
-CHAT_HEADER = re.compile(r"(?:<\|[a-z_]{2,40}\|>\s*(?:assistant|system)?\s*){1,6}", re.IGNORECASE)
+CHAT_HEADER = re.compile(r"\A(?:<\|[a-z_]{2,40}\|>\s*(?:assistant|system)?\s*){1,6}", re.IGNORECASE)
 CHAT_TOKEN = re.compile(r"<\|[a-z_]{2,40}\|>|</s>|\[/?INST\]|<(?:end|start)_of_turn>")
 INVISIBLE = dict.fromkeys([*range(9), *range(11, 32), 127, 0x200B, 0x2060, 0xFEFF])  # control signs, zero-width signs
 
@@ -367,7 +275,19 @@ def extract_question(
         return Rejected("not_english", problem or text)
     if not asks:
         return Rejected("no_question" if FINISHED.search(text) else "unfinished", problem or text)
-    return _gated(problem, min_quantities, min_words, max_words, pattern, bait)
+    words = len(problem.split())
+    if words < min_words:
+        return Rejected("too_short", problem)
+    if words > max_words:
+        return Rejected("too_long", problem)
+    if bait and _copies(problem, bait):
+        return Rejected("copies_bait", problem)
+    if min_quantities and len(QUANTITY.findall(problem)) < min_quantities:
+        return Rejected("too_few_quantities", problem)
+    if not pattern or re.fullmatch(pattern, problem):
+        return Question(problem)
+    closed = f"{problem.rstrip('.')}?"  # a sampler that stops at the question mark does not return it
+    return Question(closed) if re.fullmatch(pattern, closed) else Rejected("off_pattern", problem)
 
 
 def released_clean(completion: str) -> str:
@@ -390,10 +310,7 @@ def _reply(completion: str) -> str:
     """Return the reply in a completion, without thoughts before it, chat tokens, control signs and code fences."""
     text = completion.rpartition("</think>")[2]
     text = text[:MOST_CHARACTERS].replace("\r\n", "\n").replace("\r", "\n").translate(INVISIBLE).lstrip()
-    header = CHAT_HEADER.match(text)
-    if header:
-        text = text[header.end() :]
-    return CHAT_TOKEN.split(text, maxsplit=1)[0].replace("```", "").strip()
+    return CHAT_TOKEN.split(CHAT_HEADER.sub("", text), maxsplit=1)[0].replace("```", "").strip()
 
 
 # --- where the problem begins ---
@@ -522,26 +439,14 @@ def _unwrapped(text: str) -> str:
     """Return a problem without list marks, bold, emoji at the ends and quotes around the whole."""
     text = text.strip()
     for _ in range(DEEPEST_WRAPPING):
-        inner = _without_emoji(text)
-        bullet = BULLET.match(inner)
-        if bullet:
-            inner = inner[bullet.end() :]
-        inner = _unquoted(inner.strip())
+        emoji = "".join(filter(_is_emoji, set(text)))
+        spaces = "".join(filter(str.isspace, set(text)))
+        inner = text.lstrip(emoji).rstrip(emoji + spaces)
+        inner = _unquoted(BULLET.sub("", inner).strip())
         if inner == text:
             break
         text = inner
     return BOLD.sub(r"\2", text)
-
-
-def _without_emoji(text: str) -> str:
-    """Return a text without the emoji that it begins with, and without those and white space at its end."""
-    end = len(text)
-    while end and (_is_emoji(text[end - 1]) or text[end - 1].isspace()):
-        end -= 1
-    start = 0
-    while start < end and _is_emoji(text[start]):
-        start += 1
-    return text[start:end]
 
 
 def _unquoted(text: str) -> str:
@@ -573,25 +478,6 @@ def _is_english(text: str) -> bool:
     words = re.findall(r"[^\W\d_]+", beginning.lower())
     foreign = sum(word in FOREIGN_WORDS for word in words)
     return foreign < 2 or foreign <= sum(word in ENGLISH_WORDS for word in words)
-
-
-def _gated(
-    text: str, min_quantities: int, min_words: int, max_words: int, pattern: str, bait: str
-) -> Question | Rejected:
-    """Return the question if it passes the gates of a domain, else the first gate that it fails."""
-    words = len(text.split())
-    if words < min_words:
-        return Rejected("too_short", text)
-    if words > max_words:
-        return Rejected("too_long", text)
-    if bait and _copies(text, bait):
-        return Rejected("copies_bait", text)
-    if min_quantities and len(QUANTITY.findall(text)) < min_quantities:
-        return Rejected("too_few_quantities", text)
-    if not pattern or re.fullmatch(pattern, text):
-        return Question(text)
-    closed = f"{text.rstrip('.')}?"  # a sampler that stops at the question mark does not return it
-    return Question(closed) if re.fullmatch(pattern, closed) else Rejected("off_pattern", text)
 
 
 def _copies(text: str, bait: str) -> bool:

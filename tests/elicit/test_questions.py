@@ -16,6 +16,88 @@ from crescent_utils.elicit.questions import REASONS, Phrases, Question, Rejected
 OUR_PROBLEMS = Path(__file__).parent / "problems.jsonl"  # ours: what is easily cut off or changed
 TABLES = {name: table for name, table in vars(questions).items() if isinstance(table, Phrases)}
 SEARCHED = {"TASK", "QUANTITY"}  # tables that are looked for anywhere in a sentence, not at its head alone
+EXAMPLES = {  # for each table a list of examples for each of its parts, in their order
+    "CHAT": [
+        ["Sure, here it goes."],
+        ["Here's one for you!", "Of course! Here are two puzzles.", "Here is what I wrote:"],
+        ["I'd be glad.", "Happy to do it.", "With pleasure."],
+        ["How about trains!"],
+        ["I came up with one.", "Okay, I think you want trains."],
+        ["I can help."],
+        ["Let me think."],
+        ["Let's do this.", "Great, let’s begin."],
+        ["Consider the following:"],
+        ["Try this."],
+        ["As requested.", "Based on your request."],
+        ["That's a fun puzzle.", "What a lovely idea."],
+        ["Below is mine."],
+        ["This one, of all my puzzles on trains, boats and planes, is the one that I still like best: for you:"],
+        ["Math puzzle of today:"],
+    ],
+    "LABEL": [["**My new math problem:**", "Q: "], ["Question — "], ["Problem no. 1) "], ["## Problem statement\n"]],
+    "TITLE": [["## The Great Puzzle\n"], ["**Trains**:\n"], ["__Trains__\n"], ["Title: Trains\n"]],
+    "REFUSAL": [["I'm afraid not."], ["Sorry, no."], ["I can’t."], ["Unfortunately, no."], ["As an AI, no."]],
+    "TASK": [
+        ["Now work out the sum."],
+        ["If x is 5, then find 2x."],
+        ["Take 5 and find its square."],
+        ["Divide 12 by 4."],
+        ["Of 12 eggs how many eggs are white."],
+    ],
+    "INSTRUCTION": [
+        ["Please round to two places.", "Assume that a month has 30 days."],
+        ["Please ignore Sundays.", "Do not round."],
+        ["Remember there are 12 in a dozen.", "Note: round up.", "Consider Sundays only."],
+        ["(12 in a dozen)"],
+    ],
+    "QUANTITY": [
+        ["1,000.5", "3/4", "10:30"],
+        ["½"],
+        ["seven"],
+        ["seventy"],
+        ["hundreds", "halves"],
+        ["doubled", "twice"],
+    ],
+    "SOLUTION": [
+        ["**The detailed solution**: 5 + 6 = 11", "Step 1. Add.", "(Answer key\n"],
+        ["A: 42"],
+        ["The final answer is 42."],
+        ["assistant", "### User", "Human: thanks"],
+        ["[\\boxed{42}]", "#### 42", "---"],
+    ],
+    "WORKING": [
+        ["To solve this, add."],
+        ["Let's add.", "Let x be the sum."],
+        ["First, we add."],
+        ["We know the sum."],
+        ["$x$ = 5"],
+    ],
+    "FURTHER_PROBLEM": [
+        ["**Problem #2", "Q2 Tom has 5 apples."],
+        ["2. Tom has 5 apples.", "(12) Tom has 5 apples."],
+        ["Another one:"],
+        ["Bonus question"],
+        ["Question: how many are left?"],
+    ],
+    "CLOSING": [
+        ["Let me know!", "Feel free to ask."],
+        ["If you need more, ask."],
+        ["I really hope it helps.", "Hope this helps!"],
+        ["Good luck!", "Have fun!", "Enjoy!", "Happy solving!"],
+        ["Please solve it."],
+        ["Can you solve it?", "Are you up for the challenge?", "Could you find the answer?"],
+        ["Would you like a hint?", "Do you need a hint?", "What do you think?", "Does this help?"],
+        ["Is this what you had in mind?", "How's that?"],
+        ["Try it!", "Take your time.", "Give it a go!", "Ready?"],
+        ["Remember to check.", "Don't forget the units.", "Show your work."],
+        ["The above math problem has fractions."],
+        ["This requires algebra.", "It combines both."],
+        ["Note: this has two steps.", "(Note that the numbers differ.)"],
+        ["I'm curious.", "I changed the numbers."],
+        ["Looking forward!", "Thank you.", "Thanks!"],
+        ["And there you are.", "There you go!"],
+    ],
+}
 
 
 def problems(path: Path) -> list[str]:
@@ -132,16 +214,16 @@ def test_reasons(completion: str, gates: dict[str, object], reason: str) -> None
     assert reason in REASONS
 
 
-@pytest.mark.parametrize(("table", "part"), [(name, part) for name, table in TABLES.items() for part in table.parts])
-def test_every_part_matches_its_examples_and_no_other_part_does(table: str, part: str) -> None:
+@pytest.mark.parametrize("table", TABLES)
+def test_every_part_matches_its_examples_and_no_other_part_does(table: str) -> None:
     phrases = TABLES[table]
-    other_parts = {name: phrases.parts[name] for name in phrases.parts if name != part}
     method = "search" if table in SEARCHED else "match"
-    with_part = getattr(phrases, method)
-    without_part = getattr(Phrases(other_parts, phrases.before, phrases.after), method)
-    examples = phrases.parts[part][1].split(" | ")
-    assert [bool(with_part(example)) for example in examples] == [True] * len(examples)
-    assert [bool(without_part(example)) for example in examples] == [False] * len(examples)
+    with_all_parts = getattr(phrases, method)
+    for part, examples in zip(phrases.parts, EXAMPLES[table], strict=True):
+        other_parts = [other for other in phrases.parts if other != part]
+        without_part = getattr(Phrases(*other_parts, before=phrases.before, after=phrases.after), method)
+        assert [bool(with_all_parts(example)) for example in examples] == [True] * len(examples), part
+        assert [bool(without_part(example)) for example in examples] == [False] * len(examples), part
 
 
 def test_gates_let_good_questions_pass() -> None:
