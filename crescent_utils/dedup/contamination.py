@@ -31,12 +31,6 @@ SIGNS = tuple(REASONS)  # from the surest to the weakest
 COLUMNS = ["id", "question", "sign", "score", "benchmark", "item", "item_question"]
 
 
-class _Item(NamedTuple):
-    benchmark: str
-    number: int
-    question: str
-
-
 class _Match(NamedTuple):
     """A question (`row`) that shares something with a benchmark item (`place` in the list of all items)."""
 
@@ -62,15 +56,13 @@ def find_contamination(
     """
     import pandas as pd
 
-    items = [_Item(bench.name, number, item.question) for bench in held_out for number, item in enumerate(bench.items)]
-    item_texts = [item.question for item in items]
+    items = [(bench.name, number, item.question) for bench in held_out for number, item in enumerate(bench.items)]
+    item_texts = [question for _, _, question in items]
     matches = _repetitions(texts, item_texts)
     matches += _quotations(texts, item_texts, overlap)
     matches += _neighbours(texts, item_texts, encoder, closeness)
-    matches.sort(key=lambda match: (match.row, SIGNS.index(match.sign)))
-    rows = [
-        (ids[match.row], texts[match.row], match.sign, round(match.score, 4), *items[match.place]) for match in matches
-    ]
+    matches.sort(key=lambda match: match.row)  # the signs of a row stay in their order
+    rows = [(ids[row], texts[row], sign, round(score, 4), *items[place]) for row, sign, score, place in matches]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -100,11 +92,10 @@ def split_contaminated(
 
 def _repetitions(texts: Sequence[str], item_texts: Sequence[str]) -> list[_Match]:
     """Return the questions that are the same problem as an item; of several such items, the first is named."""
-    places: dict[str, int] = {}
-    for place, item_text in enumerate(item_texts):
-        places.setdefault(overlap_key(item_text), place)
+    item_keys = [overlap_key(text) for text in item_texts]
+    first_places = {key: place for place, key in reversed(list(enumerate(item_keys)))}
     keys = [overlap_key(text) for text in texts]
-    return [_Match(row, "repeats", 1.0, places[key]) for row, key in enumerate(keys) if key in places]
+    return [_Match(row, "repeats", 1.0, first_places[key]) for row, key in enumerate(keys) if key in first_places]
 
 
 def _grams(text: str) -> set[tuple[str, ...]]:
@@ -134,5 +125,5 @@ def _quotations(texts: Sequence[str], item_texts: Sequence[str], overlap: float)
 def _neighbours(texts: Sequence[str], item_texts: Sequence[str], encoder: Encoder, closeness: float) -> list[_Match]:
     """Return the questions whose nearest item is at `closeness` or nearer."""
     cosines, places = nearest_among(encoder.encode(texts), encoder.encode(item_texts))
-    close_rows = np.flatnonzero(cosines >= closeness)
-    return [_Match(int(row), "neighbour", float(cosines[row]), int(places[row])) for row in close_rows]
+    rows = np.flatnonzero(cosines >= closeness).tolist()
+    return [_Match(row, "neighbour", float(cosines[row]), int(places[row])) for row in rows]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -59,9 +60,8 @@ class SentenceEncoder:
                 new_texts, batch_size=ENCODE_BATCH, normalize_embeddings=True, show_progress_bar=False
             )
             self._remembered.update(zip(new_texts, np.asarray(new_vectors, dtype=np.float32), strict=True))
-        vectors = np.empty((len(texts), self._model.get_embedding_dimension()), np.float32)
-        for row, text in enumerate(texts):
-            vectors[row] = self._remembered[text]
+        vectors = np.array([self._remembered[text] for text in texts], np.float32)
+        vectors = vectors.reshape(len(texts), self._model.get_embedding_dimension())
         if len(self._remembered) > REMEMBERED_TEXTS:
             self._remembered.clear()
         return vectors
@@ -101,7 +101,7 @@ def diversify(
     if settings.protocol == "released":
         return _diversify_as_released(waiting, encoder, rewriter)
     threshold = settings.similarity_threshold or domain.similarity_threshold
-    record = _Record()
+    attempts: list[dict[str, Any]] = []
     pool_texts: list[str] = []
     pool_vectors: np.ndarray | None = None
     recalls = []
@@ -109,47 +109,44 @@ def diversify(
         if round_number > 0:
             rewriter.rewrite(waiting, round_number)
         readable = [candidate for candidate in waiting if not candidate.reason]
-        readable_texts = [candidate.text for candidate in readable]
+        readable_texts = [candidate.after for candidate in readable]
         vectors = encoder.encode(readable_texts)
         selection = select_diverse(vectors, threshold, pool_vectors)
         recalls.append(selection.recall)
         _set_neighbours(readable, selection.nearest, selection.similarity, pool_texts + readable_texts)
         for candidate, is_kept in zip(readable, selection.kept, strict=True):
             candidate.reason = "" if is_kept else TOO_SIMILAR
-        record.add_attempts(waiting, round_number)
-        pool_texts += [candidate.text for candidate in readable if not candidate.reason]
+        attempts += [candidate.attempt(round_number) for candidate in waiting]
+        pool_texts += [candidate.after for candidate in readable if not candidate.reason]
         kept_vectors = vectors[selection.kept]
         pool_vectors = kept_vectors if pool_vectors is None else np.concatenate([pool_vectors, kept_vectors])
         waiting = [candidate for candidate in waiting if candidate.reason]
-    record.add_rejected(waiting, settings.max_rewrites)
-    return record.outcome(threshold, float(np.min(recalls)))
+    return _outcome(attempts, settings.max_rewrites, threshold, float(np.min(recalls)))
 
 
 def _diversify_as_released(candidates: list[_Candidate], encoder: Encoder, rewriter: _Rewriter) -> Diversified:
-    """Do what the authors' public code does (Crescent, released scripts), so that its cost can be measured.
+    """Do what the authors' public code does (see `select_released`), so that its cost can be measured.
 
-    In a batch of 100, of two questions with cosine >= 0.85 the earlier goes. Against history, a squared L2 distance
-    < 0.25 sends a question to one rewrite, which is kept unchecked.
+    What is close to an earlier batch is rewritten once, and kept unchecked, even where the rewrite cannot be read.
     """
-    texts = [candidate.text for candidate in candidates]
+    texts = [candidate.after for candidate in candidates]
     selection = select_released(encoder.encode(texts))
     _set_neighbours(candidates, selection.nearest, selection.similarity, texts)
-    for candidate, is_dropped, is_close in zip(candidates, selection.dropped, selection.close, strict=True):
-        if is_dropped:
-            candidate.reason = LATER_TOO_SIMILAR
-        elif is_close:
-            candidate.reason = TOO_SIMILAR
-    record = _Record()
+    attempts = []
     for start in range(0, len(candidates), RELEASED_BATCH):
-        batch = candidates[start : start + RELEASED_BATCH]
-        record.add_attempts(batch, 0)
-        record.add_rejected([candidate for candidate in batch if candidate.reason == LATER_TOO_SIMILAR], 0)
-        close = [candidate for candidate in batch if candidate.reason == TOO_SIMILAR]
+        batch = slice(start, start + RELEASED_BATCH)
+        for candidate, is_dropped, is_close in zip(
+            candidates[batch], selection.dropped[batch], selection.close[batch], strict=True
+        ):
+            if is_dropped or is_close:
+                candidate.reason = LATER_TOO_SIMILAR if is_dropped else TOO_SIMILAR
+            attempts.append(candidate.attempt(0))
+        close = list(compress(candidates[batch], selection.close[batch]))
         rewriter.rewrite(close, 1)
         for candidate in close:
-            candidate.reason = ""  # kept unchecked, even where the rewrite could not be read
-        record.add_attempts(close, 1)
-    return record.outcome(RELEASED_COSINE)
+            candidate.reason = ""
+            attempts.append(candidate.attempt(1))
+    return _outcome(attempts, 0, RELEASED_COSINE)
 
 
 @dataclass
@@ -157,11 +154,15 @@ class _Candidate:
     """A question in the loop. `reason` says why its last check failed: "" if it passed or was not checked yet."""
 
     id: int
-    text: str
-    text_before: str  # the round's rewrite
+    before: str  # the round's rewrite
+    after: str
     neighbour: str = ""
     similarity: float = -1.0
     reason: str = ""
+
+    def attempt(self, round_number: int) -> dict[str, Any]:
+        """Return the row of the table of attempts; a candidate without a reason is accepted."""
+        return {**vars(self), "round": round_number, "accepted": not self.reason}
 
 
 def _set_neighbours(
@@ -170,7 +171,22 @@ def _set_neighbours(
     """Note on each candidate which of `texts` is nearest to it (-1: none), and the cosine."""
     for candidate, neighbour, cosine in zip(candidates, nearest, similarity, strict=True):
         candidate.neighbour = texts[neighbour] if neighbour >= 0 else ""
-        candidate.similarity = float(cosine)
+        candidate.similarity = round(float(cosine), 4)
+
+
+def _outcome(rows: list[dict[str, Any]], rewrites: int, threshold: float, recall: float = 1.0) -> Diversified:
+    """Return the tables of attempts, of the accepted, and of those whose last attempt failed, after `rewrites`."""
+    import pandas as pd
+
+    attempts = pd.DataFrame(rows, columns=ATTEMPT_COLUMNS)
+    questions = attempts.rename(columns={"after": "question", "neighbour": "nearest"})[REJECTED_COLUMNS]
+    is_accepted = attempts["accepted"].astype(bool)
+    is_rejected = ~is_accepted & ~attempts.duplicated("id", keep="last")
+    accepted = questions.loc[is_accepted, QUESTION_COLUMNS].reset_index(drop=True)
+    rejected = questions[is_rejected].reset_index(drop=True)
+    if rewrites:
+        rejected["reason"] += f", after {rewrites} rewrite{'s' if rewrites > 1 else ''}"
+    return Diversified(accepted, rejected, attempts, threshold, recall)
 
 
 class _Rewriter:
@@ -184,81 +200,29 @@ class _Rewriter:
 
     def rewrite(self, candidates: list[_Candidate], round_number: int) -> None:
         """Give each candidate a new text; where the rewrite cannot be read, it keeps the old one and gets a reason."""
-        prefixes = [self._prefix(candidate, round_number) for candidate in candidates]
-        samples = [self._next_sample(*pair) for pair in zip(candidates, prefixes, strict=True)]
+        samples = [self._next_sample(candidate, round_number) for candidate in candidates]
         completions = self._generator.complete(samples)
-        for candidate, prefix, completion in zip(candidates, prefixes, completions, strict=True):
-            candidate.text_before = candidate.text
+        for candidate, (request, _), completion in zip(candidates, samples, completions, strict=True):
+            candidate.before = candidate.after
             if completion.finish == TOO_LONG:
                 candidate.reason = TOO_LONG
                 continue
-            rewrite = elicit.extract_question(prefix + completion.text, **self._gates)
+            rewrite = elicit.extract_question(request.prefix + completion.text, **self._gates)
             if isinstance(rewrite, elicit.Rejected):
                 candidate.reason = rewrite.reason
             else:
                 candidate.reason = ""
-                candidate.text = rewrite.text
+                candidate.after = rewrite.text
 
-    def _prefix(self, candidate: _Candidate, round_number: int) -> str:
-        """Return the start of the reply. The round moves it on, so that a second try does not start like the first."""
+    def _next_sample(self, candidate: _Candidate, round_number: int) -> tuple[Request, int]:
+        """Return the request for a rewrite, and which sample of it. Copies of one question make one request.
+
+        The round moves the start of the reply on, so that a second try does not begin like the first.
+        """
         prefixes = self._domain.bait_prefixes
-        return prefixes[(candidate.id + round_number) % len(prefixes)]
-
-    def _next_sample(self, candidate: _Candidate, prefix: str) -> tuple[Request, int]:
-        """Return the request for a rewrite, and which sample of it. Copies of one question make one request."""
-        messages = runs.rewrite_messages(self._domain, candidate.text, candidate.neighbour, self._system_prompt)
+        prefix = prefixes[(candidate.id + round_number) % len(prefixes)]
+        messages = runs.rewrite_messages(self._domain, candidate.after, candidate.neighbour, self._system_prompt)
         request = self._generator.request(messages, self._sampling, prefix)
         sample = self._samples_taken[request]
         self._samples_taken[request] += 1
         return request, sample
-
-
-class _Record:
-    """The rows of the three tables, in the order in which they come about."""
-
-    def __init__(self) -> None:
-        self._accepted: list[dict[str, Any]] = []
-        self._rejected: list[dict[str, Any]] = []
-        self._attempts: list[dict[str, Any]] = []
-
-    def add_attempts(self, candidates: list[_Candidate], round_number: int) -> None:
-        """Add one attempt per candidate; a candidate without a reason is accepted."""
-        for candidate in candidates:
-            attempt = {
-                "id": candidate.id,
-                "round": round_number,
-                "before": candidate.text_before,
-                "after": candidate.text,
-                "neighbour": candidate.neighbour,
-                "similarity": round(candidate.similarity, 4),
-                "accepted": not candidate.reason,
-                "reason": candidate.reason,
-            }
-            self._attempts.append(attempt)
-            if not candidate.reason:
-                self._accepted.append(_question_row(candidate, round_number))
-
-    def add_rejected(self, candidates: list[_Candidate], rewrites: int) -> None:
-        """Add the candidates as rejected, after so many rewrites."""
-        tries = f", after {rewrites} rewrite{'s' if rewrites > 1 else ''}" if rewrites else ""
-        for candidate in candidates:
-            self._rejected.append(_question_row(candidate, rewrites) | {"reason": candidate.reason + tries})
-
-    def outcome(self, threshold: float, recall: float = 1.0) -> Diversified:
-        """Return the rows as tables."""
-        import pandas as pd
-
-        accepted = pd.DataFrame(self._accepted, columns=QUESTION_COLUMNS)
-        rejected = pd.DataFrame(self._rejected, columns=REJECTED_COLUMNS)
-        attempts = pd.DataFrame(self._attempts, columns=ATTEMPT_COLUMNS)
-        return Diversified(accepted, rejected, attempts, threshold, recall)
-
-
-def _question_row(candidate: _Candidate, round_number: int) -> dict[str, Any]:
-    return {
-        "id": candidate.id,
-        "question": candidate.text,
-        "round": round_number,
-        "similarity": round(candidate.similarity, 4),
-        "nearest": candidate.neighbour,
-    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from itertools import compress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +22,11 @@ from .similarity import nearest_other, select_diverse, select_released
 if TYPE_CHECKING:
     import pandas as pd
 
+COLUMNS = [
+    *("protocol", "read", "damaged", "kept", "near-duplicates left"),
+    *("to rewrite", "dropped", "rewrite checked", "contaminated"),
+]
+
 
 def damage_of_released_cleaner(texts: Sequence[str]) -> pd.DataFrame:
     """Return what the released cleaner makes of each question: columns `question`, `cleaned`, `damage`.
@@ -31,11 +36,9 @@ def damage_of_released_cleaner(texts: Sequence[str]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = []
-    for text in texts:
-        cleaned = elicit.released_clean(text)
-        rows.append((text, cleaned, _damage(text, cleaned)))
-    return pd.DataFrame(rows, columns=["question", "cleaned", "damage"])
+    cleaned_texts = [elicit.released_clean(text) for text in texts]
+    damages = [_damage(text, cleaned) for text, cleaned in zip(texts, cleaned_texts, strict=True)]
+    return pd.DataFrame({"question": texts, "cleaned": cleaned_texts, "damage": damages})
 
 
 def _damage(text: str, cleaned: str) -> str:
@@ -66,63 +69,47 @@ def compare_protocols(
     """
     import pandas as pd
 
-    paper, strict = _paper_and_strict(texts, encoder, threshold, held_out)
-    released = _released(texts, encoder, threshold, held_out)
-    return pd.DataFrame([paper, released, strict])
-
-
-def _paper_and_strict(
-    texts: Sequence[str], encoder: Encoder, threshold: float, held_out: Sequence[Benchmark]
-) -> tuple[dict[str, Any], dict[str, Any]]:
     vectors = encoder.encode(texts)
     kept = select_diverse(vectors, threshold).kept
-    near, contaminated = _flaws(list(compress(texts, kept)), vectors[kept], encoder, threshold, held_out)
-    paper = {
-        "protocol": "paper",
-        "read": len(texts),
-        "damaged": 0,
-        "kept": int(kept.sum()),
-        "near-duplicates left": int(near.sum()),
-        "to rewrite": int((~kept).sum()),
-        "dropped": 0,
-        "rewrite checked": True,
-        "contaminated": int(contaminated.sum()),
-    }
-    strict = paper | {
-        "protocol": "strict",
-        "kept": int((~contaminated).sum()),
-        "near-duplicates left": int(near[~contaminated].sum()),
-        "contaminated": 0,
-    }
-    return paper, strict
+    flaws = _flaws(list(compress(texts, kept)), vectors[kept], encoder, threshold, held_out)
+    paper = {"read": len(texts), "damaged": 0, "to rewrite": (~kept).sum(), "dropped": 0, "rewrite checked": True}
 
-
-def _released(
-    texts: Sequence[str], encoder: Encoder, threshold: float, held_out: Sequence[Benchmark]
-) -> dict[str, Any]:
-    table = damage_of_released_cleaner(texts)
-    cleaned = list(table.loc[table["damage"] != "lost", "cleaned"])
+    cleaning = damage_of_released_cleaner(texts)
+    cleaned = list(cleaning.loc[cleaning["damage"] != "lost", "cleaned"])
     vectors = encoder.encode(cleaned)
     selection = select_released(vectors)
     kept = ~selection.dropped & ~selection.close
-    near, contaminated = _flaws(list(compress(cleaned, kept)), vectors[kept], encoder, threshold, held_out)
-    return {
-        "protocol": "released",
+    released_flaws = _flaws(list(compress(cleaned, kept)), vectors[kept], encoder, threshold, held_out)
+    released = {
         "read": len(cleaned),
-        "damaged": int(table["damage"].isin(["signs", "cut"]).sum()),
-        "kept": int(kept.sum()),
-        "near-duplicates left": int(near.sum()),
-        "to rewrite": int(selection.close.sum()),
-        "dropped": int(selection.dropped.sum()),
+        "damaged": cleaning["damage"].isin(["signs", "cut"]).sum(),
+        "to rewrite": selection.close.sum(),
+        "dropped": selection.dropped.sum(),
         "rewrite checked": False,
-        "contaminated": int(contaminated.sum()),
     }
+    rows = [
+        {"protocol": "paper", **paper, **_counts(flaws)},
+        {"protocol": "released", **released, **_counts(released_flaws)},
+        {"protocol": "strict", **paper, **_counts(flaws[~flaws["contaminated"]])},
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _flaws(
     pool: Sequence[str], vectors: np.ndarray, encoder: Encoder, threshold: float, held_out: Sequence[Benchmark]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return two masks over the questions of a pool: those with a near-duplicate in it, and the contaminated."""
+) -> pd.DataFrame:
+    """Return for each question of a pool whether it has a near-duplicate in it (`near`), and is `contaminated`."""
+    import pandas as pd
+
     matches = find_contamination(range(len(pool)), pool, held_out, encoder, closeness=threshold)
     contaminated = np.isin(np.arange(len(pool)), matches["id"].astype(int))
-    return nearest_other(vectors) >= threshold, contaminated
+    return pd.DataFrame({"near": nearest_other(vectors) >= threshold, "contaminated": contaminated})
+
+
+def _counts(flaws: pd.DataFrame) -> dict[str, int]:
+    """Return how many questions a pool with these flaws holds, and how many have each flaw."""
+    return {
+        "kept": len(flaws),
+        "near-duplicates left": flaws["near"].sum(),
+        "contaminated": flaws["contaminated"].sum(),
+    }
