@@ -10,7 +10,7 @@ lists, and the recall is measured. Ours.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -42,8 +42,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Released:
-    """What the authors' code would do with each row before any rewrite: `dropped`, `close` (sent to one rewrite), or
-    kept.
+    """What the authors' code does with each row at first: `dropped`, `close` (sent to one rewrite), or kept.
 
     `nearest` is the row that decided (-1: none) and `similarity` the largest cosine that was looked at (-1: none).
     """
@@ -61,12 +60,27 @@ def select_diverse(vectors: np.ndarray, threshold: float, pool: np.ndarray | Non
     `nearest` and the rows of `vectors` as m … m+n-1; of equal neighbours the first is named. Raises ValueError for
     another shape or a value that is not finite. Ours.
     """
-    vectors = _matrix(vectors)
-    pool = vectors[:0] if pool is None else _matrix(pool)
-    rows = _Rows(_stacked(pool, vectors))
-    index = _Index(rows, len(pool), exact=len(rows) <= EXACT_ROWS)
-    selection = _select(rows, len(pool), threshold, index)
-    return selection if index.exact else _with_recall(rows, len(pool), threshold, selection)
+    vectors, first = np.asarray(vectors), 0 if pool is None else len(pool)
+    if pool is not None and first:
+        if pool.shape[1:] != vectors.shape[1:]:
+            raise ValueError(f"pool: rows of {pool.shape[-1]} numbers, those of vectors have {vectors.shape[-1]}")
+        vectors = np.concatenate([pool, vectors])
+    rows = _Rows(vectors)
+    index = _Index(rows, first, exact=len(rows) <= EXACT_ROWS)
+    kept = np.zeros(len(rows) - first, bool)
+    nearest, similarity = np.full(len(kept), -1), np.full(len(kept), -1.0)
+    for numbers in _blocks(first, len(rows)):
+        unit = rows.unit32(numbers)
+        block_nearest = index.nearest(numbers, unit)
+        scores = unit @ unit.T
+        chosen = _choose(rows, numbers, scores, block_nearest.cosine < threshold, threshold)
+        _look_within(rows, numbers, scores, chosen, block_nearest)
+        index.add(numbers[chosen], unit[chosen])
+        here = numbers - first
+        kept[here], nearest[here], similarity[here] = chosen, block_nearest.number, block_nearest.cosine
+    if index.exact:
+        return Selection(kept, nearest, similarity)
+    return Selection(kept, nearest, similarity, *_recall(rows, first, threshold, kept))
 
 
 def select_released(vectors: np.ndarray) -> Released:
@@ -76,7 +90,7 @@ def select_released(vectors: np.ndarray) -> Released:
     distance < 0.25 to any row of an earlier batch (dropped or not) is close. Reads the embeddings alone, so it needs
     no rewrite.
     """
-    rows = _Rows(_matrix(vectors))
+    rows = _Rows(vectors)
     index = _Index(rows, 0)
     dropped, close = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     nearest, similarity = np.full(len(rows), -1), np.full(len(rows), -1.0)
@@ -97,8 +111,11 @@ def select_released(vectors: np.ndarray) -> Released:
 
 def nearest_other(vectors: np.ndarray) -> np.ndarray:
     """Return the cosine of each row to its nearest *other* row (-1: there is none)."""
-    rows = _Rows(_matrix(vectors))
-    return _look_up(_Index(rows, len(rows)), rows, 0, itself=False).cosine
+    rows = _Rows(vectors)
+    index = _Index(rows, len(rows))
+    blocks = _blocks(0, len(rows))
+    cosines = [index.nearest(numbers, rows.unit32(numbers), itself=False).cosine for numbers in blocks]
+    return np.concatenate([np.empty(0), *cosines])
 
 
 def nearest_among(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +123,7 @@ def nearest_among(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, 
 
     The cosines are float32 products, good to six digits: the scores of committed tables were rounded from these.
     """
-    rows, other_rows = _Rows(_matrix(vectors)), _Rows(_matrix(others))
+    rows, other_rows = _Rows(vectors), _Rows(others)
     cosine, number = np.full(len(rows), -1.0), np.full(len(rows), -1)
     if not len(other_rows):
         return cosine, number
@@ -123,20 +140,6 @@ def rethreshold(vectors: np.ndarray, thresholds: Sequence[float]) -> list[int]:
     return [int(select_diverse(vectors, threshold).kept.sum()) for threshold in thresholds]
 
 
-def _matrix(vectors: np.ndarray) -> np.ndarray:
-    vectors = np.asarray(vectors)
-    if vectors.ndim != 2:
-        raise ValueError(f"vectors: shape {vectors.shape} is not (rows, dimension)")
-    return vectors
-
-
-def _stacked(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the rows of both, one below the other."""
-    if first.shape[1] != second.shape[1]:
-        raise ValueError(f"pool: rows of {first.shape[1]} numbers, those of vectors have {second.shape[1]}")
-    return np.concatenate([first, second]) if len(first) else second
-
-
 def _blocks(start: int, end: int, size: int = 0) -> Iterator[np.ndarray]:
     """Yield the numbers from `start` to `end` in order, in blocks."""
     size = size or BLOCK
@@ -148,7 +151,9 @@ class _Rows:
     """Rows by number. Unit vectors are made when asked for, so that no float64 copy of all rows is held."""
 
     def __init__(self, vectors: np.ndarray) -> None:
-        self._vectors = vectors
+        self._vectors = vectors = np.asarray(vectors)
+        if vectors.ndim != 2:
+            raise ValueError(f"vectors: shape {vectors.shape} is not (rows, dimension)")
         self._norms = np.empty(len(vectors))
         for numbers in _blocks(0, len(vectors)):
             self._norms[numbers] = np.linalg.norm(vectors[numbers].astype(np.float64), axis=1)
@@ -222,8 +227,7 @@ class _Index:
     def nearest(self, numbers: np.ndarray, unit: np.ndarray, itself: bool = True) -> _Nearest:
         """Return the nearest row in the index of each of these rows (`unit`: as float32 unit vectors).
 
-        Without `itself`, a row that stands in the index is not its own neighbour; that is for exact indexes of all
-        rows.
+        Without `itself`, a row is not its own neighbour; that is for exact indexes of all rows.
         """
         nearest = _Nearest(len(numbers))
         if not self._size:
@@ -239,9 +243,7 @@ class _Index:
         return nearest
 
     def _candidates(self, unit: np.ndarray, left_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return (place, position) of every row that float32 cannot tell from the nearest; `left_out`: a position a
-        place.
-        """
+        """Return (place, position) of each row that float32 cannot tell from the nearest; `left_out`: one per place."""
         tolerance = np.float32(2 * self._rows.float32_error)
         largest = np.full((len(unit), 1), -np.inf, np.float32)
         buffer = np.empty(len(unit) * min(PIECE, self._size), np.float32)
@@ -277,34 +279,8 @@ def _empty_lists(rows: _Rows) -> Any:
     return index
 
 
-def _look_up(index: _Index, rows: _Rows, first: int, itself: bool = True) -> _Nearest:
-    """Return the nearest row in the index of each row from number `first` on."""
-    nearest = _Nearest(len(rows) - first)
-    for numbers in _blocks(first, len(rows)):
-        block_nearest = index.nearest(numbers, rows.unit32(numbers), itself)
-        nearest.number[numbers - first], nearest.cosine[numbers - first] = block_nearest.number, block_nearest.cosine
-    return nearest
-
-
-def _select(rows: _Rows, first: int, threshold: float, index: _Index) -> Selection:
-    """Go through the rows from number `first` on, in blocks: compare with the index and each other, add the kept."""
-    kept = np.zeros(len(rows) - first, bool)
-    nearest, similarity = np.full(len(kept), -1), np.full(len(kept), -1.0)
-    for numbers in _blocks(first, len(rows)):
-        unit = rows.unit32(numbers)
-        block_nearest = index.nearest(numbers, unit)
-        scores = unit @ unit.T
-        chosen = _choose(rows, numbers, scores, block_nearest.cosine < threshold, threshold)
-        _look_within(rows, numbers, scores, chosen, block_nearest)
-        index.add(numbers[chosen], unit[chosen])
-        here = numbers - first
-        kept[here], nearest[here], similarity[here] = chosen, block_nearest.number, block_nearest.cosine
-    return Selection(kept, nearest, similarity)
-
-
 def _choose(rows: _Rows, numbers: np.ndarray, scores: np.ndarray, free: np.ndarray, threshold: float) -> np.ndarray:
-    """Go through a block in order and choose each `free` row whose cosine to those chosen before is < threshold (bool,
-    n).
+    """Choose, in order, each `free` row of a block whose cosine to those chosen before is < threshold (bool, n).
 
     `scores` holds the block's float32 products; where they are too close to the threshold, float64 decides.
     """
@@ -330,17 +306,15 @@ def _look_within(rows: _Rows, numbers: np.ndarray, scores: np.ndarray, chosen: n
     nearest.offer(place, numbers[earlier], rows.cosines(numbers[place], numbers[earlier]))
 
 
-def _with_recall(rows: _Rows, first: int, threshold: float, selection: Selection) -> Selection:
-    """Add the recall: of a sample's rows with a kept row before them at >= threshold, the share that was rejected."""
-    count = len(selection.kept)
+def _recall(rows: _Rows, first: int, threshold: float, kept: np.ndarray) -> tuple[float, int]:
+    """Return the share rejected of a sample's rows with a kept row before them at >= threshold, and their number."""
+    count = len(kept)
     sample = np.sort(np.random.default_rng(1).choice(count, min(count, RECALL_SAMPLE), replace=False))
     unit, largest = rows.unit32(sample + first), np.full(len(sample), -1.0)
-    kept_rows = np.concatenate([np.arange(first), np.flatnonzero(selection.kept) + first])
+    kept_rows = np.concatenate([np.arange(first), np.flatnonzero(kept) + first])
     for block in _blocks(0, len(kept_rows)):
         numbers = kept_rows[block]
         scores = np.where(numbers < sample[:, None] + first, unit @ rows.unit32(numbers).T, -1)
         np.maximum(largest, scores.max(axis=1), out=largest)
-    too_similar = largest >= threshold
-    rejected = ~selection.kept[sample[too_similar]]
-    recall = float(rejected.mean()) if len(rejected) else float("nan")
-    return replace(selection, recall=recall, recall_rows=len(rejected))
+    rejected = ~kept[sample[largest >= threshold]]
+    return float(rejected.mean()) if len(rejected) else float("nan"), len(rejected)
