@@ -6,11 +6,11 @@ its items (question, gold answer, form of the answer), worked examples, and wher
 (`repeated_items`). `score_answer` scores one answer in three ways side by side, `SCORINGS`: strict, flexible, symbolic.
 """
 
+from ..runs import benchmark_folder
 from .files import Benchmark, BenchmarkError, Item
 from .items import (
     arithmetic_gold,
     arithmetic_problem,
-    benchmark_folder,
     benchmark_names,
     harness_task,
     load_benchmark,

@@ -1,5 +1,10 @@
 """Published benchmarks, read from a folder's files or from the hub: which field is the question, the gold, its form.
 
+GSM8K (Cobbe et al., 2021): 1,319 test items. GSM-Plus testmini (Li et al., 2024): 300 items of each of eight
+perturbations of GSM8K's test questions. ASDiv (Miao et al., 2020): all 2,305 items. SVAMP (Patel et al., 2021) in the
+hub's split: 300 test items, 700 for few shots. MATH-500 (Hendrycks et al., 2021; subset of Lightman et al., 2023) and
+BIG-Bench Hard (Suzgun et al., 2022) have no training split: 0-shot.
+
 Golds are normal forms. An item's `form` says how an answer to it is scored (see `scoring.py`). Its `kind` is the
 benchmark's own sort of item: GSM-Plus's perturbation, ASDiv's solution type, MATH's subject, BIG-Bench Hard's task.
 """
@@ -9,12 +14,13 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import answers
+from ..runs import BENCHMARK_FILES
 
 BBH_TASKS = tuple(
     """
@@ -65,26 +71,65 @@ class Benchmark:
     solve: str = ""
 
 
-# --- GSM8K and its relatives ------------------------------------------------------------------------------------------
+def read_benchmark(name: str, folder: str) -> Benchmark:
+    """Return the published benchmark `name` from the files in `folder`, else from the hub.
+
+    GSM-Plus and ASDiv have no training split: their few shots are GSM8K's training items, and none where these cannot
+    be had (0-shot needs none). lm-evaluation-harness takes GSM-Plus's shots from the test split itself, where each item
+    has siblings that were made from the same question.
+    """
+    if name == "bbh":
+        return _bbh(folder)
+    test_file, *train_files = BENCHMARK_FILES[name]
+    items, source = _read_items(folder, test_file)
+    train: tuple[Item, ...] = ()
+    for file_name in train_files:
+        try:
+            train, _ = _read_items(folder, file_name)
+        except BenchmarkError:
+            if file_name.startswith(name):  # its own training split
+                raise
+    return Benchmark(name, items, train, source)
 
 
-def gsm8k(folder: str) -> Benchmark:
-    """Return GSM8K (Cobbe et al., 2021): 1,319 test items, and its training split for few shots."""
-    test, source = _read_rows(folder, "gsm8k_test.jsonl", ("openai/gsm8k", "main", "test"))
-    return Benchmark("gsm8k", tuple(map(_gsm8k_item, test)), _gsm8k_train(folder), source)
+def _read_items(folder: str, file_name: str) -> tuple[tuple[Item, ...], str]:
+    """Return the items and their source: the file in `folder`, else its split on the hub."""
+    item, *hub_split = FILES[file_name]
+    path = Path(folder).expanduser() / file_name if folder else None
+    if path is None or not path.exists():
+        rows, source = _hub_rows(hub_split, folder, file_name)
+    else:
+        rows, source = _file_rows(path), path.name
+    return tuple(map(item, rows)), source
 
 
-def _gsm8k_train(folder: str) -> tuple[Item, ...]:
-    rows, _ = _read_rows(folder, "gsm8k_train.jsonl", ("openai/gsm8k", "main", "train"))
-    return tuple(map(_gsm8k_item, rows))
-
-
-def _gsm8k_train_if_any(folder: str) -> tuple[Item, ...]:
-    """Return GSM8K's training split for a benchmark that has none; empty if it cannot be loaded (0-shot needs none)."""
+def _file_rows(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of JSON Lines, of a task of BIG-Bench Hard, or of ASDiv's XML (with the hub's names)."""
     try:
-        return _gsm8k_train(folder)
-    except BenchmarkError:
-        return ()
+        if path.suffix == ".xml":
+            problems = ET.parse(path).getroot().iter("Problem")
+            return [{field.tag.lower().replace("-", "_"): field.text or "" for field in item} for item in problems]
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            return list(json.loads(text)["examples"])
+        return [json.loads(line) for line in text.split("\n") if line.strip()]
+    except (ValueError, KeyError, TypeError, ET.ParseError) as error:
+        raise BenchmarkError(f"benchmark_dir: {path} is damaged ({error}); fetch it again") from None
+
+
+def _hub_rows(hub_split: Sequence[str], folder: str, file_name: str) -> tuple[list[dict[str, Any]], str]:
+    """Return the rows of (data set, configuration, split) and their source."""
+    from datasets import load_dataset
+
+    dataset, configuration, split = hub_split
+    try:
+        return list(load_dataset(dataset, configuration, split=split)), f"{dataset} ({configuration}, {split})"
+    except Exception as error:  # whatever the hub's client raises: no network, no such dataset, a damaged cache
+        where = f"{Path(folder).expanduser() / file_name} does not exist" if folder else "benchmark_dir is not set"
+        raise BenchmarkError(
+            f"evaluate_on: {file_name} cannot be had: {where}, and the hub did not give {dataset} "
+            f"({type(error).__name__}). Put the file into a folder and name it as benchmark_dir"
+        ) from error
 
 
 def _gsm8k_item(row: dict[str, Any]) -> Item:
@@ -94,16 +139,6 @@ def _gsm8k_item(row: dict[str, Any]) -> Item:
     return Item(row["question"], answers.normal_form(gold), f"{without_annotations}The answer is {gold}")
 
 
-def gsm_plus_mini(folder: str) -> Benchmark:
-    """Return GSM-Plus testmini (Li et al., 2024): 300 items of each of eight perturbations of GSM8K's test questions.
-
-    Its few shots are GSM8K's training items. lm-evaluation-harness takes them from the test split itself, where each
-    item has siblings that were made from the same question.
-    """
-    rows, source = _read_rows(folder, "gsmplus_testmini.jsonl", ("qintongli/GSM-Plus", "default", "testmini"))
-    return Benchmark("gsm_plus_mini", tuple(map(_gsm_plus_item, rows)), _gsm8k_train_if_any(folder), source)
-
-
 def _gsm_plus_item(row: dict[str, Any]) -> Item:
     gold = str(row["answer"])
     form = "none" if gold.strip().lower() == "none" else "number"
@@ -111,41 +146,11 @@ def _gsm_plus_item(row: dict[str, Any]) -> Item:
     return Item(row["question"], answers.normal_form(gold), str(row.get("solution", "")), form, kind)
 
 
-# --- ASDiv ------------------------------------------------------------------------------------------------------------
-
-
-def asdiv(folder: str) -> Benchmark:
-    """Return ASDiv (Miao et al., 2020): all 2,305 items; few shots from GSM8K's training split, since it has none."""
-    path = Path(folder).expanduser() / "ASDiv.xml" if folder else None
-    if path is not None and path.exists():
-        problems, source = _asdiv_problems(path), path.name
-    else:
-        rows, source = _read_rows(folder, "ASDiv.xml", ("EleutherAI/asdiv", "asdiv", "validation"))
-        problems = [(row["body"], row["question"], row["answer"], row.get("solution_type", "")) for row in rows]
-    items = tuple(_asdiv_item(*problem) for problem in problems)
-    return Benchmark("asdiv", items, _gsm8k_train_if_any(folder), source)
-
-
-def _asdiv_problems(path: Path) -> list[tuple[str, str, str, str]]:
-    """Return (body, question, answer, solution type) of each problem in the published XML file."""
-    try:
-        root = ET.parse(path).getroot()
-    except ET.ParseError as error:
-        raise _damaged(path, error) from None
-    return [
-        (
-            problem.findtext("Body", ""),
-            problem.findtext("Question", ""),
-            problem.findtext("Answer", ""),
-            problem.findtext("Solution-Type", ""),
-        )
-        for problem in root.iter("Problem")
-    ]
-
-
-def _asdiv_item(body: str, question: str, answer: str, kind: str) -> Item:
+def _asdiv_item(row: dict[str, Any]) -> Item:
+    fields = ("body", "question", "answer", "solution_type")
+    body, question, answer, kind = (row.get(field, "").strip() for field in fields)
     gold, form = asdiv_gold(answer)
-    return Item(f"{body.strip()} {question.strip()}", gold, form=form, kind=kind.strip())
+    return Item(f"{body} {question}", gold, form=form, kind=kind)
 
 
 def asdiv_gold(answer: str) -> tuple[str, str]:
@@ -168,54 +173,27 @@ def _asdiv_number(part: str) -> str:
     return part
 
 
-# --- SVAMP and MATH-500 -----------------------------------------------------------------------------------------------
-
-
-def svamp(folder: str) -> Benchmark:
-    """Return SVAMP (Patel et al., 2021) in the hub's split: 300 test items, 700 for few shots."""
-    test, source = _read_rows(folder, "svamp_test.jsonl", ("ChilleD/SVAMP", "default", "test"))
-    train, _ = _read_rows(folder, "svamp_train.jsonl", ("ChilleD/SVAMP", "default", "train"))
-    return Benchmark("svamp", tuple(map(_svamp_item, test)), tuple(map(_svamp_item, train)), source)
-
-
 def _svamp_item(row: dict[str, Any]) -> Item:
     gold = answers.normal_form(str(row["Answer"]))
     solution = f"{row.get('Equation', '')} = {gold}\nThe answer is {gold}"
     return Item(f"{row['Body'].strip()} {row['Question'].strip()}", gold, solution, kind=str(row.get("Type", "")))
 
 
-def math500(folder: str) -> Benchmark:
-    """Return MATH-500 (Hendrycks et al., 2021; subset of Lightman et al., 2023); without a training split: 0-shot."""
-    rows, source = _read_rows(folder, "math500.jsonl", ("HuggingFaceH4/MATH-500", "default", "test"))
-    return Benchmark("math500", tuple(map(_math500_item, rows)), (), source)
-
-
 def _math500_item(row: dict[str, Any]) -> Item:
     return Item(row["problem"], answers.normal_form(row["answer"]), row["solution"], kind=str(row["subject"]))
 
 
-# --- BIG-Bench Hard ---------------------------------------------------------------------------------------------------
-
-
-def bbh(folder: str) -> Benchmark:
-    """Return BIG-Bench Hard (Suzgun et al., 2022), 0-shot: the tasks in `folder`/bbh, else all 27 from the hub."""
+def _bbh(folder: str) -> Benchmark:
+    """Return the tasks in `folder`/bbh, else all 27 from the hub."""
     paths = sorted((Path(folder).expanduser() / "bbh").glob("*.json")) if folder else []
     if paths:
-        tasks = [(path.stem, _bbh_examples(path)) for path in paths]
-        source = f"bbh/*.json ({len(paths)} tasks)"
+        tasks = {path.stem: _file_rows(path) for path in paths}
+        source = f"bbh/*.json ({len(tasks)} tasks)"
     else:
-        hub_splits = {task: ("lukaemon/bbh", task, "test") for task in BBH_TASKS}
-        tasks = [(task, _read_rows(folder, f"bbh/{task}.json", split)[0]) for task, split in hub_splits.items()]
+        tasks = {task: _hub_rows(("lukaemon/bbh", task, "test"), folder, f"bbh/{task}.json")[0] for task in BBH_TASKS}
         source = f"lukaemon/bbh ({len(tasks)} tasks, test)"
-    items = tuple(_bbh_item(task, row) for task, rows in tasks for row in rows)
+    items = tuple(_bbh_item(task, row) for task, rows in tasks.items() for row in rows)
     return Benchmark("bbh", items, (), source, BBH_SOLVE)
-
-
-def _bbh_examples(path: Path) -> list[dict[str, Any]]:
-    try:
-        return list(json.loads(path.read_text(encoding="utf-8"))["examples"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, error) from None
 
 
 def _bbh_item(task: str, row: dict[str, Any]) -> Item:
@@ -227,40 +205,13 @@ def _bbh_item(task: str, row: dict[str, Any]) -> Item:
     return Item(row["input"], gold, form="text", kind=task)
 
 
-LOADERS: dict[str, Callable[[str], Benchmark]] = {
-    "gsm8k": gsm8k,
-    "asdiv": asdiv,
-    "gsm_plus_mini": gsm_plus_mini,
-    "svamp": svamp,
-    "math500": math500,
-    "bbh": bbh,
+# How an item is made of a row of each file, and the file's data set, configuration and split on the hub.
+FILES: dict[str, tuple[Any, str, str, str]] = {
+    "gsm8k_test.jsonl": (_gsm8k_item, "openai/gsm8k", "main", "test"),
+    "gsm8k_train.jsonl": (_gsm8k_item, "openai/gsm8k", "main", "train"),
+    "gsmplus_testmini.jsonl": (_gsm_plus_item, "qintongli/GSM-Plus", "default", "testmini"),
+    "ASDiv.xml": (_asdiv_item, "EleutherAI/asdiv", "asdiv", "validation"),
+    "svamp_test.jsonl": (_svamp_item, "ChilleD/SVAMP", "default", "test"),
+    "svamp_train.jsonl": (_svamp_item, "ChilleD/SVAMP", "default", "train"),
+    "math500.jsonl": (_math500_item, "HuggingFaceH4/MATH-500", "default", "test"),
 }
-
-
-# --- reading rows -----------------------------------------------------------------------------------------------------
-
-
-def _read_rows(folder: str, file_name: str, hub_split: tuple[str, str, str]) -> tuple[list[dict[str, Any]], str]:
-    """Return the rows and their source: of a JSON Lines file in `folder`, else of (dataset, configuration, split)."""
-    path = Path(folder).expanduser() / file_name if folder else None
-    if path is not None and path.exists():
-        try:
-            with open(path, encoding="utf-8") as lines:
-                return [json.loads(line) for line in lines if line.strip()], path.name
-        except ValueError as error:
-            raise _damaged(path, error) from None
-    from datasets import load_dataset
-
-    dataset, configuration, split = hub_split
-    try:
-        return list(load_dataset(dataset, configuration, split=split)), f"{dataset} ({configuration}, {split})"
-    except Exception as error:  # whatever the hub's client raises: no network, no such dataset, a damaged cache
-        where = f"{path} does not exist" if path else "benchmark_dir is not set"
-        raise BenchmarkError(
-            f"evaluate_on: {file_name} cannot be had: {where}, and the hub did not give {dataset} "
-            f"({type(error).__name__}). Put the file into a folder and name it as benchmark_dir"
-        ) from error
-
-
-def _damaged(path: Path, error: Exception) -> BenchmarkError:
-    return BenchmarkError(f"benchmark_dir: {path} is damaged ({error}); fetch it again")

@@ -6,8 +6,7 @@ tells which training questions repeat an item.
 
 from __future__ import annotations
 
-import difflib
-import os
+import operator
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -16,8 +15,9 @@ from fractions import Fraction
 from typing import Any
 
 from .. import answers
-from ..runs import Domain
-from .files import LOADERS, Benchmark, BenchmarkError, Item
+from ..runs import BENCHMARK_FILES, Domain, benchmark_folder, did_you_mean
+from .files import Benchmark, BenchmarkError, Item, read_benchmark
+from .scoring import SCORINGS, score_answer
 
 DEV_ITEMS = 150  # ours: items of the development split of the arithmetic benchmark
 FEW_SHOT_ITEMS = 8  # ours: its worked examples
@@ -30,8 +30,7 @@ def load_benchmark(name: str, *, folder: str = "", split: str = "test", items: i
     Raises BenchmarkError for an unknown name, a split that does not exist and files that cannot be had.
     """
     if name not in benchmark_names():
-        close_names = difflib.get_close_matches(name, benchmark_names(), n=1)
-        hint = f" Did you mean {close_names[0]!r}?" if close_names else ""
+        hint = did_you_mean(name, benchmark_names())
         raise BenchmarkError(f"evaluate_on: {name!r} is unknown; allowed: {', '.join(benchmark_names())}.{hint}")
     if name == "arithmetic":
         return generated_arithmetic(seed, split, items or 350)
@@ -39,7 +38,7 @@ def load_benchmark(name: str, *, folder: str = "", split: str = "test", items: i
         raise BenchmarkError(
             f"benchmark_split: {split!r} exists for arithmetic alone; {name} is scored on its test split"
         )
-    benchmark = LOADERS[name](benchmark_folder(folder))
+    benchmark = read_benchmark(name, benchmark_folder(folder))
     if not items or items >= len(benchmark.items):
         return benchmark
     indices = sorted(random.Random(seed).sample(range(len(benchmark.items)), items))
@@ -71,14 +70,9 @@ def _load_for(name: str, settings: Any, split: str) -> Benchmark:
     )
 
 
-def benchmark_folder(benchmark_dir: str) -> str:
-    """Return the folder of benchmark files: the parameter, else $CRESCENT_BENCHMARK_DIR, else "" (the hub)."""
-    return benchmark_dir or os.environ.get("CRESCENT_BENCHMARK_DIR", "")
-
-
 def benchmark_names() -> list[str]:
     """Return the names that the parameter `evaluate_on` may hold."""
-    return ["arithmetic", *LOADERS]
+    return ["arithmetic", *BENCHMARK_FILES]
 
 
 def generated_arithmetic(seed: int, split: str, items: int) -> Benchmark:
@@ -113,11 +107,14 @@ def generated_arithmetic(seed: int, split: str, items: int) -> Benchmark:
 
 
 def _arithmetic_item(a: int, operation: str, b: int) -> Item:
-    value = {"+": a + b, "-": a - b, "*": a * b}[operation]
+    value = _CALCULATE[operation](a, b)
     kind = {"+": "addition", "-": "subtraction", "*": "multiplication"}[operation]
     return Item(f"What is {a} {operation} {b}?", str(value), f"{a} {operation} {b} = {value}", kind=kind)
 
 
+_CALCULATE: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv
+}  # fmt: skip
 # Each operation as a question may write it.
 _OPERATIONS = {
     "+": "+", "plus": "+", "added to": "+",
@@ -158,8 +155,7 @@ def arithmetic_gold(question: str) -> str | None:
     a, operation, b = problem
     if operation == "/" and b == 0:
         return None
-    value = {"+": a + b, "-": a - b, "*": a * b, "/": a / b if b else a}[operation]
-    return answers.normal_form(str(value))
+    return answers.normal_form(str(_CALCULATE[operation](a, b)))
 
 
 def overlap_key(question: str) -> str:
@@ -177,36 +173,25 @@ def repeated_items(questions: Sequence[str], benchmarks: Sequence[Benchmark]) ->
 
 
 def harness_task(
-    benchmark: Benchmark,
-    ask: Callable[[str], str],
-    score: Callable[[str, str, str], dict[str, bool]],
-    *,
-    repeats: int,
-    generation: dict[str, Any],
+    benchmark: Benchmark, ask: Callable[[str], str], *, repeats: int, generation: dict[str, Any]
 ) -> dict[str, Any]:
     """Return the benchmark as a task of lm-evaluation-harness.
 
-    `ask(question)` words the user's turn; `score(completion, gold, form)` returns one truth value per scoring;
-    `repeats` is the number of samples per item; `generation` holds the harness's generation_kwargs.
+    `ask(question)` words the user's turn; `repeats` is the number of samples per item; `generation` holds the harness's
+    generation_kwargs.
     """
     from datasets import Dataset
 
     def splits(**_: Any) -> dict[str, Any]:
         test = [_document(number, item, item.gold) for number, item in enumerate(benchmark.items)]
         # An example's number is below zero, so that it is never taken for an item; its target is its whole solution.
-        shots = [
-            _document(-1 - number, item, item.solution or item.gold) for number, item in enumerate(benchmark.train)
-        ]
-        datasets = {"test": Dataset.from_list(test)}
-        if shots:
-            datasets["train"] = Dataset.from_list(shots)
-        return datasets
+        shots = [_document(-n, item, item.solution or item.gold) for n, item in enumerate(benchmark.train, start=1)]
+        return {name: Dataset.from_list(rows) for name, rows in (("test", test), ("train", shots)) if rows}
 
     def shares_right(doc: dict[str, Any], results: list[list[str]]) -> dict[str, float]:
-        rows = [score(text, doc["gold"], doc["form"]) for text in results[0]]
-        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        rows = [score_answer(text, doc["gold"], doc["form"]) for text in results[0]]
+        return {name: sum(row[name] for row in rows) / len(rows) for name in SCORINGS}
 
-    metrics = [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in score("", "0", "number")]
     return {
         "task": benchmark.name,
         "custom_dataset": splits,
@@ -219,7 +204,7 @@ def harness_task(
         "process_results": shares_right,
         "repeats": repeats,
         "generation_kwargs": generation,
-        "metric_list": metrics,
+        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in SCORINGS],
         "filter_list": [{"name": "all", "filter": [{"function": "take_first_k", "k": repeats}]}],
     }
 

@@ -19,18 +19,15 @@ from .. import answers
 
 SCORINGS = ("strict", "flexible", "symbolic")
 FORMS = ("number", "list", "text", "choice", "none")
-NO_ANSWER = {  # how a text says that there is no answer, each with an example
+NO_ANSWER = (  # how a text says that there is no answer
     r"\b(?:can(?:no|')t|can not|could not|impossible to|unable to|not possible to) (?:be )?"
-    r"(?:determined?|calculated?|answer(?:ed)?|solved?|know|known|find|found|say|said|tell|told)\b":
-        "The price cannot be determined.",
-    r"\b(?:do not|don't) (?:know|have enough|have sufficient)\b": "We don't know how many came.",
-    r"\b(?:not|no) (?:enough|sufficient) (?:information|data|detail)": "There is not enough information.",
-    r"\binsufficient (?:information|data)": "The text gives insufficient data.",
-    r"\bmissing (?:information|data)": "Because of missing information, nothing follows.",
-    r"\b(?:is|are|was) (?:unknown|undetermined|indeterminate|none|not (?:given|specified|provided|stated|known))\b":
-        "The number of bags is not given.",
-    r"^\W*(?:none|unknown)\b": "**None**",
-}  # fmt: skip
+    r"(?:determined?|calculated?|answer(?:ed)?|solved?|know|known|find|found|say|said|tell|told)\b",
+    r"\b(?:do not|don't) (?:know|have enough|have sufficient)\b",
+    r"\b(?:not|no) (?:enough|sufficient) (?:information|data|detail)",
+    r"\b(?:insufficient|missing) (?:information|data)",
+    r"\b(?:is|are|was) (?:unknown|undetermined|indeterminate|none|not (?:given|specified|provided|stated|known))\b",
+    r"^\W*(?:none|unknown)\b",
+)
 _NO_ANSWER = re.compile("|".join(NO_ANSWER), re.I)
 _HASHES = re.compile(r"####[ \t]*([^\n]{1,300})")
 _ANNOUNCED = re.compile(r"(?i:\banswers?\b[ \t]*(?:is|are|was|would be|:|=)+|####|\\boxed\{)[ \t*:]*([^\n]{1,300})")
@@ -46,7 +43,12 @@ def score_answer(completion: str, gold: str, form: str = "number") -> dict[str, 
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown: allowed are {', '.join(FORMS)}")
     if form == "number":
-        return _score_number(completion, gold)
+        announced = answers.extract_answer(completion)
+        return {
+            "strict": answers.strict_answer(completion) == gold,
+            "flexible": answers.flexible_answer(completion) == gold,
+            "symbolic": announced is not None and answers.answers_equal(announced, gold),
+        }
     after_hashes = _after_hashes(completion)
     if form == "choice":
         letters = (_last_letter(after_hashes), _last_letter(completion), answers.extract_answer(completion, "choice"))
@@ -54,15 +56,6 @@ def score_answer(completion: str, gold: str, form: str = "number") -> dict[str, 
     states = {"list": _states_numbers, "text": _states_words, "none": _states_no_answer}[form]
     passages = (after_hashes, _last_sentence(completion), final_statement(completion))
     return {scoring: states(passage, gold) for scoring, passage in zip(SCORINGS, passages, strict=True)}
-
-
-def _score_number(completion: str, gold: str) -> dict[str, bool]:
-    announced = answers.extract_answer(completion)
-    return {
-        "strict": answers.strict_answer(completion) == gold,
-        "flexible": answers.flexible_answer(completion) == gold,
-        "symbolic": announced is not None and answers.answers_equal(announced, gold),
-    }
 
 
 def read_scored_answer(completion: str, form: str = "number") -> str | None:
@@ -80,10 +73,8 @@ def final_statement(completion: str) -> str:
 
     An answer is announced by "the answer is …", by `####` or by a box.
     """
-    announcement = None
-    for announcement in _ANNOUNCED.finditer(completion):  # noqa: B007 - the last one counts
-        pass
-    return announcement[1].strip() if announcement else _last_sentence(completion)
+    announced = _ANNOUNCED.findall(completion)
+    return announced[-1].strip() if announced else _last_sentence(completion)
 
 
 def _after_hashes(completion: str) -> str:

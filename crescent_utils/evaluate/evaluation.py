@@ -159,7 +159,6 @@ def _answers(
     task = benchmarks.harness_task(
         benchmark,
         lambda question: runs.solve_messages(domain, question)[-1]["content"],
-        benchmarks.score_answer,
         repeats=repeats,
         generation={**options, "until": [], "max_gen_toks": sampling.max_tokens},
     )

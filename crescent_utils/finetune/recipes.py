@@ -10,19 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..generation import Model, load_tokenizer
-from ..runs import Distil, Training
+from ..runs import SPEED_SETTINGS, Distil, Training
 from .masks import TrainingError
 
 WINDOW = 5  # steps, ours: the loss is averaged over this many to tell a divergence
-# Settings that change how fast and in how much memory a model is trained, not what it learns.
-SPEED_SETTINGS = (
-    "micro_batch_size",
-    "gradient_checkpointing",
-    "checkpoint_steps",
-    "processes",
-    "accelerate_args",
-    "report_to",
-)
 
 
 @dataclass(frozen=True)

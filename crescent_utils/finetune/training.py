@@ -243,7 +243,7 @@ def _check_trained_alike(manifest: Mapping[str, Any], settings: runs.Common) -> 
 
     A replay shows what was recorded, so it must not go under the name of a training that never happened.
     """
-    decisive = {"model", *(item.name for item in fields(Recipe))} - set(recipes.SPEED_SETTINGS)
+    decisive = {"model", *(item.name for item in fields(Recipe))} - runs.SPEED_SETTINGS
     names = [name for name in type(settings).model_fields if name in decisive or name.startswith("student")]
     differences = [
         f"{name}: {recorded!r}, not {value!r}"

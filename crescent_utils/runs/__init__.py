@@ -9,7 +9,16 @@ tokens, seconds, memory. `is_current` tells by these contents whether a finished
 manifest hides, the folders of the machine.
 """
 
-from .contents import NOT_IN_FINGERPRINT, file_sha256, folder_fingerprint, is_current, stage_fingerprint
+from .contents import (
+    BENCHMARK_FILES,
+    NOT_IN_FINGERPRINT,
+    SPEED_SETTINGS,
+    benchmark_folder,
+    file_sha256,
+    folder_fingerprint,
+    is_current,
+    stage_fingerprint,
+)
 from .costs import Cost, Meter, cost_table
 from .domains import (
     Domain,
@@ -49,6 +58,7 @@ from .params import (
     Training,
     Vote,
     build_settings,
+    did_you_mean,
     load_profile,
     parameters_of,
     settings_from,
@@ -56,6 +66,7 @@ from .params import (
 from .progress import PROGRESS_SECONDS, ProgressBar, ProgressEcho
 
 __all__ = [
+    "BENCHMARK_FILES",
     "Common",
     "Cost",
     "Dedup",
@@ -76,6 +87,7 @@ __all__ = [
     "ProgressEcho",
     "ROOT",
     "RunError",
+    "SPEED_SETTINGS",
     "STAGES",
     "STAGE_SETTINGS",
     "Stage",
@@ -84,8 +96,10 @@ __all__ = [
     "bait_count",
     "bait_messages",
     "begin_stage",
+    "benchmark_folder",
     "build_settings",
     "cost_table",
+    "did_you_mean",
     "differing_parameters",
     "file_sha256",
     "folder_fingerprint",

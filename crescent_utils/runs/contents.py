@@ -19,24 +19,14 @@ from .. import __version__
 from . import domains, layout, params
 from .params import Common
 
+# Parameters that say how fast and in how much memory a model is trained, not what it learns.
+SPEED_SETTINGS = set(
+    "micro_batch_size gradient_checkpointing checkpoint_steps processes accelerate_args report_to".split()
+)
 # Parameters that say where or how fast, not what: a change of these does not make a finished stage stale.
-NOT_IN_FINGERPRINT = {
-    "run",
-    "replay_from",
-    "outputs",
-    "engine",
-    "engine_args",
-    "base_urls",
-    "served_names",
-    "concurrency",
-    "benchmark_dir",
-    "micro_batch_size",
-    "gradient_checkpointing",
-    "checkpoint_steps",
-    "processes",
-    "accelerate_args",
-    "report_to",
-}
+NOT_IN_FINGERPRINT = SPEED_SETTINGS | set(
+    "run replay_from outputs benchmark_dir engine engine_args base_urls served_names concurrency".split()
+)
 # Parameters that name something to read: its content counts in the place of the name, see `stage_inputs`.
 MODELS = ("model", "student", "embedder")
 READ_BY_NAME = {*MODELS, "domain", "question_source", "budget_of", "other_runs", "compare_runs"}
@@ -57,17 +47,13 @@ _SETTLED = 2.0  # seconds: a file that changed later may change again without it
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's content, in hex; a process reads an unchanged file once."""
     status = path.stat()
-    if time.time() - status.st_mtime < _SETTLED:
-        return _read_sha256(path)
-    return _known_sha256(path, status.st_size, status.st_mtime_ns)
+    is_settled = time.time() - status.st_mtime >= _SETTLED
+    read = _read_sha256 if is_settled else _read_sha256.__wrapped__
+    return read(path, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4096)
-def _known_sha256(path: Path, size: int, changed: int) -> str:
-    return _read_sha256(path)
-
-
-def _read_sha256(path: Path) -> str:
+def _read_sha256(path: Path, size: int, changed: int) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
@@ -101,7 +87,11 @@ def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
         "domain": domain_content(settings.domain),
         **model_inputs(stage, settings),
         "upstream": {name: manifest.get("fingerprint") for name, manifest in before.items()},
-        "tables": {f"{name}/{path.stem}": file_sha256(path) for name in before for path in _tables(run / name)},
+        "tables": {
+            f"{name}/{path.stem}": file_sha256(path)
+            for name in before
+            for path in sorted((run / name).glob("*.parquet"))
+        },
         "trained": {name: manifest.get("models", {}) for name, manifest in before.items()},
     }
     if hasattr(settings, "benchmark_dir"):
@@ -116,23 +106,15 @@ def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
     return inputs
 
 
-def _tables(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.parquet"))
-
-
 def _notebook_code(stage: str) -> str:
     """Return the hash of the notebook's code cells without the parameters; "" where the notebooks are not here."""
     path = params.ROOT / "notebooks" / f"{layout.NOTEBOOKS[stage]}.ipynb"
-    try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    except FileNotFoundError:
+    if not path.exists():
         return ""
-    code = [
-        "".join(cell["source"])
-        for cell in cells
-        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])
-    ]
-    return hash_json(code)
+    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    return hash_json(
+        ["".join(cell["source"]) for cell in cells if "parameters" not in cell["metadata"].get("tags", [])]
+    )
 
 
 def model_inputs(stage: str, settings: Common) -> dict[str, str]:
@@ -140,17 +122,13 @@ def model_inputs(stage: str, settings: Common) -> dict[str, str]:
 
     A replay may run where the weights are not: a model that the replayed run names alike is what that run recorded.
     """
-    replayed = None
+    names = {parameter: getattr(settings, parameter) for parameter in MODELS if hasattr(settings, parameter)}
+    contents = {parameter: model_content(name) for parameter, name in names.items()}
     if settings.engine == "replay":
-        replayed = layout.read_manifest(layout.run_folder(settings, settings.replay_from), stage)
-    contents = {}
-    for parameter in MODELS:
-        if not hasattr(settings, parameter):
-            continue
-        name = getattr(settings, parameter)
-        contents[parameter] = model_content(name)
-        if replayed and replayed["parameters"].get(parameter) == layout.portable_path(name):
-            contents[parameter] = replayed.get("inputs", {}).get(parameter, contents[parameter])
+        replayed = layout.read_manifest(layout.run_folder(settings, settings.replay_from), stage) or {"parameters": {}}
+        for parameter, name in names.items():
+            if replayed["parameters"].get(parameter) == layout.portable_path(name):
+                contents[parameter] = replayed.get("inputs", {}).get(parameter, contents[parameter])
     return contents
 
 
@@ -179,9 +157,14 @@ def domain_content(name: str) -> str:
     return hash_json(domains.get_domain(name).model_dump())
 
 
+def benchmark_folder(benchmark_dir: str) -> str:
+    """Return the folder of benchmark files: the parameter, else $CRESCENT_BENCHMARK_DIR, else "" (the hub)."""
+    return benchmark_dir or os.environ.get("CRESCENT_BENCHMARK_DIR", "")
+
+
 def _benchmark_files(settings: Any) -> dict[str, str]:
     """Return the hashes of the benchmark files that the stage may read; those of the hub have none."""
-    place = settings.benchmark_dir or os.environ.get("CRESCENT_BENCHMARK_DIR", "")
+    place = benchmark_folder(settings.benchmark_dir)
     if not place:
         return {}
     names = [*(getattr(settings, "evaluate_on", []) or domains.get_domain(settings.domain).benchmarks)]

@@ -6,12 +6,14 @@ stage costs the same on paper whether it ran in one go, was resumed after a kill
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import platform
+import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +46,11 @@ class Cost:
     unmetered: int = 0
 
     def __add__(self, other: Cost) -> Cost:
-        amounts, more = asdict(self), asdict(other)
-        return Cost(**{name: _sum(amounts[name], more[name]) for name in amounts})
+        amounts: dict[str, Any] = asdict(self)
+        for name, more in asdict(other).items():
+            if more is not None:
+                amounts[name] = more if amounts[name] is None else amounts[name] + more
+        return Cost(**amounts)
 
     def per(self, things: int) -> dict[str, float | None]:
         """Return the share of each amount per thing, for example per question-answer pair; empty if there is none."""
@@ -60,22 +65,10 @@ class Cost:
         return {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
-def _sum(one: Any, other: Any) -> Any:
-    if one is None or other is None:
-        return one if other is None else other
-    return one + other
-
-
-def total_cost(costs: Iterable[Cost]) -> Cost:
-    """Return the sum of costs."""
-    return sum(costs, Cost())
-
-
 class Meter:
-    """Measures wall seconds and energy from its making to each `lap`."""
+    """Measures wall seconds and energy from its making to each `lap`; `devices` is the number of devices in use."""
 
-    def __init__(self, devices: int | None = None) -> None:
-        """`devices` is the number of devices in use; None asks torch where it is loaded."""
+    def __init__(self, devices: int = 1) -> None:
         self._devices = devices
         self._time, self._energy = time.monotonic(), energy_counter()
 
@@ -85,8 +78,7 @@ class Meter:
         seconds = now - self._time
         used = None if energy is None or self._energy is None else max(0.0, energy - self._energy)
         self._time, self._energy = now, energy
-        count = device_count() if self._devices is None else self._devices
-        return {"seconds": seconds, "device_seconds": seconds * count, "energy_joules": used}
+        return {"seconds": seconds, "device_seconds": seconds * self._devices, "energy_joules": used}
 
 
 def energy_counter() -> float | None:
@@ -95,15 +87,14 @@ def energy_counter() -> float | None:
     NVIDIA GPUs report it through NVML (Volta and later), Intel and some AMD CPUs through Linux's powercap. What is
     counted is the whole device, also what others do on it.
     """
-    nvml = _nvml()
-    if nvml is not None:
-        try:
-            handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
-            return (
-                float(sum(nvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles)) / 1e3
-            )  # millijoules
-        except nvml.NVMLError:
-            pass
+    if _cuda() is not None:
+        with contextlib.suppress(Exception):  # not installed, no driver, not reported: energy is not known, no more
+            import pynvml
+
+            pynvml.nvmlInit()
+            handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+            millijoules = [pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles]
+            return float(sum(millijoules)) / 1e3
     try:  # packages alone: their cores and memory controllers are counted in them
         microjoules = [int((zone / "energy_uj").read_text()) for zone in _RAPL.glob("*-rapl:?")]
     except (OSError, ValueError):
@@ -111,23 +102,10 @@ def energy_counter() -> float | None:
     return sum(microjoules) / 1e6 if microjoules else None
 
 
-def _nvml() -> Any:
+def _cuda() -> Any:
+    """Return `torch.cuda` where torch is loaded and sees a GPU, else None."""
     torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return None
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:  # not installed, or no driver: then energy is not known, which is no reason to stop
-        return None
-    return pynvml
-
-
-def device_count() -> int:
-    """Return the number of GPUs that torch sees, at least 1 (the CPU)."""
-    torch = sys.modules.get("torch")
-    return max(1, torch.cuda.device_count()) if torch is not None else 1
+    return torch.cuda if torch is not None and torch.cuda.is_available() else None
 
 
 def peak_memory_bytes() -> int:
@@ -145,26 +123,18 @@ def peak_device_bytes() -> int | None:
 
     An engine that runs in a process of its own is not counted.
     """
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_available():
-        return None
-    return int(sum(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())))
+    cuda = _cuda()
+    return int(sum(map(cuda.max_memory_allocated, range(cuda.device_count())))) if cuda else None
 
 
 def device_name() -> str:
     """Return the name of the device: the GPU if torch is loaded and sees one, else the CPU's model and cores."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return str(torch.cuda.get_device_name(0))
-    model = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                model = line.split(":", 1)[1].strip()
-                break
-    except OSError:
-        pass
-    return f"{model}, {os.cpu_count()} cores"
+    if cuda := _cuda():
+        return str(cuda.get_device_name(0))
+    model = None
+    with contextlib.suppress(OSError):  # no Linux
+        model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
+    return f"{model[1].strip() if model else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def cost_table(

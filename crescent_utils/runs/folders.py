@@ -7,6 +7,7 @@ contents of what was read (`contents.stage_inputs`); versions, models, counts, t
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -17,14 +18,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from . import contents, costs, domains, params
 from .costs import Cost
 from .layout import (
     NOTEBOOKS,
-    UPSTREAM,
     RunError,
     left_out_stages,
     portable_path,
@@ -46,28 +46,11 @@ HIDDEN = ".../"  # stands before the last part of a path that is not told
 _VERSIONS = ("torch", "transformers", "vllm", "trl", "peft", "datasets", "lm-eval", "sentence-transformers", "numpy")
 
 
-class Sampler(Protocol):
-    """What sampled for a stage, as far as a manifest tells of it (`generation.Generator`)."""
-
-    cost: Cost
-
-    @property
-    def engine_name(self) -> str:
-        """Name of the engine."""
-        ...
-
-    @property
-    def guarantee(self) -> str:
-        """What a completion is a function of."""
-        ...
-
-
 @dataclass
 class Stage:
     """One stage of one run while it is worked on: `begin_stage` makes it, `finish` ends it.
 
-    `inputs` are the contents of what it reads (`contents.stage_inputs`), `upstream` the manifests of the stages before
-    it.
+    `inputs` are the contents of what it reads, `upstream` the manifests of the stages before it.
     """
 
     name: str
@@ -99,26 +82,34 @@ class Stage:
         counts: dict[str, int],
         *,
         models: dict[str, str] | None = None,
-        sampled_by: Sequence[Sampler] = (),
+        sampled_by: Sequence[Any] = (),
         cost: Cost | None = None,
         note: str = "",
     ) -> dict[str, Any]:
         """Check that kept + rejected = sampled where these are counted, write the manifest, return it.
 
         `counts` are plain numbers of things; `models` maps a label (base, tuned, student …) to a fingerprint;
-        `sampled_by` are the generators of the stage, from which come its cost, its engine and what that engine
-        guarantees; `cost` is that of training.
+        `sampled_by` are the stage's generators (`generation.Generator`), from which come its cost, its engine and what
+        that engine guarantees; `cost` is that of training.
         """
-        self._check_counts(counts)
-        spent = costs.total_cost([*(sampler.cost for sampler in sampled_by), *([cost] if cost else [])])
+        if {"sampled", "kept", "rejected"} <= counts.keys() and counts["kept"] + counts["rejected"] != counts[
+            "sampled"
+        ]:
+            raise RunError(
+                f"{self.name}: kept {counts['kept']} + rejected {counts['rejected']} is not sampled {counts['sampled']}"
+            )
+        spent = sum((generator.cost for generator in sampled_by), cost or Cost())
         inputs = self.inputs | contents.model_inputs(self.name, self.settings)  # the hub's commits are known by now
         shown, hidden = shown_parameters(self.settings.model_dump())
+        # The content of a domain of the user's own, to verify the run where its file is not.
+        has_own_domain = self.settings.domain.endswith(params.YAML_SUFFIXES)
+        own_domain = {"domain": domains.get_domain(self.settings.domain).model_dump()} if has_own_domain else {}
         manifest: dict[str, Any] = {
             "stage": self.name,
             "run": self.settings.run,
             "parameters": shown,
             "hidden": hidden,
-            **self._own_domain(),
+            **own_domain,
             "inputs": inputs,
             "fingerprint": contents.stage_fingerprint(self.name, self.settings, inputs),
             "upstream": {name: above["fingerprint"] for name, above in self.upstream.items()},
@@ -133,38 +124,25 @@ class Stage:
             "peak_memory_bytes": costs.peak_memory_bytes(),
             "peak_device_bytes": costs.peak_device_bytes(),
             "device": costs.device_name(),
-            "engine": ", ".join(sorted({sampler.engine_name for sampler in sampled_by})) or self.settings.engine,
-            "guarantee": "; ".join(sorted({sampler.guarantee for sampler in sampled_by if sampler.guarantee})),
+            "engine": ", ".join(sorted({generator.engine_name for generator in sampled_by})) or self.settings.engine,
+            "guarantee": "; ".join(sorted({generator.guarantee for generator in sampled_by} - {""})),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "note": note,
         }
         write_json(self.folder / "manifest.json", manifest)
         return manifest
 
-    def _check_counts(self, counts: dict[str, int]) -> None:
-        if not {"sampled", "kept", "rejected"} <= counts.keys():
-            return
-        if counts["kept"] + counts["rejected"] != counts["sampled"]:
-            raise RunError(
-                f"{self.name}: kept {counts['kept']} + rejected {counts['rejected']} is not sampled {counts['sampled']}"
-            )
-
-    def _own_domain(self) -> dict[str, Any]:
-        """Return the content of a domain of the user's own, to verify the run where its file is not."""
-        if not domains.is_file(self.settings.domain):
-            return {}
-        return {"domain": domains.get_domain(self.settings.domain).model_dump()}
-
     def costs(self) -> pd.DataFrame:
         """Return what the stages of this run took up to this one; call it after `finish`.
 
         A replay also shows how long the stages of the recorded run took.
         """
-        done = list(UPSTREAM)[: list(UPSTREAM).index(self.name) + 1]
-        manifests = {stage: read_manifest(self.folder.parent, stage) for stage in done}
-        if self.settings.engine != "replay":
-            return costs.cost_table(manifests)
-        return costs.cost_table(manifests, {stage: read_manifest(self.replayed, stage) for stage in done})
+        done = params.STAGES[: params.STAGES.index(self.name) + 1]
+        recorded = self.replayed if self.settings.engine == "replay" else None
+        return costs.cost_table(
+            {stage: read_manifest(self.folder.parent, stage) for stage in done},
+            {stage: read_manifest(recorded, stage) for stage in done} if recorded else {},
+        )
 
 
 def begin_stage(name: str, settings: Common) -> Stage:
@@ -209,15 +187,9 @@ def shown_parameters(parameters: dict[str, Any]) -> tuple[dict[str, Any], list[s
     is told, since folders of this machine say nothing elsewhere and may name a person. There are no credentials in
     parameters (`credentials.find_credential`).
     """
-    shown = dict(parameters)
-    for name in PLACES:
-        if name in shown:
-            shown[name] = portable_path(shown[name])
-    for name in OPTIONS:
-        if name in shown:
-            shown[name] = _portable_options(shown[name])
-    hidden = [name for name in (*PLACES, *OPTIONS) if name in shown and HIDDEN in json.dumps(shown[name])]
-    return shown, hidden
+    portable = {name: portable_path(parameters[name]) for name in PLACES if name in parameters}
+    portable |= {name: _portable_options(parameters[name]) for name in OPTIONS if name in parameters}
+    return parameters | portable, [name for name, value in portable.items() if HIDDEN in json.dumps(value)]
 
 
 def _portable_options(value: Any) -> Any:
@@ -249,18 +221,18 @@ def differing_parameters(
     of them is how they may be shown. A parameter that the manifest does not have (an older kit's) is passed over.
     """
     shown, _ = shown_parameters(settings.model_dump())
-    read_now = contents.model_inputs(manifest.get("stage", "vote"), settings)
-    read_now["domain"] = contents.domain_content(settings.domain)
+    inputs = contents.model_inputs(manifest.get("stage", "vote"), settings)
+    inputs["domain"] = contents.domain_content(settings.domain)
+    recorded_inputs = manifest.get("inputs", {})
     differences = []
     for name in names:
-        then = manifest["parameters"].get(name, shown[name])
-        read_then = manifest.get("inputs", {}).get(name)
-        if name in read_now and read_then is not None:
-            alike = contents.same_content(read_then, read_now[name])
+        recorded = manifest["parameters"].get(name, shown[name])
+        if name in inputs and name in recorded_inputs:
+            is_same = contents.same_content(recorded_inputs[name], inputs[name])
         else:
-            alike = then == shown[name]
-        if not alike:
-            differences.append((name, then, shown[name]))
+            is_same = recorded == shown[name]
+        if not is_same:
+            differences.append((name, recorded, shown[name]))
     return differences
 
 
@@ -268,24 +240,16 @@ def library_versions() -> dict[str, str]:
     """Return the versions of Python, the kit and the libraries that can change a result."""
     versions = {"python": platform.python_version(), "crescent": __version__}
     for name in _VERSIONS:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
 def git_commit() -> str:
     """Return the commit of the checkout, with "+" after it where files differ from it; "" outside of one."""
-    try:
-        commit = _git("rev-parse", "HEAD")
-        changed = _git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return commit + ("+" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    command = ["git", *arguments]
-    done = subprocess.run(command, cwd=params.ROOT, capture_output=True, text=True, check=True, timeout=10)
-    return done.stdout.strip()
+    command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(
+            command, cwd=params.ROOT, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+    return ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,14 +35,10 @@ class RunError(RuntimeError):
     """A run folder that cannot be used as asked; the message says which stage is missing or stale and what to run."""
 
 
-def outputs_folder(settings: Common) -> Path:
-    """Return the folder of all runs: the parameter `outputs`, or the repository's own."""
-    return Path(settings.outputs).expanduser() if settings.outputs else params.ROOT / "outputs"
-
-
 def run_folder(settings: Common, run: str | None = None) -> Path:
-    """Return the folder of `run` (default: the settings' own run)."""
-    return outputs_folder(settings) / (run or settings.run)
+    """Return the folder of `run` (default: the settings' own run), in `outputs` or the repository's own."""
+    outputs = Path(settings.outputs).expanduser() if settings.outputs else params.ROOT / "outputs"
+    return outputs / (run or settings.run)
 
 
 def stages_before(name: str, settings: Common) -> tuple[str, ...]:
@@ -66,12 +61,11 @@ def read_manifest(folder: Path, stage: str) -> dict[str, Any] | None:
     """Read a stage's manifest in the run `folder`; None if the stage is not complete. Raises RunError if damaged."""
     path = folder / stage / "manifest.json"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except json.JSONDecodeError as error:
         raise RunError(f"{path}: is damaged ({error}); delete it and run the stage again") from None
-    return manifest
 
 
 def read_table(folder: Path, stage: str, table: str) -> pd.DataFrame:
@@ -90,12 +84,12 @@ def write_json(path: Path, value: Any) -> Path:
     """Write JSON so that a reader sees the old file or the new one, never a part; return `path`."""
     text = json.dumps(value, indent=1, ensure_ascii=False)  # before any file: what cannot be written leaves none
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as handle:
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as handle:
         handle.write(text + "\n")
         handle.flush()
         os.fsync(handle.fileno())
-    os.chmod(handle.name, 0o644)
-    os.replace(handle.name, path)
+    os.replace(temporary, path)
     return path
 
 

@@ -8,8 +8,9 @@ models.
 from __future__ import annotations
 
 import difflib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,20 +21,22 @@ from .credentials import find_credential
 
 ROOT = Path(__file__).resolve().parents[2]  # the repository
 DOMAINS = ROOT / "params" / "domains"  # the kit's own domains, a YAML file each
-STAGES = ("elicit", "dedup", "vote", "finetune", "distil", "evaluate")
+YAML_SUFFIXES = (".yaml", ".yml")
+PathFormat = Literal["few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct"]
 
 
 class ParameterError(ValueError):
     """A parameter or a profile that cannot be used; the message names it, what is allowed and the fix."""
 
 
-Temperature = Annotated[float, Field(ge=0)]
-
-
-class Common(BaseModel):
-    """Parameters that every notebook has."""
+class Frozen(BaseModel):
+    """Values that cannot change, each of just its type; a name that is not known is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Common(Frozen):
+    """Parameters that every notebook has."""
 
     run: str = "replay"  # name of the run: results go to outputs/<run>/
     replay_from: str = "reference"  # run whose store and models are replayed when engine is "replay"
@@ -46,11 +49,9 @@ class Common(BaseModel):
     system_prompt: str = ""  # empty: the chat template's own default
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_model_len: int = Field(1024, ge=64)  # tokens of prompt and completion together
-    engine_args: dict[str, Any] = Field(default_factory=dict)  # passed on to vLLM
-    base_urls: list[str] = Field(default_factory=list)  # OpenAI-compatible servers, for engine "server"
-    served_names: dict[str, str] = Field(
-        default_factory=dict
-    )  # label -> the servers' name for it; default: model, or the label
+    engine_args: dict[str, Any] = {}  # passed on to vLLM
+    base_urls: list[str] = []  # OpenAI-compatible servers, for engine "server"
+    served_names: dict[str, str] = {}  # label -> the servers' name for it; default: model, or the label
     concurrency: int = Field(64, ge=1)  # requests at a time to the servers
 
     @field_validator("run")
@@ -65,13 +66,13 @@ class Common(BaseModel):
 class Elicit(Common):
     """`01_elicit`: bait prompting (Crescent, section 2)."""
 
-    bait: list[str] = Field(default_factory=list)  # empty: the domain's own
-    bait_prefixes: list[str] = Field(default_factory=list)  # empty: the domain's own
+    bait: list[str] = []  # empty: the domain's own
+    bait_prefixes: list[str] = []  # empty: the domain's own
     elicit_samples: int = Field(2700, ge=1)
     elicit_temperature: float = Field(1.0, ge=0)  # Crescent, released scripts: 1
     elicit_top_p: float = Field(1.0, gt=0, le=1)  # Crescent, released scripts: 1
     elicit_max_tokens: int = Field(24, ge=1)  # ours for arithmetic; released scripts: 2048
-    elicit_temperatures: list[Temperature] = Field(default_factory=list)  # take turns; empty: elicit_temperature alone
+    elicit_temperatures: list[Annotated[float, Field(ge=0)]] = []  # take turns; empty: elicit_temperature alone
     elicit_until: int = Field(0, ge=0)  # ours: stop at so many different questions; 0: take all elicit_samples
     elicit_min_yield: float = Field(0.0, ge=0, le=1)  # ours: stop when a chunk's share of new questions is below
     elicit_chunk: int = Field(450, ge=1)  # ours: completions after which the two above are looked at
@@ -81,7 +82,7 @@ class Dedup(Common):
     """`02_dedup`: rejection-sampling self-deduplication (Crescent, section 2)."""
 
     rewrite_prompt: str = ""  # empty: the domain's own
-    bait_prefixes: list[str] = Field(default_factory=list)
+    bait_prefixes: list[str] = []
     embedder: str = "bundled"
     similarity_threshold: float = Field(0.0, ge=0, le=2)  # 0: the domain's own; above 1: nothing is too similar
     max_rewrites: int = Field(2, ge=0)
@@ -90,7 +91,7 @@ class Dedup(Common):
     decontaminate: bool = True  # ours: reject a question that repeats an item of a benchmark
     contamination_overlap: float = Field(0.7, gt=0, le=1)  # PaLM, section 8: 70 % of the 8-grams
     contamination_similarity: float = Field(0.0, ge=0, le=1)  # ours; 0: the similarity threshold
-    evaluate_on: list[str] = Field(default_factory=list)  # empty: the domain's own
+    evaluate_on: list[str] = []  # empty: the domain's own
     benchmark_dir: str = ""
     benchmark_items: int = Field(350, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
@@ -103,7 +104,7 @@ class Vote(Common):
     question_items: int = Field(0, ge=0)  # questions drawn from another source than the pool; 0: all
     token_budget: int = Field(0, ge=0)  # ours: completion tokens after which no further question is asked; 0: no limit
     decontaminate: bool = True  # as in 02, for questions that did not pass through it
-    evaluate_on: list[str] = Field(default_factory=list)
+    evaluate_on: list[str] = []
     benchmark_dir: str = ""
     benchmark_items: int = Field(350, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
@@ -116,9 +117,7 @@ class Vote(Common):
     min_agreement: float = Field(0.5, ge=0, le=1)
     min_margin: float = Field(0.0, ge=0, le=1)  # ours
     path_choice: Literal["shortest", "random", "first", "all", "most_likely"] = "shortest"
-    path_formats: list[Literal["few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct"]] = Field(
-        default_factory=list
-    )  # LMSI, section 3.2: all four; empty: the pair as it was asked
+    path_formats: list[PathFormat] = []  # LMSI, section 3.2: all four; empty: the pair as it was asked
 
 
 class Training(Common):
@@ -135,8 +134,8 @@ class Training(Common):
     held_out: float = Field(0.1, ge=0, lt=1)
     checkpoint_steps: int = Field(0, ge=0)  # 0: at the end of each epoch
     processes: int = Field(1, ge=1)
-    accelerate_args: list[str] = Field(default_factory=list)  # passed on to `accelerate launch`
-    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
+    accelerate_args: list[str] = []  # passed on to `accelerate launch`
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = []
 
 
 class Finetune(Training):
@@ -145,7 +144,7 @@ class Finetune(Training):
     method: Literal["lora", "qlora", "full"] = "lora"
     lora_rank: int = Field(8, ge=1)
     lora_alpha: int = Field(16, ge=1)
-    lora_targets: list[str] = Field(default_factory=lambda: ["q_proj", "v_proj"])
+    lora_targets: list[str] = ["q_proj", "v_proj"]
     learning_rate: float = Field(1.0e-3, gt=0)
     epochs: float = Field(3.0, gt=0)
     batch_size: int = Field(16, ge=1)
@@ -176,22 +175,20 @@ class Evaluate(Common):
 
     solve_prompt: str = ""
     student: str = "half"  # as in 05: which student was trained; "none": none
-    evaluate_on: list[str] = Field(default_factory=list)  # empty: the domain's own
+    evaluate_on: list[str] = []  # empty: the domain's own
     benchmark_dir: str = ""
     benchmark_split: Literal["dev", "test"] = "test"
     benchmark_items: int = Field(350, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
-    shots: list[Annotated[int, Field(ge=0)]] = Field(
-        default_factory=lambda: [0], min_length=1
-    )  # Crescent, section 3: 0 and 5
+    shots: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)  # Crescent, section 3: 0 and 5
     eval_samples: int = Field(1, ge=0)
     eval_temperature: float = Field(0.7, ge=0)
     eval_max_tokens: int = Field(40, ge=1)
-    general_tasks: list[str] = Field(default_factory=list)  # tasks of lm-evaluation-harness, for claim C3
+    general_tasks: list[str] = []  # tasks of lm-evaluation-harness, for claim C3
     general_shots: int = Field(0, ge=0)
     general_items: int = Field(0, ge=0)  # of each task; 0: all
-    other_runs: list[str] = Field(default_factory=lambda: ["reference/seed2", "reference/seed3"])
-    compare_runs: dict[str, list[str]] = Field(default_factory=dict)  # label of an ablated model -> runs, one a seed
+    other_runs: list[str] = ["reference/seed2", "reference/seed3"]
+    compare_runs: dict[str, list[str]] = {}  # label of an ablated model -> runs, one a seed
     claims_of: Literal["crescent", "lmsi"] = "crescent"  # whose method the tuned model was made by
     resamples: int = Field(10000, ge=100)
 
@@ -206,29 +203,15 @@ class Evaluate(Common):
         return value
 
 
-STAGE_SETTINGS: dict[str, type[Common]] = {
-    "elicit": Elicit,
-    "dedup": Dedup,
-    "vote": Vote,
-    "finetune": Finetune,
-    "distil": Distil,
-    "evaluate": Evaluate,
-}
-
-
-def known_names() -> dict[str, set[str]]:
-    """Return each parameter name with the stages that have it."""
-    names: dict[str, set[str]] = {}
-    for stage, model in STAGE_SETTINGS.items():
-        for name in model.model_fields:
-            names.setdefault(name, set()).add(stage)
-    return names
+_MODELS: tuple[type[Common], ...] = (Elicit, Dedup, Vote, Finetune, Distil, Evaluate)
+STAGE_SETTINGS = {model.__name__.lower(): model for model in _MODELS}  # a stage has the name of its settings
+STAGES = tuple(STAGE_SETTINGS)
+NAMES = sorted({name for model in _MODELS for name in model.model_fields})  # of all parameters
 
 
 def settings_from(stage: str, namespace: Mapping[str, Any]) -> Any:
     """Build the settings of `stage` out of a notebook's variables. No I/O. Raises ParameterError."""
-    model = STAGE_SETTINGS[stage]
-    return build_settings(stage, {name: namespace[name] for name in model.model_fields if name in namespace})
+    return build_settings(stage, parameters_of(stage, namespace))
 
 
 def build_settings(stage: str, values: Mapping[str, Any]) -> Any:
@@ -277,9 +260,8 @@ def load_profile(paths: list[Path], overrides: list[str]) -> dict[str, Any]:
             raise ParameterError(f"-p {text!r}: write NAME=VALUE, for example -p seed=2")
         values[name.strip()] = _parse_yaml(value, f"-p {name}")
     check_names(values)
-    domain = values.get("domain")
-    if isinstance(domain, str) and not domain.endswith((".yaml", ".yml")):
-        check_domain_name(domain)
+    if isinstance(values.get("domain"), str):
+        domain_file(values["domain"])
     for stage in STAGES:
         build_settings(stage, parameters_of(stage, values))
     return values
@@ -292,21 +274,31 @@ def parameters_of(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_names(values: Mapping[str, Any]) -> None:
     """Raise ParameterError for a name that no notebook has, with the nearest known one."""
-    known = known_names()
     for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"Did you mean {near[0]!r}?" if near else "See the parameters cell of each notebook."
-            raise ParameterError(f"{name}: no notebook has a parameter of this name. {hint}")
+        if name not in NAMES:
+            hint = did_you_mean(str(name), NAMES) or " See the parameters cell of each notebook."
+            raise ParameterError(f"{name}: no notebook has a parameter of this name.{hint}")
 
 
-def check_domain_name(name: str) -> None:
-    """Raise ParameterError, with the nearest known one, where the kit has no domain of this name."""
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message that suggests the nearest known name; "" if none is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def domain_file(name: str) -> Path:
+    """Return the file of a domain: of the user's own (`name` is its path), or of the kit's.
+
+    Raises ParameterError, with the nearest known name, where the kit has no domain of this name.
+    """
+    if name.endswith(YAML_SUFFIXES):
+        return ROOT / os.path.expanduser(name)
     known = sorted(path.stem for path in DOMAINS.glob("*.yaml"))
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ParameterError(f"domain: {name!r} is unknown; allowed: {', '.join(known)}, or a .yaml file.{hint}")
+        raise ParameterError(
+            f"domain: {name!r} is unknown; allowed: {', '.join(known)}, or a .yaml file.{did_you_mean(name, known)}"
+        )
+    return DOMAINS / f"{name}.yaml"
 
 
 def read_yaml(path: Path, what: str = "profile") -> dict[str, Any]:
@@ -330,7 +322,6 @@ def read_yaml(path: Path, what: str = "profile") -> dict[str, Any]:
 
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        value = yaml.safe_load(text)
+        return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
         raise ParameterError(f"{where}: is not YAML: {error}") from None
-    return value

@@ -120,10 +120,20 @@ def test_long_texts_take_time_in_proportion():
             assert grows_in_proportion(partial(scoring.score_answer, gold="7", form=form), text), (text[:9], form)
 
 
-@pytest.mark.parametrize("phrase", scoring.NO_ANSWER)
-def test_each_way_to_say_that_there_is_no_answer_reads_its_example_alone(phrase):
-    example = scoring.NO_ANSWER[phrase]
-    assert [other for other in scoring.NO_ANSWER if re.search(other, example, re.I)] == [phrase]
+@pytest.mark.parametrize(
+    ("phrase", "example"),
+    [
+        (0, "The price cannot be determined."),
+        (1, "We don't know how many came."),
+        (2, "There is not enough information."),
+        (3, "The text gives insufficient data."),
+        (3, "Because of missing information, nothing follows."),
+        (4, "The number of bags is not given."),
+        (5, "**None**"),
+    ],
+)
+def test_each_way_to_say_that_there_is_no_answer_reads_its_example_alone(phrase, example):
+    assert [n for n, other in enumerate(scoring.NO_ANSWER) if re.search(other, example, re.I)] == [phrase]
     assert scoring.score_answer(example, "none", "none") == {"strict": False, "flexible": True, "symbolic": True}
 
 

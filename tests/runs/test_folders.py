@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shared import ROOT
 
-from crescent_utils.runs import contents, domains, folders, params
+from crescent_utils.runs import contents, domains, folders, layout, params
 from crescent_utils.runs.costs import Cost
 from crescent_utils.runs.folders import RunError
 
@@ -124,9 +124,9 @@ def test_beginning_again_takes_the_old_manifest_away(tmp_path):
     assert not contents.is_current("dedup", settings_of("dedup", tmp_path)), "what it rests on is being made again"
 
 
-@pytest.mark.parametrize("stage", [name for name in params.STAGES if folders.UPSTREAM[name]])
+@pytest.mark.parametrize("stage", [name for name in params.STAGES if layout.UPSTREAM[name]])
 def test_a_missing_stage_before_is_named_with_its_notebook(tmp_path, stage):
-    above = folders.UPSTREAM[stage][0]
+    above = layout.UPSTREAM[stage][0]
     with pytest.raises(RunError) as caught:
         folders.begin_stage(stage, settings_of(stage, tmp_path))
     assert repr(above) in str(caught.value) and "'r'" in str(caught.value)
@@ -137,7 +137,7 @@ def test_a_missing_stage_before_is_named_with_its_notebook(tmp_path, stage):
 def test_notebooks_are_numbered_in_the_order_of_the_stages():
     assert list(folders.NOTEBOOKS) == list(params.STAGES) == list(params.STAGE_SETTINGS)
     assert [name[:3] for name in folders.NOTEBOOKS.values()] == ["01_", "02_", "03_", "04_", "05_", "06_"]
-    for stage, above in folders.UPSTREAM.items():
+    for stage, above in layout.UPSTREAM.items():
         assert all(params.STAGES.index(name) < params.STAGES.index(stage) for name in above)
 
 
