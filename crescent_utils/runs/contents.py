@@ -82,16 +82,13 @@ def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
     """
     run = layout.run_folder(settings)
     before = {name: layout.read_manifest(run, name) or {} for name in layout.stages_before(stage, settings)}
+    tables = [path for name in before for path in sorted((run / name).glob("*.parquet"))]
     inputs: dict[str, Any] = {
         "notebook": _notebook_code(stage),
         "domain": domain_content(settings.domain),
         **model_inputs(stage, settings),
         "upstream": {name: manifest.get("fingerprint") for name, manifest in before.items()},
-        "tables": {
-            f"{name}/{path.stem}": file_sha256(path)
-            for name in before
-            for path in sorted((run / name).glob("*.parquet"))
-        },
+        "tables": {f"{path.parent.name}/{path.stem}": file_sha256(path) for path in tables},
         "trained": {name: manifest.get("models", {}) for name, manifest in before.items()},
     }
     if hasattr(settings, "benchmark_dir"):
@@ -111,10 +108,8 @@ def _notebook_code(stage: str) -> str:
     path = params.ROOT / "notebooks" / f"{layout.NOTEBOOKS[stage]}.ipynb"
     if not path.exists():
         return ""
-    cells = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-    return hash_json(
-        ["".join(cell["source"]) for cell in cells if "parameters" not in cell["metadata"].get("tags", [])]
-    )
+    code = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    return hash_json(["".join(cell["source"]) for cell in code if "parameters" not in cell["metadata"].get("tags", [])])
 
 
 def model_inputs(stage: str, settings: Common) -> dict[str, str]:

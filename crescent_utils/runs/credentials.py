@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 _SECRET_WORDS = {"token", "key", "apikey", "password", "passwd", "secret", "credential", "credentials"}
-_LOGIN_IN_ADDRESS = re.compile(r"://[^/\s@]+@")  # http://user:password@host
-_ISSUED_TOKEN = re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_)\w{16,}")  # Hugging Face, OpenAI and others, GitHub
+_IN_TEXT = {
+    "a login in an address": re.compile(r"://[^/\s@]+@"),  # http://user:password@host
+    # Hugging Face, OpenAI and others, GitHub
+    "an access token": re.compile(r"\b(?:hf_|sk-|ghp_|github_pat_)\w{16,}"),
+}
 
 
 def find_credential(value: Any) -> str:
@@ -27,21 +30,14 @@ def find_credential(value: Any) -> str:
     while remaining:
         name, item = remaining.pop()
         if isinstance(item, str):
-            if item and _names_a_secret(name):
+            if item and _SECRET_WORDS & set(re.split(r"[^a-z]+", name.lower())):
                 return f"the value of {name!r}"
-            if why := _credential_in_text(item):
-                return why
+            for why, pattern in _IN_TEXT.items():
+                if pattern.search(item):
+                    return why
         elif isinstance(item, Mapping | list | tuple) and id(item) not in seen:
             seen.add(id(item))
             remaining += _options(item) if isinstance(item, list | tuple) else [(str(key), item[key]) for key in item]
-    return ""
-
-
-def _credential_in_text(text: str) -> str:
-    if _LOGIN_IN_ADDRESS.search(text):
-        return "a login in an address"
-    if _ISSUED_TOKEN.search(text):
-        return "an access token"
     return ""
 
 
@@ -50,15 +46,10 @@ def _options(values: list[Any] | tuple[Any, ...]) -> list[tuple[str, Any]]:
     named = []
     option = ""
     for value in values:
-        text = value if isinstance(value, str) else ""
-        if text.startswith("-"):
-            option, _, own_value = text.partition("=")
+        if isinstance(value, str) and value.startswith("-"):
+            option, _, own_value = value.partition("=")
             named.append((option, own_value))
         else:
             named.append((option, value))
             option = ""
     return named
-
-
-def _names_a_secret(name: str) -> bool:
-    return bool(set(re.split(r"[^a-z]+", name.lower())) & _SECRET_WORDS)

@@ -249,7 +249,6 @@ def git_commit() -> str:
     """Return the commit of the checkout, with "+" after it where files differ from it; "" outside of one."""
     command = ["git", "describe", "--always", "--exclude=*", "--abbrev=40", "--dirty=+"]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        return subprocess.run(
-            command, cwd=params.ROOT, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
+        done = subprocess.run(command, cwd=params.ROOT, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
     return ""

@@ -6,7 +6,6 @@ that the stage is complete.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -95,9 +94,8 @@ def write_json(path: Path, value: Any) -> Path:
 
 def shown_path(path: Path) -> str:
     """Return a path as a person at this folder would type it."""
-    with contextlib.suppress(ValueError):
-        return str(path.resolve().relative_to(Path.cwd()))
-    return str(path)
+    whole = path.resolve()
+    return str(whole.relative_to(Path.cwd()) if whole.is_relative_to(Path.cwd()) else path)
 
 
 def portable_path(text: str) -> str:

@@ -46,10 +46,7 @@ class ProgressEcho:
 
 
 class ProgressBar:
-    """A tqdm bar over the completions of one generator, or the steps of a training.
-
-    Its total grows with each request for more.
-    """
+    """A tqdm bar over the completions of one generator, or the steps of a training; its total grows by `start`."""
 
     def __init__(self, label: str, *, shown: bool, unit: str = "completions") -> None:
         """`label` stands before the bar; a bar that is not shown costs nothing; `unit` is completions or steps."""
@@ -73,7 +70,6 @@ class ProgressBar:
                 disable=False,
                 bar_format=_FORMAT,
                 mininterval=seconds,
-                maxinterval=seconds,
                 miniters=1,
                 ascii=" .",
             )
