@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-OPENING_WORDS = 3
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
 # A word that does not begin a sentence: what stands before it on its line ends in no full stop.
 _WORD_INSIDE = re.compile(r"(?<=[\w,;:\"”“'’] )[^\W\d_]{3,}")
@@ -58,7 +57,7 @@ def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, float]:
 
 def count_openings(texts: Sequence[str]) -> Counter[str]:
     """Count the first three words of the texts."""
-    return Counter(" ".join(_WORD.findall(text)[:OPENING_WORDS]) for text in texts)
+    return Counter(" ".join(_WORD.findall(text)[:3]) for text in texts)
 
 
 def count_names(texts: Sequence[str]) -> Counter[str]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -132,20 +131,18 @@ def _diversify_as_released(candidates: list[_Candidate], encoder: Encoder, rewri
     texts = [candidate.after for candidate in candidates]
     selection = select_released(encoder.encode(texts))
     _set_neighbours(candidates, selection.nearest, selection.similarity, texts)
+    for candidate, is_dropped, is_close in zip(candidates, selection.dropped, selection.close, strict=True):
+        if is_dropped or is_close:
+            candidate.reason = LATER_TOO_SIMILAR if is_dropped else TOO_SIMILAR
     attempts = []
     for start in range(0, len(candidates), RELEASED_BATCH):
-        batch = slice(start, start + RELEASED_BATCH)
-        for candidate, is_dropped, is_close in zip(
-            candidates[batch], selection.dropped[batch], selection.close[batch], strict=True
-        ):
-            if is_dropped or is_close:
-                candidate.reason = LATER_TOO_SIMILAR if is_dropped else TOO_SIMILAR
-            attempts.append(candidate.attempt(0))
-        close = list(compress(candidates[batch], selection.close[batch]))
+        batch = candidates[start : start + RELEASED_BATCH]
+        attempts += [candidate.attempt(0) for candidate in batch]
+        close = [candidate for candidate in batch if candidate.reason == TOO_SIMILAR]
         rewriter.rewrite(close, 1)
         for candidate in close:
             candidate.reason = ""
-            attempts.append(candidate.attempt(1))
+        attempts += [candidate.attempt(1) for candidate in close]
     return _outcome(attempts, 0, RELEASED_COSINE)
 
 

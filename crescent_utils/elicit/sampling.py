@@ -156,10 +156,7 @@ def yield_table(elicited: Elicited, questions: pd.DataFrame, turns: Sequence[Tur
     """
     import pandas as pd
 
-    rows = pd.DataFrame(
-        [(turns[number].bait, turns[number].prefix, turns[number].temperature) for number in elicited.turns],
-        columns=["bait", "prefix", "temperature"],
-    )
+    rows = pd.DataFrame([vars(turns[number]) for number in elicited.turns], columns=["bait", "prefix", "temperature"])
     rows["question"] = pd.Series(questions["question"].to_numpy(), index=questions["id"].to_numpy(), dtype=object)
     counts = rows.groupby(list(by), sort=False).agg(
         sampled=("bait", "size"), kept=("question", "count"), different=("question", "nunique")
