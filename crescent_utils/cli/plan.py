@@ -9,8 +9,8 @@ no faster, and as much faster as the step from 2 to 16 requests promises.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from statistics import fmean
 from typing import Any
@@ -29,32 +29,26 @@ Samples = list[tuple[Request, int]]  # requests with the number of the sample th
 
 @dataclass(frozen=True)
 class Row:
-    """What one stage asks of one model; `exact`: its requests are known, else their number is estimated, at most."""
+    """What one stage asks of one model: `completions` of `length` tokens, of which `stored` are in the store.
+
+    Without `prompt_tokens` the requests are not known: their number is estimated, at most so many.
+    """
 
     stage: str
     model: str
     completions: int
     stored: int
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-    least_seconds: float
-    exact: bool
+    length: float
+    prompt_tokens: int | None = None
 
-
-@dataclass
-class Plan:
-    """The rows of a plan, and what they rest on."""
-
-    rows: list[Row]
-    engine: str
-    probe: str
-    start_seconds: float = 0.0
-    notes: list[str] = field(default_factory=list)
+    @property
+    def missing_tokens(self) -> float:
+        """Return the tokens that are still to be sampled."""
+        return (self.completions - self.stored) * self.length
 
 
 @dataclass(frozen=True)
-class _Speed:
+class Speed:
     """Seconds a token, as the probe took (`slow`) and as a full engine may take (`fast`), and seconds to start."""
 
     slow: float
@@ -62,24 +56,33 @@ class _Speed:
     start: float
 
 
+@dataclass(frozen=True)
+class Plan:
+    """The rows of a plan, and what they rest on: the engine's speed, and the probe in words, a line a fact."""
+
+    rows: list[Row]
+    speed: Speed
+    probe: list[str]
+
+
 def estimate_run(values: dict[str, Any], stages: Sequence[str]) -> Plan:
     """Plan the run of the profile `values` over `stages`, after a probe of 20 requests at most."""
-    settings = {stage: runs.build_settings(stage, runs.parameters_of(stage, values)) for stage in runs.STAGES}
+    settings = {stage: runs.settings_from(stage, values) for stage in runs.STAGES}
     if settings["elicit"].engine == "replay":
-        return Plan([], "replay", "engine: replay samples nothing")
+        return Plan([], Speed(0, 0, 0), ["engine: replay samples nothing"])
     with generation.open_generator(settings["elicit"]) as generator:
         exact = _exact_samples(generator, settings, stages)
         speed, probed = _probe(generator, _in_turns([_missing(generator, samples) for samples in exact.values()]))
-        tokens = {stage: _mean_tokens(generator, samples) for stage, samples in exact.items()}
-        questions, notes = _question_share(generator, settings["elicit"], exact.get("elicit", []))
-        rows = [_exact_row(generator, stage, samples, tokens[stage], speed) for stage, samples in exact.items()]
+        rows = [_exact_row(generator, stage, samples) for stage, samples in exact.items()]
+        question_share, note = _question_share(generator, settings["elicit"], exact.get("elicit", []))
         engine = generator.engine_name
-    rows += _estimated_rows(settings, stages, exact, questions, tokens, speed)
+    lengths = {row.stage: row.length for row in rows}
+    rows += _estimated_rows(settings, stages, question_share, lengths)
     rows.sort(key=lambda row: runs.STAGES.index(row.stage))
     probe = "nothing is missing that could be probed"
     if probed:
         probe = f"{len(probed)} completions, {fmean([each.tokens for each in probed]):.1f} tokens each"
-    return Plan(rows, engine, probe, speed.start, notes)
+    return Plan(rows, speed, [f"probe: {probe}; engine {engine} started in {speed.start:.0f} s", *note])
 
 
 def _exact_samples(
@@ -91,10 +94,18 @@ def _exact_samples(
         baits = settings["elicit"]
         exact["elicit"] = elicit.bait_requests(generator, _bait_domain(baits), baits, 0, baits.elicit_samples)
     if "vote" in stages and runs.is_current("dedup", settings["dedup"]):
-        pool = runs.read_table(runs.run_folder(settings["dedup"]), "dedup", "questions")
-        exact["vote"] = _vote_samples(generator, settings["vote"], list(pool["question"]))
+        votes = settings["vote"]
+        pool = runs.read_table(runs.run_folder(votes), "dedup", "questions")
+        sampling = Sampling(votes.vote_temperature, votes.vote_top_p, votes.vote_max_tokens)
+        exact["vote"] = _solve_samples(generator, votes, pool["question"], sampling, votes.votes)
     if "evaluate" in stages and 0 in settings["evaluate"].shots:
-        exact["evaluate"] = _evaluate_samples(generator, settings["evaluate"])
+        evaluation = settings["evaluate"]
+        exact["evaluate"] = []
+        for benchmark in _benchmarks(evaluation):
+            questions = [item.question for item in benchmark.items]
+            for temperature, repeats in ((0.0, 1), (evaluation.eval_temperature, evaluation.eval_samples)):
+                sampling = Sampling(temperature, 1.0, evaluation.eval_max_tokens)
+                exact["evaluate"] += _solve_samples(generator, evaluation, questions, sampling, repeats)
     return exact
 
 
@@ -102,37 +113,21 @@ def _bait_domain(settings: runs.Elicit) -> runs.Domain:
     return runs.get_domain(settings.domain, bait=settings.bait, bait_prefixes=settings.bait_prefixes)
 
 
-def _vote_samples(generator: generation.Generator, settings: runs.Vote, questions: list[str]) -> Samples:
+def _solve_samples(
+    generator: generation.Generator,
+    settings: runs.Vote | runs.Evaluate,
+    questions: Iterable[str],
+    sampling: Sampling,
+    repeats: int,
+) -> Samples:
     domain = runs.get_domain(settings.domain, solve=settings.solve_prompt)
-    sampling = Sampling(settings.vote_temperature, settings.vote_top_p, settings.vote_max_tokens)
     chats = [runs.solve_messages(domain, question, settings.system_prompt) for question in questions]
     requests = [generator.request(chat, sampling) for chat in chats]
-    return [(request, sample) for request in requests for sample in range(settings.votes)]
-
-
-def _evaluate_samples(generator: generation.Generator, settings: runs.Evaluate) -> Samples:
-    domain = runs.get_domain(settings.domain, solve=settings.solve_prompt)
-    samples: Samples = []
-    for benchmark in _benchmarks(settings):
-        for temperature, repeats in ((0.0, 1), (settings.eval_temperature, settings.eval_samples)):
-            sampling = Sampling(temperature, 1.0, settings.eval_max_tokens)
-            for item in benchmark.items:
-                chat = runs.solve_messages(domain, item.question, settings.system_prompt)
-                samples += [(generator.request(chat, sampling), number) for number in range(repeats)]
-    return samples
+    return [(request, sample) for request in requests for sample in range(repeats)]
 
 
 def _benchmarks(settings: runs.Evaluate) -> list[benchmarks.Benchmark]:
-    return [
-        benchmarks.load_benchmark(
-            name,
-            folder=settings.benchmark_dir,
-            split=settings.benchmark_split,
-            items=settings.benchmark_items,
-            seed=settings.benchmark_seed,
-        )
-        for name in settings.evaluate_on or runs.get_domain(settings.domain).benchmarks
-    ]
+    return benchmarks.load_evaluated(settings, runs.get_domain(settings.domain))
 
 
 def _missing(generator: generation.Generator, samples: Samples) -> Samples:
@@ -146,7 +141,7 @@ def _in_turns(missing: Sequence[Samples]) -> Samples:
     return [sample for turn in turns for sample in turn if sample is not None][: sum(PROBE)]
 
 
-def _probe(generator: generation.Generator, samples: Samples) -> tuple[_Speed, list[Completion]]:
+def _probe(generator: generation.Generator, samples: Samples) -> tuple[Speed, list[Completion]]:
     """Sample the probe in its three groups; return the speed and the completions.
 
     The first group only warms up, the last gives the speed, and what it gains on the second one the hope of more.
@@ -167,7 +162,7 @@ def _probe(generator: generation.Generator, samples: Samples) -> tuple[_Speed, l
         seconds_per_token = seconds / max(1, sum(tokens))
         completions += answers
     gain = _gain_of_a_full_engine(steps, SEQUENCES.get(generator.engine_name, 64)) if len(steps) == len(PROBE) else 1.0
-    return _Speed(seconds_per_token, seconds_per_token * gain, start), completions
+    return Speed(seconds_per_token, seconds_per_token * gain, start), completions
 
 
 def _gain_of_a_full_engine(steps: list[tuple[int, float]], sequences: int) -> float:
@@ -179,71 +174,50 @@ def _gain_of_a_full_engine(steps: list[tuple[int, float]], sequences: int) -> fl
     return min(1.0, (full_seconds / full) / (many_seconds / many))
 
 
-def _mean_tokens(generator: generation.Generator, samples: Samples) -> float:
-    """Return the mean length of the stage's first stored completions, in tokens."""
-    stored = generator.stored(samples[:LENGTHS])
-    return fmean([completion.tokens for completion in stored if completion] or [0.0])
-
-
 def _question_share(generator: generation.Generator, settings: runs.Elicit, baits: Samples) -> tuple[float, list[str]]:
     """Return the share of the baits' stored completions that are questions, with a note on its interval."""
-    domain = _bait_domain(settings)
-    gates = runs.validity_gates(domain)
-    verdicts = []
-    for (request, _), completion in zip(baits[:YIELDS], generator.stored(baits[:YIELDS]), strict=True):
-        if completion is not None:
-            verdicts.append(elicit.is_question(request.prefix + completion.text, gates, settings.protocol))
+    gates = runs.validity_gates(_bait_domain(settings))
+    verdicts = [
+        elicit.is_question(request.prefix + completion.text, gates, settings.protocol)
+        for (request, _), completion in zip(baits[:YIELDS], generator.stored(baits[:YIELDS]), strict=True)
+        if completion is not None
+    ]
     if not verdicts:
         return 1.0, []
-    questions, n = sum(verdicts), len(verdicts)
-    interval = wilson(questions, n)
-    percent = f"{100 * questions / n:.0f} % [{100 * interval.low:.0f}, {100 * interval.high:.0f}]"
-    return questions / n, [f"{questions} of {n} completions were questions: {percent}"]
+    share = wilson(sum(verdicts), len(verdicts))
+    percent = f"{100 * share.estimate:.0f} % [{100 * share.low:.0f}, {100 * share.high:.0f}]"
+    return share.estimate, [f"{sum(verdicts)} of {share.n} completions were questions: {percent}"]
 
 
-def _exact_row(generator: generation.Generator, stage: str, samples: Samples, tokens: float, speed: _Speed) -> Row:
+def _exact_row(generator: generation.Generator, stage: str, samples: Samples) -> Row:
+    """Return the row of known samples; the first stored ones tell their length."""
     tokenizer = generation.load_tokenizer(generator.model.locate())
     prompts = {request: len(generation.prompt_token_ids(tokenizer, request)) for request, _ in samples}
-    missing = len(_missing(generator, samples))
-    return Row(
-        stage,
-        "base",
-        completions=len(samples),
-        stored=len(samples) - missing,
-        prompt_tokens=sum(prompts[request] for request, _ in samples),
-        completion_tokens=round(len(samples) * tokens),
-        seconds=missing * tokens * speed.slow,
-        least_seconds=missing * tokens * speed.fast,
-        exact=True,
-    )
+    length = fmean([completion.tokens for completion in generator.stored(samples[:LENGTHS]) if completion] or [0.0])
+    stored = len(samples) - len(_missing(generator, samples))
+    return Row(stage, "base", len(samples), stored, length, sum(prompts[request] for request, _ in samples))
 
 
 def _estimated_rows(
-    settings: dict[str, Any],
-    stages: Sequence[str],
-    exact: dict[str, Samples],
-    questions: float,
-    tokens: dict[str, float],
-    speed: _Speed,
+    settings: dict[str, Any], stages: Sequence[str], question_share: float, lengths: dict[str, float]
 ) -> list[Row]:
-    """Return rows of what is not known exactly: at most so many completions, as long as those of a like stage."""
-    typical = fmean(tokens.values()) if tokens else 0.0
-    evaluated = tokens.get("evaluate", typical)
-    lengths = {"dedup": tokens.get("elicit", typical), "vote": tokens.get("vote", evaluated), "evaluate": evaluated}
-    most_questions = round(settings["elicit"].elicit_samples * questions)
-    asked = [("dedup", "base", most_questions * settings["dedup"].max_rewrites)]
-    if "vote" not in exact:
-        asked.append(("vote", "base", _most_paths(settings["vote"], most_questions, lengths["vote"])))
-    asked += [("evaluate", label, count) for label, count in _evaluation_counts(settings["evaluate"]).items()]
-    rows = []
-    for stage, label, count in asked:
-        if stage in stages:
-            stored = count if runs.is_current(stage, settings[stage]) else 0
-            length = lengths[stage]
-            seconds = (count - stored) * length * speed.slow
-            least = (count - stored) * length * speed.fast
-            rows.append(Row(stage, label, count, stored, 0, round(count * length), seconds, least, exact=False))
-    return rows
+    """Return rows of what is not known exactly: at most so many completions, as long as those of a like stage.
+
+    `lengths` are those of the stages that are known.
+    """
+    typical = fmean(lengths.values()) if lengths else 0.0
+    evaluated = lengths.get("evaluate", typical)
+    dedup_length, vote_length = lengths.get("elicit", typical), lengths.get("vote", evaluated)
+    most_questions = round(settings["elicit"].elicit_samples * question_share)
+    asked = [("dedup", "base", most_questions * settings["dedup"].max_rewrites, dedup_length)]
+    if "vote" not in lengths:
+        asked.append(("vote", "base", _most_paths(settings["vote"], most_questions, vote_length), vote_length))
+    asked += [("evaluate", label, count, evaluated) for label, count in _evaluation_counts(settings["evaluate"])]
+    return [
+        Row(stage, label, count, count if runs.is_current(stage, settings[stage]) else 0, length)
+        for stage, label, count, length in asked
+        if stage in stages
+    ]
 
 
 def _most_paths(settings: runs.Vote, pool: int, length: float) -> int:
@@ -256,38 +230,36 @@ def _most_paths(settings: runs.Vote, pool: int, length: float) -> int:
     return min(paths, round(budget / length) + settings.votes)
 
 
-def _evaluation_counts(settings: runs.Evaluate) -> dict[str, int]:
-    """Return how many answers each model gives, without the base model's 0-shot answers: those are known exactly."""
+def _evaluation_counts(settings: runs.Evaluate) -> Iterator[tuple[str, int]]:
+    """Yield how many answers each model gives, without the base model's 0-shot answers: those are known exactly."""
     items = sum(len(benchmark.items) for benchmark in _benchmarks(settings))
     both_decodings = items * (1 + settings.eval_samples)
-    with_shots = sum(shots > 0 for shots in settings.shots)
-    counts = {"base, shots": both_decodings * with_shots} if with_shots else {}
-    for label in (label for pair in method_pairs(settings) for label in pair if label != "base"):
-        counts[label] = (both_decodings if label == "tuned" else items) * len(settings.shots)
-    return counts
+    if with_shots := sum(shots > 0 for shots in settings.shots):
+        yield "base, shots", both_decodings * with_shots
+    for label in dict.fromkeys(label for pair in method_pairs(settings) for label in pair if label != "base"):
+        yield label, (both_decodings if label == "tuned" else items) * len(settings.shots)
 
 
 def plan_text(plan: Plan) -> str:
     """Return a plan as a table with what it rests on below."""
     if not plan.rows:
-        return plan.probe
+        return "\n".join(plan.probe)
     layout = "{:<10}{:<16}{:>13}{:>10}{:>15}{:>12}{:>10}"
     lines = [layout.format("stage", "model", "completions", "in store", "prompt tokens", "new tokens", "time")]
     for row in plan.rows:
-        about = "" if row.exact else "≤ "
-        prompt_tokens = f"{row.prompt_tokens:,}" if row.exact else "?"
-        counts = (f"{about}{row.completions:,}", f"{row.stored:,}", prompt_tokens, f"{row.completion_tokens:,}")
-        lines.append(layout.format(row.stage, row.model, *counts, about + _duration(row.seconds)))
+        about, prompt_tokens = ("≤ ", "?") if row.prompt_tokens is None else ("", f"{row.prompt_tokens:,}")
+        counts = (f"{about}{row.completions:,}", f"{row.stored:,}", prompt_tokens)
+        tokens = f"{round(row.completions * row.length):,}"
+        time_taken = about + _duration(row.missing_tokens * plan.speed.slow)
+        lines.append(layout.format(row.stage, row.model, *counts, tokens, time_taken))
+    missing_tokens = sum(row.missing_tokens for row in plan.rows)
     starts = len({(row.stage, row.model) for row in plan.rows if row.stored < row.completions})
-    most = sum(row.seconds for row in plan.rows) + starts * plan.start_seconds
-    least = sum(row.least_seconds for row in plan.rows) + starts * plan.start_seconds
-    return "\n".join([
-        *lines,
-        f"probe: {plan.probe}; engine {plan.engine} started in {plan.start_seconds:.0f} s",
-        *plan.notes,
+    most, least = (missing_tokens * pace + starts * plan.speed.start for pace in (plan.speed.slow, plan.speed.fast))
+    summary = (
         f"sampling takes at most about {_duration(most)}, about {_duration(least)} if many requests together gain as "
-        f"the probe's did; {starts} starts of the engine included; training is not estimated",
-    ])  # fmt: skip
+        f"the probe's did; {starts} starts of the engine included; training is not estimated"
+    )
+    return "\n".join([*lines, *plan.probe, summary])
 
 
 def _duration(seconds: float) -> str:
