@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import shutil
@@ -18,13 +17,14 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import psutil
 
-from .. import runs
 from ..generation import end_processes, leftover_engines
 
 Status = Literal["ok", "warn", "fail"]
@@ -33,7 +33,6 @@ GIB = 2**30
 MEMORY_WARN, MEMORY_FAIL = 6.0, 2.0
 DISK_WARN, DISK_FAIL = 5.0, 1.0
 AGAIN = "python3 setup_env.py"
-OUTPUTS = runs.ROOT / "outputs"
 HUB_SECONDS = 3.0
 PROBE_SECONDS = 180
 STACK_PROBE = """
@@ -71,60 +70,43 @@ class Row:
     fix: str = ""
 
 
-@dataclass(frozen=True)
-class Report:
-    """All checks, in the order of the table."""
-
-    rows: tuple[Row, ...]
-
-    @property
-    def ok(self) -> bool:
-        """Whether a run could go through."""
-        return all(row.status != "fail" for row in self.rows)
-
-    def table(self) -> str:
-        """Return the aligned table, with a fix under every row that needs one."""
-        width = max(len(row.check) for row in self.rows)
-        lines = []
-        for row in self.rows:
-            lines.append(f"{row.status:<4}  {row.check:<{width}}  {row.detail}")
-            if row.fix and row.status != "ok":
-                lines.append(f"{'':<4}  {'':<{width}}  -> {row.fix}")
-        return "\n".join(lines)
-
-
-def doctor(outputs: Path = OUTPUTS) -> Report:
-    """Look at everything; it takes about as long as importing vLLM does."""
-    probes = [start_probe(script) for script in (STACK_PROBE, VLLM_PROBE)]
-    machine = [
-        check_python(),
-        check_cores(),
-        amount("memory", available_memory(), MEMORY_WARN, MEMORY_FAIL, "close what holds memory"),
-        check_disk(outputs),
-    ]
-    last = [check_kernel(), *check_models(hub_state()), check_leftovers(leftover_engines())]
-    stack, vllm = (read_probe(probe) for probe in probes)
-    training = check_transformers(stack.get("training", stack))
-    return Report((*machine, *check_torch(stack), check_vllm(vllm), training, *last))
-
-
-def doctor_command(argv: list[str]) -> int:
-    """Print the table; return 1 where a run would fail."""
-    parser = argparse.ArgumentParser(prog="crescent doctor", description="What this machine can run.")
-    parser.add_argument("--outputs", type=Path, default=OUTPUTS, help="folder that runs are written to")
-    parser.add_argument(
-        "--kill-leftovers",
-        action="store_true",
-        help="end your engines whose run is gone; those of a run that lives stay",
-    )
-    arguments = parser.parse_args(argv)
+def command(arguments: argparse.Namespace) -> int:
+    """Print the table, or end what a killed run left over; return 1 where a run would fail."""
     if arguments.kill_leftovers:
         print("\n".join(end_processes(leftover_engines())) or "no engine is left over")
         return 0
-    report = doctor(arguments.outputs)
-    print(report.table())
-    print("\n" + ("a run can start" if report.ok else "a run would fail: see the rows that say fail"))
-    return 0 if report.ok else 1
+    rows = doctor(arguments.outputs)
+    would_fail = any(row.status == "fail" for row in rows)
+    print(table(rows))
+    print("\n" + ("a run would fail: see the rows that say fail" if would_fail else "a run can start"))
+    return int(would_fail)
+
+
+def doctor(outputs: Path) -> list[Row]:
+    """Look at everything; it takes about as long as importing vLLM does."""
+    with ThreadPoolExecutor() as pool:
+        probes = pool.map(probe, (STACK_PROBE, VLLM_PROBE))
+        machine = [
+            check_python(),
+            check_cores(),
+            amount("memory", available_memory(), MEMORY_WARN, MEMORY_FAIL, "close what holds memory"),
+            check_disk(outputs),
+        ]
+        last = [check_kernel(), *check_models(hub_state()), check_leftovers(leftover_engines())]
+        stack, vllm = probes
+    training = check_transformers(stack.get("training", stack))
+    return [*machine, *check_torch(stack), check_vllm(vllm), training, *last]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as an aligned table, with a fix under every row that needs one."""
+    width = max(len(row.check) for row in rows)
+    lines = []
+    for row in rows:
+        lines.append(f"{row.status:<4}  {row.check:<{width}}  {row.detail}")
+        if row.fix and row.status != "ok":
+            lines.append(f"{'':<4}  {'':<{width}}  -> {row.fix}")
+    return "\n".join(lines)
 
 
 def check_python(version: tuple[int, int] = sys.version_info[:2]) -> Row:
@@ -174,18 +156,18 @@ def check_torch(stack: dict[str, Any]) -> list[Row]:
     """Torch's version, and the device that a run would take."""
     if "error" in stack:
         return [Row("torch", "fail", stack["error"], AGAIN)]
-    torch_row = Row("torch", "ok", stack["version"])
+    status: Status = "ok"
+    detail, fix = "CPU", ""
     if stack["device"] == "cuda":
-        detail = f"{stack['name']}, {stack['free'] / GIB:.1f} of {stack['total'] / GIB:.1f} GiB free"
-        roomy = stack["free"] > GIB
+        status = "ok" if stack["free"] > GIB else "warn"
+        detail = f"CUDA: {stack['name']}, {stack['free'] / GIB:.1f} of {stack['total'] / GIB:.1f} GiB free"
         fix = "end what holds the GPU's memory (nvidia-smi names it)"
-        return [torch_row, Row("device", "ok" if roomy else "warn", f"CUDA: {detail}", fix)]
-    if stack["device"] == "mps":
-        return [torch_row, Row("device", "ok", f"MPS: {stack['name']}")]
-    if shutil.which("nvidia-smi"):
+    elif stack["device"] == "mps":
+        detail = f"MPS: {stack['name']}"
+    elif shutil.which("nvidia-smi"):
+        status, detail = "warn", "CPU, though there is an NVIDIA driver"
         fix = f"torch does not see the GPU: {AGAIN} --cuda, or update the driver"
-        return [torch_row, Row("device", "warn", "CPU, though there is an NVIDIA driver", fix)]
-    return [torch_row, Row("device", "ok", "CPU")]
+    return [Row("torch", "ok", stack["version"]), Row("device", status, detail, fix)]
 
 
 def check_vllm(vllm: dict[str, Any]) -> Row:
@@ -212,10 +194,10 @@ def check_transformers(training: dict[str, Any]) -> Row:
 
 def check_kernel() -> Row:
     """Papermill starts the kernel that the notebooks name, python3; it has to be this environment's."""
-    if importlib.util.find_spec("jupyter_client") is None:
+    try:
+        from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+    except ImportError:
         return Row("notebook kernel", "fail", "Jupyter is not installed", AGAIN)
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
     try:
         folder = KernelSpecManager().get_kernel_spec("python3").resource_dir
     except NoSuchKernel:
@@ -223,24 +205,14 @@ def check_kernel() -> Row:
     return Row("notebook kernel", "ok", f"python3 at {folder}")
 
 
-def bundled(package: str, suffix: str) -> str | None:
-    """Return version and size of the weights that a package carries; None where they are not there."""
-    try:
-        files = importlib.metadata.files(package) or []
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    for file in files:
-        path = Path(str(file.locate()))
-        if path.name.endswith(suffix) and path.is_file():
-            return f"{package} {importlib.metadata.version(package)}, {path.stat().st_size / 2**20:.0f} MiB"
-    return None
-
-
 def check_model(check: str, package: str, suffix: str, missing: Status) -> Row:
     """Check the weights that a package carries; `missing` says how bad it is where they are not there."""
-    weights = bundled(package, suffix)
-    if weights:
-        return Row(check, "ok", weights)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        for file in importlib.metadata.files(package) or []:
+            path = Path(str(file.locate()))
+            if path.name.endswith(suffix) and path.is_file():
+                version = importlib.metadata.version(package)
+                return Row(check, "ok", f"{package} {version}, {path.stat().st_size / 2**20:.0f} MiB")
     return Row(check, missing, f"{package} is not installed", f"{AGAIN}, or: pip install --no-deps {package}")
 
 
@@ -266,33 +238,24 @@ def check_leftovers(processes: list[psutil.Process]) -> Row:
         with contextlib.suppress(psutil.Error):
             size = process.memory_info().rss / GIB
             parts.append(f"{process.pid} {process.name()} ({size:.1f} GiB, {process.username()})")
-    return Row(
-        "left-over engines",
-        "warn",
-        ", ".join(parts),
-        "crescent doctor --kill-leftovers ends yours, none of a run that lives",
-    )
+    fix = "crescent doctor --kill-leftovers ends yours, none of a run that lives"
+    return Row("left-over engines", "warn", ", ".join(parts), fix)
 
 
-def start_probe(script: str) -> subprocess.Popen[str]:
-    """Start a child that imports something heavy and prints one line of JSON."""
+def probe(script: str) -> dict[str, Any]:
+    """Run a script that imports something heavy in a child; return the JSON of its last line, or {"error": why}."""
     environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "TRANSFORMERS_VERBOSITY": "error"}
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-
-
-def read_probe(probe: subprocess.Popen[str]) -> dict[str, Any]:
-    """Wait for a probe; return what it printed, or {"error": why}."""
     try:
-        out, err = probe.communicate(timeout=PROBE_SECONDS)
+        child = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script],
+            capture_output=True, text=True, check=False, env=environment, timeout=PROBE_SECONDS,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
-        probe.kill()
-        probe.communicate()
         return {"error": f"no answer in {PROBE_SECONDS} s"}
     try:
-        return dict(json.loads(out.splitlines()[-1]))
+        return dict(json.loads(child.stdout.splitlines()[-1]))
     except (ValueError, IndexError):
-        last = err.strip().splitlines()[-1:] or [f"exit status {probe.returncode}"]
+        last = child.stderr.strip().splitlines()[-1:] or [f"exit status {child.returncode}"]
         return {"error": last[0][:200]}
 
 

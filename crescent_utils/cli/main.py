@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import logging
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,8 @@ INPUT_ERRORS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words[:1] == ["doctor"]:  # it has a parser of its own
-        from . import doctor
-
-        return doctor.doctor_command(words[1:])
-    arguments = _parser().parse_args(words)
     try:
+        arguments = _parser().parse_args(argv)
         return int(arguments.do(arguments))
     except generation.EngineError as error:
         print(f"crescent: {' '.join(str(error).split())}", file=sys.stderr)
@@ -53,18 +49,24 @@ def _parser() -> argparse.ArgumentParser:
         prog="crescent", description="Reproduce, check and extend self-improvement of language models."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_run(commands)
-    _add_sweep_and_rounds(commands)
-    _add_report_and_verify(commands)
-    _add_publish(commands)
+    _add_commands_of_profiles(commands)
+    _add_commands_of_runs(commands)
     generation.add_store_commands(commands)
-    commands.add_parser("doctor", help="say what this machine can run, and what is left over from a killed run")
+    doctor = commands.add_parser(
+        "doctor", help="say what this machine can run, and what is left over from a killed run"
+    )
+    doctor.add_argument("--outputs", type=Path, default=runs.ROOT / "outputs", help="folder that runs are written to")
+    doctor.add_argument(
+        "--kill-leftovers",
+        action="store_true",
+        help="end your engines whose run is gone; those of a run that lives stay",
+    )
+    doctor.set_defaults(do=_command_of("doctor"))
     return parser
 
 
-def _add_run(commands: Any) -> None:
+def _add_commands_of_profiles(commands: Any) -> None:
     run = commands.add_parser("run", help="run the six notebooks with a profile, skipping what is done")
-    _add_profiles(run)
     run.add_argument("--from", dest="first", choices=runs.STAGES, default=runs.STAGES[0], help="first stage to run")
     run.add_argument("--to", dest="last", choices=runs.STAGES, default=runs.STAGES[-1], help="last stage to run")
     run.add_argument(
@@ -74,9 +76,6 @@ def _add_run(commands: Any) -> None:
         "--force", action="store_true", help="run complete stages again (what was sampled or trained is taken over)"
     )
     run.set_defaults(do=_run_command)
-
-
-def _add_sweep_and_rounds(commands: Any) -> None:
     sweep = commands.add_parser(
         "sweep", help="run a profile with each of several overlays and seeds; say what each changed"
     )
@@ -84,110 +83,47 @@ def _add_sweep_and_rounds(commands: Any) -> None:
         "--overlays", nargs="*", type=Path, default=[], metavar="YAML", help="e.g. params/ablations/*.yaml"
     )
     sweep.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="N", help="default: 1")
-    sweep.set_defaults(do=_sweep_command)
     rounds = commands.add_parser("rounds", help="let each tuned model make the next run's data; watch for a collapse")
     rounds.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
-    rounds.set_defaults(do=_rounds_command)
-    for parser in (sweep, rounds):
-        _add_profiles(parser)
-        parser.add_argument("--list", action="store_true", help="name the runs, check their parameters, run nothing")
+    for name, several in (("sweep", sweep), ("rounds", rounds)):
+        several.add_argument("--list", action="store_true", help="name the runs, check their parameters, run nothing")
+        several.set_defaults(do=_command_of(name), run_profile=_run_profile)
+    for parser in (run, sweep, rounds):
+        parser.add_argument("profiles", nargs="+", metavar="PARAMS.yaml", type=Path, help="profile; later files win")
+        _add_overrides(parser, "override one parameter")
 
 
-def _add_report_and_verify(commands: Any) -> None:
+def _add_commands_of_runs(commands: Any) -> None:
+    a_run = {"metavar": "RUN", "type": _find_run, "help": "name of a run under outputs/, or its folder"}
     report = commands.add_parser("report", help="write one HTML file about one or several runs")
-    report.add_argument("runs", nargs="+", metavar="RUN", help="name of a run under outputs/, or its folder")
+    report.add_argument("runs", nargs="+", **a_run)
     report.add_argument("-o", "--output", type=Path, help="where to (default: report.html in the first run's folder)")
-    report.set_defaults(do=_report_command)
     verify = commands.add_parser(
         "verify", help="compute a run's tables again out of its store, and say where a number differs"
     )
-    verify.add_argument("run", metavar="RUN", help="name of a run under outputs/, or its folder")
+    verify.add_argument("run", **a_run)
     _add_overrides(verify, "say where a file of the run lies here: benchmark_dir, embedder, question_source")
-    verify.set_defaults(do=_verify_command)
-
-
-def _add_publish(commands: Any) -> None:
     publish = commands.add_parser(
         "publish", help="put a run's model and pairs into a folder with cards; push only when asked"
     )
-    publish.add_argument("run", metavar="RUN", help="name of a run under outputs/, or its folder")
+    publish.add_argument("run", **a_run)
     publish.add_argument("--stage", choices=("finetune", "distil"), default="finetune", help="default: finetune")
     publish.add_argument("-o", "--output", type=Path, help="where to (default: publish/ in the run's folder)")
     publish.add_argument(
         "--push", metavar="OWNER/NAME", help="also push to this hub repository; private unless --public"
     )
     publish.add_argument("--public", action="store_true", help="make the pushed repositories public")
-    publish.set_defaults(do=_publish_command)
-
-
-def _add_profiles(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("profiles", nargs="+", metavar="PARAMS.yaml", type=Path, help="profile; later files win")
-    _add_overrides(parser, "override one parameter")
+    for name, parser in (("report", report), ("verify", verify), ("publish", publish)):
+        parser.set_defaults(do=_command_of(name))
 
 
 def _add_overrides(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument("-p", dest="overrides", action="append", default=[], metavar="NAME=VALUE", help=purpose)
 
 
-# --- the commands ---------------------------------------------------------------------------------
-
-
-def _run_command(arguments: argparse.Namespace) -> int:
-    values = runs.load_profile(arguments.profiles, arguments.overrides)
-    stages = runs.STAGES[runs.STAGES.index(arguments.first) : runs.STAGES.index(arguments.last) + 1]
-    if not stages:
-        raise runs.ParameterError(f"--to {arguments.last}: comes before --from {arguments.first}; swap them")
-    _check_input(values, stages)
-    settings = _settings_of(stages[0], values)
-    engine, reason = generation.choose_engine(settings)
-    profiles = ", ".join(map(str, arguments.profiles))
-    print(f"run {settings.run}: {profiles}; engine {engine} ({reason})", flush=True)
-    if arguments.plan:
-        from . import plan
-
-        planned = [stage for stage in stages if stage not in runs.left_out_stages(values)]
-        print(plan.plan_text(plan.estimate_run(values, planned)))
-        return DONE
-    return _run_stages(values, stages, force=arguments.force, profile=" ".join(map(str, arguments.profiles)))
-
-
-def _sweep_command(arguments: argparse.Namespace) -> int:
-    from . import sweep
-
-    return sweep.sweep_command(arguments, _run_profile)
-
-
-def _rounds_command(arguments: argparse.Namespace) -> int:
-    from . import rounds
-
-    return rounds.rounds_command(arguments, _run_profile)
-
-
-def _report_command(arguments: argparse.Namespace) -> int:
-    from . import report
-
-    folders = [_find_run(name) for name in arguments.runs]
-    target = report.write_report(folders, arguments.output or folders[0] / "report.html")
-    print(runs.shown_path(target))
-    return DONE
-
-
-def _verify_command(arguments: argparse.Namespace) -> int:
-    from . import verify
-
-    folder = _find_run(arguments.run)
-    differences = verify.verify(folder, runs.load_profile([], arguments.overrides))
-    for difference in differences:
-        print(difference)
-    verdict = f"{len(differences)} differences" if differences else "every table came out the same"
-    print(f"{runs.shown_path(folder)}: {verdict}")
-    return FAILED if differences else DONE
-
-
-def _publish_command(arguments: argparse.Namespace) -> int:
-    from . import publish
-
-    return publish.publish_command(arguments, _find_run(arguments.run))
+def _command_of(module: str) -> Callable[[argparse.Namespace], int]:
+    """Return the command of a module, which is loaded when it is called: all of them take two seconds."""
+    return lambda arguments: int(importlib.import_module(f".{module}", __package__).command(arguments))
 
 
 def _find_run(name: str) -> Path:
@@ -200,8 +136,30 @@ def _find_run(name: str) -> Path:
     raise runs.RunError(f"{name}: no run of this name has a finished stage; there: {', '.join(known) or 'none'}")
 
 
+# --- crescent run ---------------------------------------------------------------------------------
+
+
+def _run_command(arguments: argparse.Namespace) -> int:
+    values = runs.load_profile(arguments.profiles, arguments.overrides)
+    stages = runs.STAGES[runs.STAGES.index(arguments.first) : runs.STAGES.index(arguments.last) + 1]
+    if not stages:
+        raise runs.ParameterError(f"--to {arguments.last}: comes before --from {arguments.first}; swap them")
+    _check_input(values, stages)
+    settings = _settings_of(stages[0], values)
+    engine, reason = generation.choose_engine(settings)
+    profile = " ".join(map(str, arguments.profiles))
+    print(f"run {settings.run}: {profile}; engine {engine} ({reason})", flush=True)
+    if not arguments.plan:
+        return _run_stages(values, stages, force=arguments.force, profile=profile)
+    from . import plan
+
+    planned = [stage for stage in stages if stage not in runs.left_out_stages(values)]
+    print(plan.plan_text(plan.estimate_run(values, planned)))
+    return DONE
+
+
 def _settings_of(stage: str, values: dict[str, Any]) -> Any:
-    return runs.build_settings(stage, runs.parameters_of(stage, values))
+    return runs.settings_from(stage, values)
 
 
 # --- the check of a run's input -------------------------------------------------------------------
@@ -356,12 +314,9 @@ def _quiet_kernel(log: Path) -> Iterator[None]:
 
 def _finish(folder: Path, profile: str) -> None:
     """Print the comparisons of a finished run and write its report, whose commands name the profile."""
-    import pandas as pd
-
     from . import report
 
-    comparisons = pd.read_parquet(folder / "evaluate" / "comparisons.parquet")
-    print("\n" + report.result_table(comparisons))
+    print("\n" + report.result_table(runs.read_table(folder, "evaluate", "comparisons")))
     target = report.write_report([folder], folder / "report.html", profile)
     print(f"\nreport: {runs.shown_path(target)}")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,20 +24,14 @@ PAPERS = "Crescent (Sun et al., ACL Findings 2025, arXiv 2502.13441); LMSI (Huan
 # The bundled model's card on the hub: HuggingFaceTB/SmolLM2-135M-Instruct, apache-2.0.
 BUNDLED = ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
 FILES = (".yaml", ".yml", ".json", ".jsonl", ".csv", ".parquet")
-MAY_BE_PLACES = (
-    "model",
-    "student",
-    "embedder",
-    "domain",
-    "question_source",
-)  # a file or folder, of which a name is left
+MAY_BE_PLACES = ("model", "student", "embedder", "domain", "question_source")  # a file or folder: its name is left
 
 
-def publish_command(arguments: argparse.Namespace, run: Path) -> int:
-    """Export the run, push it if `--push` says so, print where it went; return the exit status."""
+def command(arguments: argparse.Namespace) -> int:
+    """Export a run, push it if `--push` says so, print where it went; return the exit status."""
     if arguments.public and not arguments.push:
         raise runs.ParameterError("--public: nothing is pushed without --push OWNER/NAME")
-    target = export_run(run, arguments.output or run / "publish", arguments.stage)
+    target = export_run(arguments.run, arguments.output or arguments.run / "publish", arguments.stage)
     print(f"{target}: model/ and dataset/, each with its card; nothing has left this machine")
     if arguments.push:
         for address in push_to_hub(target, arguments.push, public=arguments.public):
@@ -94,10 +89,8 @@ def _write_generation_config(folder: Path) -> None:
     path = folder / "generation_config.json"
     config = GenerationConfig.from_pretrained(folder) if path.exists() else GenerationConfig()
     ends = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
-    ends = [token for token in ends if token is not None]
-    config.eos_token_id = list(dict.fromkeys([tokenizer.eos_token_id, *ends]))
-    pad = tokenizer.pad_token_id
-    config.pad_token_id = tokenizer.eos_token_id if pad is None else pad
+    config.eos_token_id = [tokenizer.eos_token_id, *(end for end in ends if end not in (None, tokenizer.eos_token_id))]
+    config.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     config.save_pretrained(folder)
 
 
@@ -200,36 +193,33 @@ def _licence_terms(origin: tuple[str, str]) -> str:
 
 
 def _counts(manifests: dict[str, dict[str, Any]]) -> str:
-    lines = ["| stage | counts |", "| --- | --- |"]
+    rows = []
     for name, manifest in manifests.items():
-        counts = ", ".join(f"{key} {value:,}" for key, value in manifest["counts"].items())
-        lines.append(f"| {name} | {counts} |")
-    return "\n".join(lines)
+        rows.append((name, ", ".join(f"{key} {value:,}" for key, value in manifest["counts"].items())))
+    return _table(("stage", "counts"), rows)
 
 
 def _scores(run: Path, stage: str) -> str:
-    if not (run / "evaluate" / "comparisons.parquet").exists():
+    rows = []
+    if (run / "evaluate" / "comparisons.parquet").exists():
+        table = runs.read_table(run, "evaluate", "comparisons")
+        pair = (table["before"] == BEFORE[stage]) & (table["after"] == LABELS[stage])
+        for row in table[pair & (table["scoring"] == "symbolic")].itertuples():
+            rows.append((
+                f"{row.benchmark}, {row.shots}-shot, {row.decoding}",
+                f"{row.n:,} x {row.seeds} seed{'s' if row.seeds > 1 else ''}",
+                f"{row.before_accuracy:.1%}",
+                f"{row.after_accuracy:.1%} [{row.after_low:.1%}, {row.after_high:.1%}]",
+                f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
+                f"{row.p_value:.3g}",
+            ))  # fmt: skip
+    if not rows:
         return "It has not been evaluated."
-    table = runs.read_table(run, "evaluate", "comparisons")
-    pair = (table["before"] == BEFORE[stage]) & (table["after"] == LABELS[stage])
-    table = table[pair & (table["scoring"] == "symbolic")]
-    if table.empty:
-        return "It has not been evaluated."
-    lines = [
-        "| benchmark | n | before | after [95 %] | difference in points [95 %] | p |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for row in table.itertuples():
-        cells = (
-            f"{row.benchmark}, {row.shots}-shot, {row.decoding}",
-            f"{row.n:,} x {row.seeds} seed{'s' if row.seeds > 1 else ''}",
-            f"{row.before_accuracy:.1%}",
-            f"{row.after_accuracy:.1%} [{row.after_low:.1%}, {row.after_high:.1%}]",
-            f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]",
-            f"{row.p_value:.3g}",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return _table(("benchmark", "n", "before", "after [95 %]", "difference in points [95 %]", "p"), rows)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def _parameters(manifest: dict[str, Any]) -> str:

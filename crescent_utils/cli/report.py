@@ -5,6 +5,7 @@ Whatever a model wrote is untrusted: the template escapes it, and nothing in the
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import json
@@ -78,21 +79,27 @@ def load_run(folder: Path, profile: str = "") -> Run:
 
     The claims' commands name `profile`, the YAML files that the run was started with, where that is known.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a run folder: give a folder such as outputs/reference")
+    import pandas as pd
+
     problems: list[str] = []
-    manifests = {}
-    for stage in STAGES:
-        manifest = _read(folder / stage / "manifest.json", _read_json, problems)
-        if manifest:
-            manifests[stage] = manifest
-    tables = _read_tables(folder, manifests, problems)
+    read = {stage: _read(folder / stage / "manifest.json", _read_json, problems) for stage in STAGES}
+    manifests = {stage: manifest for stage, manifest in read.items() if manifest}
+    tables: dict[str, pd.DataFrame] = {}
+    for name in dict.fromkeys([*REJECTED, "evaluate/scores", *(name for name, _ in DRAWN)]):
+        if name.split("/")[0] in manifests:  # without one a stage was cut short or is being made again
+            table = _read(folder / f"{name}.parquet", pd.read_parquet, problems)
+            if table is not None:
+                tables[name] = table
+    if "evaluate/scores" in tables:
+        tables["evaluate/failures"] = evaluate.failure_counts(tables["evaluate/scores"])
     method = manifests.get("evaluate", {}).get("parameters", {}).get("claims_of", "crescent")
     names = [str(manifest["run"]) for manifest in manifests.values() if manifest.get("run")]
-    run = Run(names[0] if names else folder.name, _below_outputs(folder), manifests, tables, [], problems)
     pairs = manifests.get("finetune", {}).get("counts", {}).get("pairs", 200)  # as 06 has it in the command for C6
-    run.claims = evaluate.claims_ledger(run.table("evaluate/comparisons"), method=method, profile=profile, pairs=pairs)
-    return run
+    comparisons = tables.get("evaluate/comparisons", pd.DataFrame())
+    claims = evaluate.claims_ledger(comparisons, method=method, profile=profile, pairs=pairs)
+    _, found, below_outputs = folder.resolve().as_posix().rpartition("/outputs/")
+    run_name = names[0] if names else folder.name
+    return Run(run_name, below_outputs if found else folder.name, manifests, tables, claims, problems)
 
 
 def _read(path: Path, reader: Callable[[Path], Any], problems: list[str]) -> Any:
@@ -109,33 +116,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _read_tables(folder: Path, stages: Iterable[str], problems: list[str]) -> dict[str, pd.DataFrame]:
-    """Read the tables of finished stages: without a manifest a stage was cut short or is being made again."""
-    import pandas as pd
-
-    tables = {}
-    for name in dict.fromkeys([*REJECTED, "evaluate/scores", *(name for name, _ in DRAWN)]):
-        if name.split("/")[0] in stages:
-            table = _read(folder / f"{name}.parquet", pd.read_parquet, problems)
-            if table is not None:
-                tables[name] = table
-    if "evaluate/scores" in tables:
-        tables["evaluate/failures"] = evaluate.failure_counts(tables["evaluate/scores"])
-    return tables
-
-
-def _below_outputs(folder: Path) -> str:
-    """Return how one names the run to `crescent`: the folder's path below outputs/."""
-    parts = folder.resolve().parts
-    if "outputs" not in parts:
-        return folder.name
-    return "/".join(parts[len(parts) - parts[::-1].index("outputs") :])
+def command(arguments: argparse.Namespace) -> int:
+    """Write the report of the runs that were named, and print where it lies; return the exit status."""
+    target = write_report(arguments.runs, arguments.output or arguments.runs[0] / "report.html")
+    print(runs.shown_path(target))
+    return 0
 
 
 def write_report(folders: Sequence[Path], target: Path, profile: str = "") -> Path:
     """Write the report of the runs in `folders`, side by side, to `target` and return its path."""
-    if not folders:
-        raise ValueError("no runs: give at least one run folder, such as outputs/reference")
     loaded = [load_run(folder, profile) for folder in folders]
     page = _template().render(
         runs=loaded,
@@ -243,7 +232,7 @@ def _side_by_side(columns: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[
     return [(name, [column.get(name) for column in columns]) for name in names]
 
 
-def _parameters(loaded: Sequence[Run]) -> list[tuple[str, str, list[str]]]:
+def _parameters(loaded: Sequence[Run]) -> list[tuple[str, str, list[str | None]]]:
     """Return rows (name, default, a value for each run) of the parameters that differ from their default anywhere."""
     defaults = {
         name: _shown(field.get_default(call_default_factory=True))
@@ -251,12 +240,8 @@ def _parameters(loaded: Sequence[Run]) -> list[tuple[str, str, list[str]]]:
         for name, field in settings.model_fields.items()
     }
     columns = [_different(manifest["parameters"] for manifest in run.manifests.values()) for run in loaded]
-    rows = []
-    for name, values in _side_by_side(columns):
-        default = defaults.get(name, "")
-        if any(value is not None and value != default for value in values):
-            rows.append((name, default, ["" if value is None else value for value in values]))
-    return sorted(rows)
+    rows = [(name, defaults.get(name, ""), values) for name, values in _side_by_side(columns)]
+    return sorted((name, default, values) for name, default, values in rows if {*values} - {default, None})
 
 
 def _environment(run: Run) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +21,14 @@ COLUMNS = ("round", "accuracy", "low", "high", "n", "yield", "diversity", "words
            "right", "right_low", "right_high", "labels", "distance")  # fmt: skip
 
 
-def rounds_command(arguments: argparse.Namespace, run_profile: Callable[[dict[str, Any]], int]) -> int:
+def command(arguments: argparse.Namespace) -> int:
     """Run the rounds, write and print what was watched; the first round that fails ends it. Returns the exit status."""
     rounds = plan_rounds(arguments.profiles, arguments.overrides, arguments.rounds)
     if arguments.list:
         print("\n".join(parameters["run"] for parameters in rounds))
         return 0
     for parameters in rounds:
-        status = run_profile(parameters)
-        if status:
+        if status := int(arguments.run_profile(parameters)):
             return status
     folders = [_folder(parameters) for parameters in rounds]
     base = generation.resolve_model(rounds[0].get("model", "bundled"))
@@ -63,7 +62,7 @@ def plan_rounds(profiles: list[Path], overrides: list[str], count: int) -> list[
 
 
 def _folder(parameters: dict[str, Any]) -> Path:
-    return runs.run_folder(runs.build_settings("elicit", runs.parameters_of("elicit", parameters)))
+    return runs.run_folder(runs.settings_from("elicit", parameters))
 
 
 def round_monitors(folders: Sequence[Path], base: Path) -> pd.DataFrame:
@@ -88,9 +87,8 @@ def round_monitors(folders: Sequence[Path], base: Path) -> pd.DataFrame:
 
 def _accuracy(folder: Path, label: str) -> dict[str, float]:
     scores = runs.read_table(folder, "evaluate", "scores").query("decoding == 'greedy' and model == @label")
-    right, n = int(scores["symbolic"].sum()), len(scores)
-    interval = stats.wilson(right, n)
-    return {"accuracy": _share(right, n), "low": interval.low, "high": interval.high, "n": n}
+    share = stats.wilson(int(scores["symbolic"].sum()), len(scores))
+    return {"accuracy": share.estimate, "low": share.low, "high": share.high, "n": share.n}
 
 
 def _questions(folder: Path) -> dict[str, float]:
@@ -100,12 +98,11 @@ def _questions(folder: Path) -> dict[str, float]:
         return {}
     kept, rejected = (runs.read_table(folder, "elicit", table) for table in ("questions", "rejected"))
     first_checks = runs.read_table(folder, "dedup", "attempts").query("round == 0")
-    pool = runs.read_table(folder, "dedup", "questions")
-    words = [word for text in pool["question"] for word in text.lower().split()]
+    words = runs.read_table(folder, "dedup", "questions")["question"].str.lower().str.split().explode().dropna()
     return {
-        "yield": _share(len(kept), len(kept) + len(rejected)),
-        "diversity": _share(int(first_checks["accepted"].sum()), len(first_checks)),
-        "words": _share(len(set(words)), len(words)),
+        "yield": stats.wilson(len(kept), len(kept) + len(rejected)).estimate,
+        "diversity": float(first_checks["accepted"].mean()),
+        "words": stats.wilson(words.nunique(), len(words)).estimate,
     }
 
 
@@ -122,15 +119,11 @@ def _votes(folder: Path) -> dict[str, float]:
         "agreement": float(votes["agreement"].mean()),
         "entropy": float(votes["entropy"].mean()),
         "length": float(paths["path"].str.len().mean()),
-        "right": _share(int(verdicts.sum()), len(verdicts)),
+        "right": right.estimate,
         "right_low": right.low,
         "right_high": right.high,
-        "labels": len(verdicts),
+        "labels": right.n,
     }
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
 
 
 def weight_distance(base: Path, tuned: Path) -> float:

@@ -11,7 +11,8 @@ import argparse
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +38,7 @@ class SweepRun:
 
     def settings(self, stage: str) -> Any:
         """Return the settings of one of its stages."""
-        return runs.build_settings(stage, runs.parameters_of(stage, self.parameters))
+        return runs.settings_from(stage, self.parameters)
 
     @property
     def folder(self) -> Path:
@@ -45,7 +46,7 @@ class SweepRun:
         return runs.run_folder(self.settings("elicit"))
 
 
-def sweep_command(arguments: argparse.Namespace, run_profile: Callable[[dict[str, Any]], int]) -> int:
+def command(arguments: argparse.Namespace) -> int:
     """Run the sweep and print what each overlay changed; the first run that fails ends it. Returns the exit status."""
     sweep_runs = plan_sweep(arguments.profiles, arguments.overlays, arguments.seeds, arguments.overrides)
     if arguments.list:
@@ -54,8 +55,7 @@ def sweep_command(arguments: argparse.Namespace, run_profile: Callable[[dict[str
     for number, run in enumerate(sweep_runs):
         share_samples(run, sweep_runs[:number])
         share_stages(run, sweep_runs[:number])
-        status = run_profile(run.parameters)
-        if status:
+        if status := int(arguments.run_profile(run.parameters)):
             return status
     print("\n" + write_results(sweep_runs, " ".join(map(str, arguments.profiles))))
     return 0
@@ -69,8 +69,12 @@ def plan_sweep(
     Raises ParameterError for a bad parameter, or a seed or overlay that is given twice, before anything runs.
     """
     names = [WHOLE, *(path.stem for path in overlays)]
-    _refuse_repeated("--overlays", names)
-    _refuse_repeated("--seeds", seeds)
+    for option, values in (("--overlays", names), ("--seeds", seeds)):
+        for value, count in Counter(values).items():
+            if count > 1:
+                raise runs.ParameterError(
+                    f"{option}: {value} is given twice; a run of a sweep is named by its overlay and seed"
+                )
     sweep_name = runs.load_profile(profiles, overrides).get("run", profiles[0].stem)
     sweep_runs = []
     for seed in seeds:
@@ -79,14 +83,6 @@ def plan_sweep(
             parameters = runs.load_profile([*profiles, *overlay], [*overrides, *identity])
             sweep_runs.append(SweepRun(name, seed, parameters))
     return sweep_runs
-
-
-def _refuse_repeated(option: str, values: Sequence[Any]) -> None:
-    for number, value in enumerate(values):
-        if value in values[:number]:
-            raise runs.ParameterError(
-                f"{option}: {value} is given twice; a run of a sweep is named by its overlay and seed"
-            )
 
 
 def share_samples(run: SweepRun, earlier: Sequence[SweepRun]) -> int:
@@ -106,41 +102,28 @@ def share_stages(run: SweepRun, earlier: Sequence[SweepRun]) -> list[str]:
     """
     shared = []
     for stage in runs.STAGES:
-        source = _finished_alike(stage, run, earlier)
-        if source is not None:
-            _copy_stage(stage, source, run)
-            shared.append(stage)
+        settings = run.settings(stage)
+        before = [runs.read_manifest(run.folder, name) for name in runs.stages_before(stage, settings)]
+        if runs.is_current(stage, settings) or None in before:
+            continue
+        fingerprint = runs.stage_fingerprint(stage, settings)
+        for other in earlier:
+            manifest = runs.read_manifest(other.folder, stage)
+            if manifest is not None and manifest["fingerprint"] == fingerprint:
+                _copy_stage(stage, manifest, other.folder, run)
+                shared.append(stage)
+                break
     return shared
 
 
-def _finished_alike(stage: str, run: SweepRun, earlier: Sequence[SweepRun]) -> SweepRun | None:
-    """Return the earlier run whose stage has the fingerprint that this run's would have; None where the run has its
-    own.
-    """
-    settings = run.settings(stage)
-    if runs.is_current(stage, settings):
-        return None
-    if any(runs.read_manifest(run.folder, name) is None for name in runs.stages_before(stage, settings)):
-        return None
-    fingerprint = runs.stage_fingerprint(stage, settings)
-    for other in earlier:
-        manifest = runs.read_manifest(other.folder, stage)
-        if manifest is not None and manifest["fingerprint"] == fingerprint:
-            return other
-    return None
-
-
-def _copy_stage(stage: str, source: SweepRun, target: SweepRun) -> None:
+def _copy_stage(stage: str, manifest: dict[str, Any], source: Path, target: SweepRun) -> None:
     """Copy the stage's folder and executed notebook; the manifest names the run that it was taken from."""
     shutil.rmtree(target.folder / stage, ignore_errors=True)
-    shutil.copytree(source.folder / stage, target.folder / stage, copy_function=_link_weights)
-    notebook = f"{runs.NOTEBOOKS[stage]}.ipynb"
-    if (source.folder / notebook).exists():
-        shutil.copy2(source.folder / notebook, target.folder / notebook)
-    manifest = runs.read_manifest(source.folder, stage) or {}
-    notes = [manifest["note"], f"taken from {manifest['run']}"]
-    manifest |= {"run": target.parameters["run"], "note": "; ".join(filter(None, notes))}
-    runs.write_json(target.folder / stage / "manifest.json", manifest)
+    shutil.copytree(source / stage, target.folder / stage, copy_function=_link_weights)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copy2(source / f"{runs.NOTEBOOKS[stage]}.ipynb", target.folder)
+    note = "; ".join(filter(None, [manifest["note"], f"taken from {manifest['run']}"]))
+    runs.write_json(target.folder / stage / "manifest.json", manifest | {"run": target.parameters["run"], "note": note})
 
 
 def _link_weights(source: str, target: str) -> None:
@@ -182,8 +165,7 @@ def sweep_scores(sweep_runs: Sequence[SweepRun]) -> pd.DataFrame:
         if run.overlay != WHOLE:
             trained = ("tuned", "student_tuned")
             labels = {name: CLAIM_LABELS.get((run.overlay, name), f"{name}_{run.overlay}") for name in trained}
-            scores = scores[scores["model"].isin(trained)]
-            scores = scores.assign(model=scores["model"].map(labels))
+            scores = scores[scores["model"].isin(trained)].replace({"model": labels})
         tables.append(scores)
     return pd.concat(tables, ignore_index=True)
 
@@ -196,7 +178,7 @@ def sweep_comparisons(scores: pd.DataFrame, resamples: int) -> pd.DataFrame:
     """
     import pandas as pd
 
-    labels = list(dict.fromkeys(scores["model"]))
+    labels = scores["model"].unique()
     pairs = [pair for pair in evaluate.PAIRS if set(pair) <= set(labels)]
     of_the_method = {label for pair in evaluate.PAIRS for label in pair}
     for label in labels:

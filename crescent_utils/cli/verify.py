@@ -7,6 +7,7 @@ is computed here by the very lines that computed it there. What was trained cann
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import json
@@ -47,14 +48,24 @@ class Difference:
         return f"{place}, {self.column}: stored {self.stored}, recomputed {self.recomputed}"
 
 
-def verify(folder: Path | str, given: Mapping[str, Any] | None = None) -> list[Difference]:
+def command(arguments: argparse.Namespace) -> int:
+    """Print every number of a run that comes out different; return 1 where there is one."""
+    differences = verify(arguments.run, runs.load_profile([], arguments.overrides))
+    for difference in differences:
+        print(difference)
+    verdict = f"{len(differences)} differences" if differences else "every table came out the same"
+    print(f"{runs.shown_path(arguments.run)}: {verdict}")
+    return 1 if differences else 0
+
+
+def verify(folder: Path, given: Mapping[str, Any] | None = None) -> list[Difference]:
     """Compute every table of the run in `folder` again and return the differences; an empty list means none.
 
     `given` are parameters that say where a file of the run lies on this machine (`benchmark_dir`, `embedder`,
     `question_source`), since manifests do not name folders. Runs of `other_runs` and `compare_runs` are looked for
     beside the run. Raises RunError where there is no store, no finished stage, or a file that has to be named.
     """
-    folder = Path(folder).resolve()
+    folder = folder.resolve()
     given = given or {}
     manifests = {stage: manifest for stage in runs.STAGES if (manifest := runs.read_manifest(folder, stage))}
     if not manifests or not (folder / "store.sqlite").exists():
@@ -78,7 +89,8 @@ def verify(folder: Path | str, given: Mapping[str, Any] | None = None) -> list[D
             trouble = replay_stage(stage, _parameters_here(manifest, given, work) | replay)
             if trouble:
                 differences.append(Difference(stage, "", -1, "all", "complete", trouble))
-                _use_stored_tables(stage, folder, work)
+                shutil.rmtree(work / stage, ignore_errors=True)
+                (work / stage).symlink_to(folder / stage)  # the stages after it go on from its stored tables
             else:
                 differences += _stage_differences(stage, folder, work)
     return differences
@@ -154,36 +166,38 @@ def replay_stage(stage: str, values: Mapping[str, Any]) -> str:
     return ""
 
 
-def _use_stored_tables(stage: str, folder: Path, work: Path) -> None:
-    """Let the stages after one that could not be replayed go on from its stored tables."""
-    shutil.rmtree(work / stage, ignore_errors=True)
-    (work / stage).symlink_to(folder / stage)
-
-
 def _stage_differences(stage: str, folder: Path, work: Path) -> Iterator[Difference]:
     """Compare all that a stage wrote: its tables, the claims, the counts of its manifest."""
-    import pandas as pd
-
     stored, recomputed = folder / stage, work / stage
-    for name in sorted({path.name for written in (stored, recomputed) for path in written.glob("*.parquet")}):
+    written = [path.name for place in (stored, recomputed) for path in place.iterdir()]
+    for name in sorted({name for name in written if name.endswith(".parquet") or name == "claims.json"}):
         table = name.removesuffix(".parquet")
-        present = ["present" if (written / name).exists() else "absent" for written in (stored, recomputed)]
+        present = ["present" if (place / name).exists() else "absent" for place in (stored, recomputed)]
         if "absent" in present:
             yield Difference(stage, table, -1, "table", *present)
             continue
         try:
-            stored_table = pd.read_parquet(stored / name)
-        except (OSError, ValueError) as error:
+            stored_table = _read(stored / name)
+        except (OSError, ValueError, TypeError, KeyError) as error:
             yield Difference(stage, table, -1, "table", f"unreadable ({type(error).__name__})", "readable")
             continue
-        yield from table_differences(stage, table, stored_table, pd.read_parquet(recomputed / name))
-    if stage == "evaluate":
-        yield from _claim_differences(stored / "claims.json", recomputed / "claims.json")
+        yield from table_differences(stage, table, stored_table, _read(recomputed / name))
     manifests = [runs.read_manifest(run, stage) or {} for run in (folder, work)]
     for key in COMPARED_KEYS:
         before, after = (manifest.get(key) for manifest in manifests)
         if before != after:
             yield Difference(stage, "manifest.json", -1, key, json.dumps(before), json.dumps(after))
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Read a table; the claims as one row, a column for each figure. Their commands say how to check it: no number."""
+    import pandas as pd
+
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    claims = json.loads(path.read_text(encoding="utf-8"))
+    figures = {f"{claim['id']} {key}": value for claim in claims for key, value in claim.items() if key != "command"}
+    return pd.DataFrame([figures])
 
 
 def table_differences(stage: str, table: str, stored: pd.DataFrame, recomputed: pd.DataFrame) -> Iterator[Difference]:
@@ -193,11 +207,8 @@ def table_differences(stage: str, table: str, stored: pd.DataFrame, recomputed: 
     if set(stored.columns) != set(recomputed.columns):
         names = [", ".join(map(str, frame.columns)) for frame in (stored, recomputed)]
         yield Difference(stage, table, -1, "columns", *names)
-    columns = {
-        str(name): (stored[name].tolist(), recomputed[name].tolist())
-        for name in recomputed.columns
-        if name in stored.columns
-    }
+    shared = [name for name in recomputed.columns if name in stored.columns]
+    columns = {str(name): (stored[name].tolist(), recomputed[name].tolist()) for name in shared}
     listed = 0
     for row in range(min(len(stored), len(recomputed))):
         for name, (before, after) in columns.items():
@@ -210,26 +221,11 @@ def table_differences(stage: str, table: str, stored: pd.DataFrame, recomputed: 
             yield Difference(stage, table, row, name, repr(before[row]), repr(after[row]))
 
 
-def _claim_differences(stored: Path, recomputed: Path) -> Iterator[Difference]:
-    try:
-        before, after = (json.loads(path.read_text(encoding="utf-8")) for path in (stored, recomputed))
-        ids = [", ".join(claim["id"] for claim in claims) for claims in (before, after)]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        yield Difference("evaluate", "claims.json", -1, "file", f"unreadable ({type(error).__name__})", "readable")
-        return
-    if ids[0] != ids[1]:
-        yield Difference("evaluate", "claims.json", -1, "claims", *ids)
-        return
-    for row, (old, new) in enumerate(zip(before, after, strict=True)):
-        for key in dict.fromkeys([*old, *new]):
-            if key != "command" and not same_cell(old.get(key), new.get(key)):  # how to check it is no number
-                column = f"{old['id']} {key}"
-                yield Difference("evaluate", "claims.json", row, column, repr(old.get(key)), repr(new.get(key)))
-
-
 def same_cell(one: Any, other: Any, tolerance: float = 0.0) -> bool:
     """Say whether two cells hold the same: other numbers than whole ones up to rounding; missing is missing."""
-    missing = [_is_missing(value) for value in (one, other)]
+    import pandas as pd
+
+    missing = [pd.isna(value) is True for value in (one, other)]  # of a list it is no truth value
     if any(missing):
         return all(missing)
     if isinstance(one, float) or isinstance(other, float):
@@ -238,9 +234,3 @@ def same_cell(one: Any, other: Any, tolerance: float = 0.0) -> bool:
         except (TypeError, ValueError):
             return False
     return type(one) is type(other) and bool(one == other)
-
-
-def _is_missing(value: Any) -> bool:
-    import pandas as pd
-
-    return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))

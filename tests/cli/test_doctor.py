@@ -11,7 +11,7 @@ import psutil
 import pytest
 import shared
 
-from crescent_utils.cli import doctor
+from crescent_utils.cli import doctor, main
 from crescent_utils.generation import leftovers
 
 ENGINE = """
@@ -70,7 +70,7 @@ def test_kill_leftovers_ends_it(owned_engine, monkeypatch, capsys):
     orphan(owner)
     # Only ours: an engine of some other test run on this machine is not this test's to end.
     monkeypatch.setattr(doctor, "leftover_engines", lambda: [engine])
-    assert doctor.doctor_command(["--kill-leftovers"]) == 0
+    assert main.main(["doctor", "--kill-leftovers"]) == 0
     assert f"{engine.pid} ended" in capsys.readouterr().out
     assert not psutil.pid_exists(engine.pid) or engine.status() == psutil.STATUS_ZOMBIE
 
@@ -80,7 +80,7 @@ def test_kill_leftovers_leaves_the_engine_of_a_living_run_alone(owned_engine, mo
     _, engine = owned_engine
     this_one = lambda: [process for process in leftovers.leftover_engines() if process.pid == engine.pid]  # noqa: E731
     monkeypatch.setattr(doctor, "leftover_engines", this_one)
-    assert doctor.doctor_command(["--kill-leftovers"]) == 0
+    assert main.main(["doctor", "--kill-leftovers"]) == 0
     assert "no engine is left over" in capsys.readouterr().out
     assert engine.is_running() and engine.status() != psutil.STATUS_ZOMBIE
 
@@ -101,18 +101,14 @@ def test_ordinary_processes_are_no_engines():
 
 
 def test_the_table_is_aligned_and_names_fixes():
-    rows = (doctor.Row("a", "ok", "fine", "unseen"), doctor.Row("longer", "fail", "gone", "get it"))
-    report = doctor.Report(rows)
-    assert report.table().splitlines() == ["ok    a       fine", "fail  longer  gone", "              -> get it"]
-    assert not report.ok
-    assert doctor.Report(rows[:1]).ok
+    rows = [doctor.Row("a", "ok", "fine", "unseen"), doctor.Row("longer", "fail", "gone", "get it")]
+    assert doctor.table(rows).splitlines() == ["ok    a       fine", "fail  longer  gone", "              -> get it"]
 
 
 @pytest.mark.parametrize(("status", "expected"), [("ok", 0), ("warn", 0), ("fail", 1)])
 def test_the_exit_status_says_whether_a_run_would_fail(monkeypatch, capsys, status, expected):
-    report = doctor.Report((doctor.Row("torch", status, "…", "…"),))
-    monkeypatch.setattr(doctor, "doctor", lambda outputs: report)
-    assert doctor.doctor_command([]) == expected
+    monkeypatch.setattr(doctor, "doctor", lambda outputs: [doctor.Row("torch", status, "…", "…")])
+    assert main.main(["doctor"]) == expected
     assert ("would fail" in capsys.readouterr().out) == bool(expected)
 
 
@@ -131,7 +127,7 @@ def test_a_folder_that_cannot_be_written_fails(tmp_path, monkeypatch):
 
 
 def test_a_probe_that_crashes_is_a_row():
-    found = doctor.read_probe(doctor.start_probe("import os; os.abort()"))
+    found = doctor.probe("import os; os.abort()")
     assert "exit status" in found["error"]
     assert doctor.check_torch(found)[0].status == "fail"
     assert doctor.check_vllm(found).status == "warn"
@@ -140,7 +136,7 @@ def test_a_probe_that_crashes_is_a_row():
 
 def test_a_probe_that_hangs_is_a_row(monkeypatch):
     monkeypatch.setattr(doctor, "PROBE_SECONDS", 0.5)
-    found = doctor.read_probe(doctor.start_probe("import time; time.sleep(60)"))
+    found = doctor.probe("import time; time.sleep(60)")
     assert found["error"].startswith("no answer")
 
 
@@ -196,13 +192,13 @@ def test_the_bundled_models_are_there():
 
 
 def test_a_missing_embedder_fails_only_where_the_hub_cannot_give_it(monkeypatch):
-    monkeypatch.setattr(doctor, "bundled", lambda *a: None)
+    monkeypatch.setattr(doctor.importlib.metadata, "files", lambda package: [])
     assert [row.status for row in doctor.check_models((False, ""))][:2] == ["fail", "fail"]
     assert [row.status for row in doctor.check_models((True, ""))][:2] == ["fail", "warn"]
 
 
 @pytest.mark.slow
-def test_the_whole_table_has_a_row_for_everything():
-    checks = [row.check for row in doctor.doctor().rows]
+def test_the_whole_table_has_a_row_for_everything(tmp_path):
+    checks = [row.check for row in doctor.doctor(tmp_path)]
     assert checks[:6] == ["Python", "cores", "memory", "disk", "torch", "device"]
     assert len(checks) == len(set(checks)) == 13

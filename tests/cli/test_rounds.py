@@ -30,14 +30,7 @@ def test_each_round_goes_on_from_the_model_that_the_one_before_tuned(tmp_path):
             rounds.plan_rounds([CPU], [], count)
 
 
-def test_the_first_round_that_fails_ends_it(tmp_path, monkeypatch):
-    started = []
-
-    def run_profile(parameters):
-        started.append(parameters["run"])
-        return 1 if len(started) == 2 else 0
-
-    monkeypatch.setattr(main, "_run_profile", run_profile)
+def test_the_first_round_that_fails_ends_it(tmp_path, started):
     assert main.main(["rounds", str(CPU), "--rounds", "3", "-p", f"outputs={tmp_path}"]) == 1
     assert started == ["cpu/round1", "cpu/round2"]
 
@@ -49,13 +42,8 @@ def test_the_command_checks_before_anything_runs(capsys):
     assert "has no weights to go on from" in capsys.readouterr().err
 
 
-def test_the_command_writes_and_prints_what_was_watched(tmp_path, monkeypatch, capsys):
-    def leave_tables(parameters):
-        for stage in ("elicit", "dedup", "vote", "evaluate"):
-            shutil.copytree(REFERENCE / stage, tmp_path / parameters["run"] / stage)
-        return 0
-
-    monkeypatch.setattr(main, "_run_profile", leave_tables)
+def test_the_command_writes_and_prints_what_was_watched(tmp_path, leave_tables, capsys):
+    leave_tables("elicit", "dedup", "vote", "evaluate")
     model = tiny.model_folder(tmp_path / "base", layers=1)
     changes = ["-p", f"outputs={tmp_path}", "-p", f"model={model}"]
     assert main.main(["rounds", str(CPU), "--rounds", "2", *changes]) == 0

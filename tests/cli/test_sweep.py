@@ -93,14 +93,7 @@ def test_stages_in_common_are_done_once(tmp_path):
     assert not (whole.folder / "vote" / "config.json").samefile(seeded.folder / "vote" / "config.json")
 
 
-def test_the_first_run_that_fails_ends_a_sweep(tmp_path, monkeypatch):
-    started = []
-
-    def run_profile(parameters):
-        started.append(parameters["run"])
-        return 1 if len(started) == 2 else 0
-
-    monkeypatch.setattr(main, "_run_profile", run_profile)
+def test_the_first_run_that_fails_ends_a_sweep(tmp_path, started):
     assert main.main(["sweep", str(CPU), "--seeds", "1", "2", "3", "-p", f"outputs={tmp_path}"]) == 1
     assert started == ["cpu/whole-seed1", "cpu/whole-seed2"]
 
@@ -135,17 +128,11 @@ def test_the_command_checks_before_anything_runs(tmp_path, capsys):
 
 
 @pytest.fixture
-def swept(tmp_path, monkeypatch):
+def swept(tmp_path, leave_tables):
     """Run `crescent sweep` with the reference run's scores in the place of each run; return the ledger it wrote."""
 
-    def leave_scores(parameters):
-        folder = tmp_path / parameters["run"] / "evaluate"
-        folder.mkdir(parents=True)
-        shutil.copy(REFERENCE / "evaluate" / "scores.parquet", folder)
-        return 0
-
     def run(profile, overlay):
-        monkeypatch.setattr(main, "_run_profile", leave_scores)
+        leave_tables("evaluate")
         overlays = ["--overlays", str(ABLATIONS / f"{overlay}.yaml")]
         parameters = ["-p", f"outputs={tmp_path}", "-p", "resamples=100"]
         assert main.main(["sweep", str(ROOT / "params" / profile), *overlays, *parameters]) == 0
