@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .. import benchmarks, generation, runs, stats
-from ..generation import Sampling
 from ..runs import Evaluate
 from . import harness
 from .breakdown import gain_parts
@@ -20,20 +19,8 @@ if TYPE_CHECKING:
     from ..generation import Generator
 
 PAIRS = (("base", "tuned"), ("student", "student_tuned"))  # before and after training, by label
-SCORE_COLUMNS = [
-    "benchmark",
-    "kind",
-    "model",
-    "shots",
-    "decoding",
-    "item",
-    "sample",
-    "seed",
-    "question",
-    "gold",
-    "form",
-]
-SCORE_COLUMNS += ["completion", "answer", "strict", "flexible", "symbolic", "truncated"]
+SCORE_COLUMNS = ["benchmark", "kind", "model", "shots", "decoding", "item", "sample", "seed", "question", "gold"]
+SCORE_COLUMNS += ["form", "completion", "answer", "strict", "flexible", "symbolic", "truncated"]
 SHOWN = ["benchmark", "shots", "decoding", "before", "after", "n", "seeds", "before_accuracy", "after_accuracy"]
 SHOWN += ["difference", "low", "high", "p_value"]
 
@@ -124,12 +111,13 @@ def answer_benchmark(
             f"shots: {max(settings.shots)} is too many for {benchmark.name}, "
             f"which has {len(benchmark.train)} worked examples"
         )
+    label = generator.model.label
     rows: list[dict[str, Any]] = []
     for shots in settings.shots:
-        for decoding, temperature, repeats in _decodings(settings, generator.model.label):
-            sampling = Sampling(temperature, 1.0, settings.eval_max_tokens)
-            for row in _answers(generator, benchmark, settings, domain, shots, sampling, repeats):
-                rows.append({**row, "shots": shots, "decoding": decoding})
+        for decoding, temperature, repeats in _decodings(settings, label):
+            condition = {"benchmark": benchmark.name, "model": label, "shots": shots, "decoding": decoding}
+            answers = _answers(generator, benchmark, settings, domain, shots, temperature, repeats)
+            rows += [row | condition | {"seed": settings.seed} for row in answers]
     return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
@@ -149,18 +137,18 @@ def _answers(
     settings: Evaluate,
     domain: runs.Domain,
     shots: int,
-    sampling: Sampling,
+    temperature: float,
     repeats: int,
 ) -> list[dict[str, Any]]:
     """Return one row per item and sample, sorted by both."""
     domain = _worded(benchmark, domain)
     model = harness.store_model(generator, repeats)
-    options = {"do_sample": sampling.temperature > 0, "temperature": sampling.temperature}
+    options = {"do_sample": temperature > 0, "temperature": temperature, "until": []}
     task = benchmarks.harness_task(
         benchmark,
         lambda question: runs.solve_messages(domain, question)[-1]["content"],
         repeats=repeats,
-        generation={**options, "until": [], "max_gen_toks": sampling.max_tokens},
+        generation={**options, "max_gen_toks": settings.eval_max_tokens},
     )
     system = settings.system_prompt or domain.solve_system or None
     result = harness.run_task(model, task, shots=shots, chat=True, system=system)
@@ -170,13 +158,7 @@ def _answers(
         for sample in range(repeats):
             completion = model.completions[context, sample]
             row = {name: item[name] for name in ("kind", "item", "question", "gold", "form")}
-            row |= {
-                "benchmark": benchmark.name,
-                "model": generator.model.label,
-                "sample": sample,
-                "seed": settings.seed,
-            }
-            row |= {"completion": completion.text, "truncated": completion.truncated}
+            row |= {"sample": sample, "completion": completion.text, "truncated": completion.truncated}
             row["answer"] = benchmarks.read_scored_answer(completion.text, item["form"])
             rows.append(row | benchmarks.score_answer(completion.text, item["gold"], item["form"]))
     return sorted(rows, key=lambda row: (row["item"], row["sample"]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import gc
 import json
 import logging
 from collections import Counter
@@ -84,9 +85,8 @@ def store_model(generator: generation.Generator, repeats: int = 1, scorer: gener
             for instance in requests:
                 context, options = instance.args
                 request = generator.request(json.loads(context), _sampling(options))
-                sample = (
-                    times_asked[context] % repeats
-                )  # an item that stands twice is one request: it gets the same samples
+                # An item that stands twice is one request: it gets the same samples.
+                sample = times_asked[context] % repeats
                 places.append((context, sample))
                 pairs.append((request, sample))
                 times_asked[context] += 1
@@ -126,12 +126,16 @@ def _scored(scorer: generation.Generator, context: str, continuation: str) -> Re
 
 
 class LogLikelihoods:
-    """An engine whose "completion" is the log-likelihood of a continuation, as JSON: [value, is greedy]."""
+    """An engine whose "completion" is the log-likelihood of a continuation, as JSON: [value, is greedy].
+
+    `model` is a model of the harness.
+    """
+
+    devices = 1
+    guarantee = "a log-likelihood depends on its batch by rounding alone"
 
     def __init__(self, model: Any, name: str) -> None:
-        """`model` is a model of the harness."""
-        self._model, self.name, self.devices = model, name, 1
-        self.guarantee = "a log-likelihood depends on its batch by rounding alone"
+        self._model, self.name = model, name
 
     def sample(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Completion]]:
         """Score every job."""
@@ -145,13 +149,9 @@ class LogLikelihoods:
 
     def close(self) -> None:
         """Free the model's memory."""
-        import gc
-
-        from ..generation import shut_down
-
         llm = getattr(getattr(self._model, "model", None), "llm_engine", None)
         if llm is not None:  # vLLM's processes outlive their object
-            shut_down(llm)
+            generation.shut_down(llm)
         self._model = None
         gc.collect()
 
@@ -182,34 +182,25 @@ def open_scorer(generator: generation.Generator, settings: Evaluate) -> Scorer:
 
 
 def _in_memory(engine: str, folder: Path, settings: Evaluate) -> Any:
-    """The harness's own model on the folder's weights."""
+    """Return the harness's own model on the folder's weights."""
     if engine == "vllm":
-        return _vllm(folder, settings)
+        return generation.start_vllm(lambda: _vllm(folder, settings))
     from lm_eval.models.huggingface import HFLM
 
-    from ..generation import best_device
-
-    device = best_device()
+    device = generation.best_device()
     dtype = "float32" if settings.dtype == "auto" and device == "cpu" else settings.dtype
     return HFLM(pretrained=str(folder), dtype=dtype, device=device, batch_size=BATCH)
 
 
 def _vllm(folder: Path, settings: Evaluate) -> Any:
     import torch
-
-    from ..generation import start_vllm
+    from lm_eval.models.vllm_causallms import VLLM
 
     cuda = torch.cuda.is_available()
     share, dtype = (0.6, settings.dtype) if cuda else (0.2, "bfloat16" if settings.dtype == "auto" else settings.dtype)
     arguments = {"max_model_len": settings.max_model_len, "gpu_memory_utilization": share, "enforce_eager": not cuda}
-
-    def start() -> Any:
-        from lm_eval.models.vllm_causallms import VLLM
-
-        # With "auto" lm-eval has vLLM show a bar, which divides by zero where bars are switched off.
-        return VLLM(pretrained=str(folder), dtype=dtype, batch_size=TOGETHER, **(arguments | settings.engine_args))
-
-    return start_vllm(start)
+    # With "auto" lm-eval has vLLM show a bar, which divides by zero where bars are switched off.
+    return VLLM(pretrained=str(folder), dtype=dtype, batch_size=TOGETHER, **(arguments | settings.engine_args))
 
 
 def general_ability(generator: generation.Generator, settings: Evaluate) -> pd.DataFrame:
@@ -273,7 +264,10 @@ def _general_rows(
 ) -> list[dict[str, Any]]:
     rows = []
     for task, logged in sorted(result["samples"].items()):
-        for sample in _one_filter(logged):
+        filters = [sample["filter"] for sample in logged]
+        # A task with several filters logs an item under each: keep one.
+        kept = next((name for name in FILTERS if name in filters), filters[0])
+        for sample in [sample for sample in logged if sample["filter"] == kept]:
             metric = next((m for m in METRICS if m in sample), next(iter(sample["metrics"])))
             rows.append({
                 "benchmark": name, "kind": task, "model": label, "shots": settings.general_shots, "decoding": decoding,
@@ -282,10 +276,3 @@ def _general_rows(
                 "metric": metric, "score": float(sample[metric]),
             })  # fmt: skip
     return rows
-
-
-def _one_filter(logged: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A task with several filters logs an item under each: keep one."""
-    filters = [row["filter"] for row in logged]
-    chosen = next((name for name in FILTERS if name in filters), filters[0] if filters else "")
-    return [row for row in logged if row["filter"] == chosen]

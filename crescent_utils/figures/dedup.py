@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from .canvas import BLUE, GREEN, GREY, ORANGE, PER_CENT, RED, empty_axes, empty_figure, horizontal_bars, sentence
+from .canvas import BLUE, GREEN, GREY, ORANGE, RED, empty_axes, empty_figure, horizontal_bars, sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +21,7 @@ def nearest_similarity(before: ArrayLike, after: ArrayLike, threshold: float) ->
     """Draw the cosine of each question to its nearest neighbour, before and after deduplication."""
     import pandas as pd
 
-    figure, axes = empty_axes("Similarity to the nearest neighbour", 3.4)
+    figure, axes = empty_axes("Similarity to the nearest neighbour", 3.4, shares="y")
     shares: list[str] = []
     for values, name, colour in ((before, "before", ORANGE), (after, "after", BLUE)):
         cosines = np.clip(pd.Series(values, dtype=float).dropna().to_numpy(), 0, 1)
@@ -37,14 +36,13 @@ def nearest_similarity(before: ArrayLike, after: ArrayLike, threshold: float) ->
         return empty_figure("similarity")
     axes.axvline(threshold, color=RED, ls="--", lw=1.4, label=f"threshold {threshold:.2f}")
     axes.set(xlabel="cosine to the nearest other question", ylabel="share of questions")
-    axes.yaxis.set_major_formatter(PER_CENT)
     axes.legend(frameon=False, loc="upper left")
     return figure, "; ".join(shares)
 
 
 def acceptance_by_round(attempts: pd.DataFrame) -> tuple[Figure, str]:
     """Draw how many questions were accepted and refused in each round (columns `round`, `accepted`)."""
-    figure, axes = empty_axes("Questions checked in each round", 3.2)
+    figure, axes = empty_axes("Questions checked in each round", 3.2, counts="y")
     if attempts.empty:
         return empty_figure("rewrites")
     rounds = attempts.groupby("round")["accepted"].agg(["sum", "size"]).astype(int).sort_index()
@@ -57,7 +55,6 @@ def acceptance_by_round(attempts: pd.DataFrame) -> tuple[Figure, str]:
         axes.annotate(share, (place, row["size"]), ha="center", va="bottom", fontsize=9)
         words.append(f"round {number}: {row['sum']:,} of {row['size']:,} accepted ({share})")
     axes.set(xlabel="round", ylabel="questions checked", ylim=(0, rounds["size"].max() * 1.25))
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, loc="upper right", ncols=2)
     return figure, "; ".join(words)
 
@@ -83,11 +80,10 @@ def kept_by_similarity(
     """Draw how many of `total` questions each threshold keeps before any rewrite."""
     if not total or not len(thresholds):
         return empty_figure("thresholds")
-    figure, axes = empty_axes("Kept at each threshold, before any rewrite", 3.2)
+    figure, axes = empty_axes("Kept at each threshold, before any rewrite", 3.2, shares="y")
     axes.plot(thresholds, np.asarray(kept) / total, "o-", color=BLUE, ms=4, lw=1.8)
     axes.axvline(chosen, color=RED, ls="--", lw=1.4, label=f"threshold of this run: {chosen:.2f}")
     axes.set(xlabel="cosine from which two questions are too similar", ylabel="questions kept", ylim=(0, 1.02))
-    axes.yaxis.set_major_formatter(PER_CENT)
     axes.legend(frameon=False, loc="upper left")
     words = [f"{level:.2f}: {count:,}" for level, count in zip(thresholds, kept, strict=True)]
     return figure, f"kept of {total:,} at {', '.join(words)}"
@@ -145,7 +141,7 @@ def protocol_bars(table: pd.DataFrame) -> tuple[Figure, str]:
     """Draw what each protocol keeps of the same raw questions before any rewrite, and how much of it is damaged."""
     if table.empty:
         return empty_figure("protocols")
-    figure, axes = empty_axes("The same raw questions under three protocols", 3.2)
+    figure, axes = empty_axes("The same raw questions under three protocols", 3.2, counts="y")
     columns = {"kept": BLUE, "near-duplicates left": RED, "to rewrite": GREY, "dropped": ORANGE, "damaged": "black"}
     width = 0.8 / len(columns)
     for number, (name, colour) in enumerate(columns.items()):
@@ -155,7 +151,6 @@ def protocol_bars(table: pd.DataFrame) -> tuple[Figure, str]:
             axes.annotate(f"{value:,}", (place, value), ha="center", va="bottom", fontsize=7.5)
     axes.set_xticks(range(len(table)), table["protocol"])
     axes.set(xlabel="protocol", ylabel="questions")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(loc="outside lower center", frameon=False, ncols=5, fontsize=8.5)
     texts = [", ".join(f"{name} {row[name]:,}" for name in columns) for row in table.to_dict("records")]
     return figure, sentence(table["protocol"], texts)

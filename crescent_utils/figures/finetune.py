@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def loss_curve(log: pd.DataFrame) -> tuple[Figure, str]:
     """Draw the training loss, and the held-out loss where it was measured (columns `step`, `loss`, `eval_loss`)."""
-    figure, axes = empty_axes("Loss", 3.2)
+    figure, axes = empty_axes("Loss", 3.2, counts="x")
     words = []
     for column, name, colour, style in (("loss", "training", BLUE, ""), ("eval_loss", "held out", RED, "o")):
         rows = log[log[column].notna()].sort_values("step") if column in log else log.iloc[:0]
@@ -27,7 +27,6 @@ def loss_curve(log: pd.DataFrame) -> tuple[Figure, str]:
     if not words:
         return empty_figure("loss")
     axes.set(xlabel="optimiser step", ylabel="cross-entropy (nats per token)", ylim=(0, None))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
     return figure, f"{int(log['step'].max()):,} steps; " + "; ".join(words)
 

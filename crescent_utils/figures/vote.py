@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from ..stats import wilson
-from .canvas import BLUE, GREEN, GREY, ORANGE, PER_CENT, empty_axes, empty_figure
+from .canvas import BLUE, GREEN, GREY, ORANGE, empty_axes, empty_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,7 +21,7 @@ def agreement_histogram(qa: pd.DataFrame) -> tuple[Figure, str]:
     """Draw how large a share of the votes the winners have; ties in another colour, if column `tied` is there."""
     import pandas as pd
 
-    figure, axes = empty_axes("Agreement of the votes", 3.2)
+    figure, axes = empty_axes("Agreement of the votes", 3.2, shares="x", counts="y")
     if qa.empty:
         return empty_figure("agreement")
     tied = qa["tied"].astype(bool) if "tied" in qa else pd.Series(False, index=qa.index)
@@ -31,8 +31,6 @@ def agreement_histogram(qa: pd.DataFrame) -> tuple[Figure, str]:
     axes.hist(groups, _edges(levels) if len(levels) <= 40 else np.linspace(0, 1, 21), **style)
     axes.set(xlabel="agreement (the winner's share of the votes)", ylabel="questions", xlim=(0, 1.1))
     axes.set_xticks(levels if len(levels) <= 12 else np.linspace(0, 1, 6))
-    axes.xaxis.set_major_formatter(PER_CENT)
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     mean, full = qa["agreement"].mean(), (qa["agreement"] > 1 - 1e-9).mean()
     return figure, f"n {len(qa):,}, mean agreement {mean:.2f}, unanimous {full:.1%}, tied {tied.mean():.1%}"
@@ -43,7 +41,7 @@ def reliability(qa: pd.DataFrame) -> tuple[Figure, str]:
 
     Columns: `agreement`, `correct` (missing where no right answer is known).
     """
-    figure, axes = empty_axes("Is an agreed answer a right one?", 3.6)
+    figure, axes = empty_axes("Is an agreed answer a right one?", 3.6, shares="xy")
     judged = qa[qa["correct"].notna()] if "correct" in qa else qa.iloc[:0]
     if judged.empty:
         return empty_figure("no gold answers")
@@ -60,8 +58,6 @@ def reliability(qa: pd.DataFrame) -> tuple[Figure, str]:
         words.append(f"{place:.2f}: {share:.0%} of {n:,}")
     label = "agreement" if few_levels else "agreement (upper end of each tenth)"
     axes.set(xlabel=label, ylabel="labels that are right", xlim=(0, 1.05), ylim=(0, 1.12))
-    axes.xaxis.set_major_formatter(PER_CENT)
-    axes.yaxis.set_major_formatter(PER_CENT)
     axes.legend(frameon=False, loc="upper left")
     total = f"all {judged['correct'].astype(bool).mean():.0%} of {len(judged):,}"
     return figure, f"right labels by agreement: {', '.join([*words, total])}"
@@ -77,7 +73,7 @@ def threshold_sweep(sweep: pd.DataFrame) -> tuple[Figure, str]:
     """Draw how many questions each minimum agreement keeps, and how often their labels are right, if known."""
     if sweep.empty:
         return empty_figure("thresholds")
-    figure, axes = empty_axes("What a minimum agreement keeps", 3.4)
+    figure, axes = empty_axes("What a minimum agreement keeps", 3.4, shares="xy")
     axes.step(sweep["min_agreement"], sweep["share"], where="pre", color=BLUE, lw=2, label="questions kept")
     axes.plot(sweep["min_agreement"], sweep["share"], "o", color=BLUE, ms=4)
     judged = sweep[sweep["known"] > 0]
@@ -86,8 +82,6 @@ def threshold_sweep(sweep: pd.DataFrame) -> tuple[Figure, str]:
         axes.fill_between(places, judged["low"], judged["high"], color=ORANGE, alpha=0.25, lw=0)
         axes.plot(places, right, "s-", color=ORANGE, lw=1.6, ms=4, label="of these, labels right")
     axes.set(xlabel="minimum agreement", ylabel="share (band: 95 % interval)", xlim=(0, 1.03), ylim=(0, 1.03))
-    axes.xaxis.set_major_formatter(PER_CENT)
-    axes.yaxis.set_major_formatter(PER_CENT)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     words = []
     for row in sweep.to_dict("records"):
@@ -101,23 +95,21 @@ def agreement_by_group(tables: dict[str, pd.DataFrame]) -> tuple[Figure, str]:
     filled = {name: table for name, table in tables.items() if len(table)}
     if not filled:
         return empty_figure("agreement by group")
-    figure, axes = empty_axes("What agreement depends on", 1.2 + 0.36 * sum(map(len, filled.values())))
-    titles, words, place = [], [], 0
+    height = 1.2 + 0.36 * sum(map(len, filled.values()))
+    figure, axes = empty_axes("What agreement depends on", height, shares="x")
+    titles: list[str] = []
+    words = []
     for colour, (name, table) in zip([BLUE, GREEN, ORANGE, GREY] * len(filled), filled.items(), strict=False):
+        texts = []
         for row in table.to_dict("records"):
-            error = [[row["agreement"] - row["low"]], [row["high"] - row["agreement"]]]
-            axes.errorbar(row["agreement"], place, xerr=error, fmt="o", color=colour, capsize=3)
+            mean, low, high = row["agreement"], row["low"], row["high"]
+            axes.errorbar(mean, len(titles), xerr=[[mean - low], [high - mean]], fmt="o", color=colour, capsize=3)
             titles.append(f"{name} {row['group']} (n = {row['n']:,})")
-            place += 1
-        texts = [
-            f"{row['group']}: {row['agreement']:.2f} [{row['low']:.2f}, {row['high']:.2f}] (n {row['n']:,})"
-            for row in table.to_dict("records")
-        ]
+            texts.append(f"{row['group']}: {mean:.2f} [{low:.2f}, {high:.2f}] (n {row['n']:,})")
         words.append(f"{name} {', '.join(texts)}")
-    axes.set_yticks(range(place), titles, fontsize=9)
+    axes.set_yticks(range(len(titles)), titles, fontsize=9)
     axes.invert_yaxis()
     axes.set(xlabel="mean agreement (95 % interval)", xlim=(0, 1))
-    axes.xaxis.set_major_formatter(PER_CENT)
     axes.grid(axis="y", visible=False)
     return figure, "; ".join(words)
 
@@ -126,7 +118,7 @@ def votes_needed(curve: pd.DataFrame) -> tuple[Figure, str]:
     """Draw how often the majority of m paths is right, for each m; the first point is a single sample."""
     if curve.empty:
         return empty_figure("votes")
-    figure, axes = empty_axes("A single sample against the majority", 3.2)
+    figure, axes = empty_axes("A single sample against the majority", 3.2, shares="y")
     error = np.clip([curve["right"] - curve["low"], curve["high"] - curve["right"]], 0, None)
     axes.errorbar(curve["m"], curve["right"], error, fmt="o-", color=BLUE, capsize=3, lw=1.6)
     axes.axhline(curve["right"].iloc[0], color=GREY, ls=":", lw=1.2, label="a single sample")
@@ -135,7 +127,6 @@ def votes_needed(curve: pd.DataFrame) -> tuple[Figure, str]:
     axes.xaxis.set_minor_locator(NullLocator())
     top = float(curve["high"].max())
     axes.set(xlabel="paths that vote", ylabel="labels right (95 % interval)", ylim=(0, min(1.02, 1.25 * top + 0.02)))
-    axes.yaxis.set_major_formatter(PER_CENT)
     axes.legend(frameon=False, loc="lower right")
     texts = [
         f"{row['m']}: {row['right']:.1%} [{row['low']:.1%}, {row['high']:.1%}]" for row in curve.to_dict("records")
