@@ -120,12 +120,11 @@ def claims_ledger(
     and C6's gives both its arms `pairs` pairs.
     """
     profiles = PROFILES | ({method: profile} if profile else {})
-    commands = [spec.command.format(profile=profiles[spec.method], pairs=pairs) for spec in SPECS]
-    blanks = [
-        Claim(id=spec.id, hypothesis=spec.hypothesis, paper=spec.paper, command=command)
-        for spec, command in zip(SPECS, commands, strict=True)
-    ]
-    claims = [_with_evidence(blank, spec, comparisons, method) for blank, spec in zip(blanks, SPECS, strict=True)]
+    claims = []
+    for spec in SPECS:
+        command = spec.command.format(profile=profiles[spec.method], pairs=pairs)
+        blank = Claim(id=spec.id, hypothesis=spec.hypothesis, paper=spec.paper, command=command)
+        claims.append(_with_evidence(blank, spec, comparisons, method))
     corrected = holm([claim.p for claim in claims])
     tests = sum(claim.n > 0 for claim in claims)
     return [
