@@ -266,7 +266,7 @@ def _general_rows(
     for task, logged in sorted(result["samples"].items()):
         filters = [sample["filter"] for sample in logged]
         # A task with several filters logs an item under each: keep one.
-        kept = next((name for name in FILTERS if name in filters), filters[0])
+        kept = next((one for one in FILTERS if one in filters), filters[0])
         for sample in [sample for sample in logged if sample["filter"] == kept]:
             metric = next((m for m in METRICS if m in sample), next(iter(sample["metrics"])))
             rows.append({

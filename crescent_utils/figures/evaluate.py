@@ -69,10 +69,10 @@ def paired_effects(comparisons: pd.DataFrame) -> tuple[Figure, str]:
     return figure, sentence(titles, texts)
 
 
-def accuracy_by_seed(scores: pd.DataFrame, scoring: str = "symbolic") -> tuple[Figure, str]:
+def accuracy_by_seed(scores: pd.DataFrame) -> tuple[Figure, str]:
     """Draw each model's accuracy under each seed, by benchmark, so that a single lucky seed is seen."""
     keys = ["benchmark", "shots", "decoding", "model"]
-    table = scores.assign(score=scores[scoring].astype(float)).groupby([*keys, "seed"])["score"].mean()
+    table = scores.assign(right=scores["symbolic"].astype(float)).groupby([*keys, "seed"])["right"].mean()
     rows = [(dict(zip(keys, key, strict=True)), values) for key, values in table.groupby(level=keys)]
     if not rows:
         return empty_figure("seeds")
