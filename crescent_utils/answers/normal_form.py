@@ -21,15 +21,15 @@ from math import gcd, log10
 
 _MINUS_SIGNS = dict.fromkeys(map(ord, "‐‑‒–—−﹣－⁻"), "-")
 _SPACE_SIGNS = dict.fromkeys(map(ord, "\u00a0\u2002\u2003\u2007\u2009\u200a\u202f\u3000\t\n\r\x0b\x0c"), " ")
-_CONTROL_SIGNS = dict.fromkeys([*range(0x09), *range(0x0E, 0x20), 0x7F], "")
-_INVISIBLE_SIGNS = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\ufe0f"), "")
+_DROPPED_SIGNS = dict.fromkeys(
+    [*range(0x09), *range(0x0E, 0x20), 0x7F, *map(ord, "\u200b\u200c\u200d\u2060\ufeff\ufe0f")], ""
+)
 _WIDE_SIGNS = dict(zip(map(ord, "٫٬，．：＄％٪⁄∕／⋅·∶＝﹩"), ".,,.:$%%///**:=$", strict=True))
 _DIGIT_SIGNS = {code: str(unicodedata.digit(chr(code))) for code in range(0x80, 0x1FBFA) if chr(code).isdecimal()}
 _VULGAR_FRACTIONS = {  # "½" is " 1/2 "
     code: " " + unicodedata.normalize("NFKC", chr(code)).replace("⁄", "/") + " "
     for code in [*map(ord, "¼½¾"), *range(0x2150, 0x215F)]
 }
-_DROPPED_SIGNS = _CONTROL_SIGNS | _INVISIBLE_SIGNS
 _ALL_SIGNS = _MINUS_SIGNS | _DROPPED_SIGNS | _WIDE_SIGNS | _DIGIT_SIGNS | _VULGAR_FRACTIONS
 _WIDE_RUN = re.compile(r"[^\n -~]+")  # runs are few: looking only these up is several times faster than translating all
 _WIDE_GROUP = re.compile("(?<=\\d)[\u00a0\u2009\u202f’](?=\\d{3}(?!\\d))")  # the narrow space in "1 234"
@@ -41,14 +41,10 @@ _SPACED_GROUP = re.compile(r"([$€£]|(?:####|[=:]|\bis) ?[$*]{0,3}|)(?<![\d.,]
 def plain(text: str) -> str:
     """Return the text with Unicode digits, minus signs and vulgar fractions in ASCII, without control signs."""
     if not text.isascii():
-        return _WIDE_RUN.sub(_plain_run, _WIDE_GROUP.sub(",", text))
+        return _WIDE_RUN.sub(lambda run: run[0].translate(_ALL_SIGNS), _WIDE_GROUP.sub(",", text))
     if text.replace("\n", "").isprintable():  # by far the most texts
         return text
     return text.translate(_DROPPED_SIGNS)
-
-
-def _plain_run(match: re.Match[str]) -> str:
-    return match[0].translate(_ALL_SIGNS)
 
 
 def grouped(text: str) -> str:
@@ -166,34 +162,17 @@ def _spoken_number(words: str) -> int:
 
 _MAX_DIGITS = 300  # ours: the longest number that is expanded; a longer one is compared as text
 _SHORT = r"(?:\d{1,3}(?:,\d{3}){1,12}(?!\d)(?:\.\d{1,60})?|\d{1,60}(?:\.\d{1,60})?|\.\d{1,60})"
-NUMBER_FORMS = {  # name: pattern (white space does not count), an example, its normal form; the first that fits is read
-    "mixed number": (
-        r"(?P<whole>\d{1,40})(?:[ ]{1,2}|[ ]and[ ])(?P<top>\d{1,40})[ ]?/[ ]?(?P<under>\d{1,40})(?![\d/])",
-        "1 and 3/4",
-        "1.75",
-    ),
-    "number and a part": (
-        r"(?P<round>\d{1,40})[ ]and[ ](?:a|one)[ -](?P<part>half|third|quarter)\b",
-        "3 and a half",
-        "3.5",
-    ),
-    "time or ratio": (r"(?P<clock>\d{1,12}(?:(?::|[ ]:[ ])\d{1,12}){1,3})(?!\d|\.\d)", "03:30", "3:30"),
-    "fraction": (rf"(?P<dividend>{_SHORT})[ ]?/[ ]?(?P<divisor>{_SHORT})(?!\d|,\d|/\d)", "1,000/3", "1000/3"),
-    "power of ten": (
-        rf"(?P<mantissa>{_SHORT})(?:[eE](?P<exp>[+-]?\d{{1,30}})(?![\w])"
-        r"|[ ]?[*x×][ ]?10[ ]?(?:\^|\*\*)[ ]?[{(]?(?P<exp10>[+-]?\d{1,30})[)}]?)",
-        "1.2 x 10^{3}",
-        "1200",
-    ),
-    "power": (r"(?P<base>\d{1,9})[ ]?(?:\^|\*\*)[ ]?[{(]?(?P<power>\d{1,9})[)}]?(?![\d^*])", "2^10", "1024"),
-    "plain number": (
-        r"(?P<plain>\d{1,3}(?:,\d{2,3}){0,12},\d{3}(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)",
-        "1,23,456.50",
-        "123456.5",
-    ),
+NUMBER_FORMS = {  # white space in a pattern does not count; the first that fits is read
+    "mixed number": r"(?P<whole>\d{1,40})(?:[ ]{1,2}|[ ]and[ ])(?P<top>\d{1,40})[ ]?/[ ]?(?P<under>\d{1,40})(?![\d/])",
+    "number and a part": r"(?P<round>\d{1,40})[ ]and[ ](?:a|one)[ -](?P<part>half|third|quarter)\b",
+    "time or ratio": r"(?P<clock>\d{1,12}(?:(?::|[ ]:[ ])\d{1,12}){1,3})(?!\d|\.\d)",
+    "fraction": rf"(?P<dividend>{_SHORT})[ ]?/[ ]?(?P<divisor>{_SHORT})(?!\d|,\d|/\d)",
+    "power of ten": rf"(?P<mantissa>{_SHORT})(?:[eE](?P<exp>[+-]?\d{{1,30}})(?![\w])"
+    r"|[ ]?[*x×][ ]?10[ ]?(?:\^|\*\*)[ ]?[{(]?(?P<exp10>[+-]?\d{1,30})[)}]?)",
+    "power": r"(?P<base>\d{1,9})[ ]?(?:\^|\*\*)[ ]?[{(]?(?P<power>\d{1,9})[)}]?(?![\d^*])",
+    "plain number": r"(?P<plain>\d{1,3}(?:,\d{2,3}){0,12},\d{3}(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)",
 }
-_ANY_FORM = "|".join(pattern for pattern, _, _ in NUMBER_FORMS.values())
-VALUE = rf"(?:{_ANY_FORM})(?:[ ]?(?P<scale>hundred|thousand|million|billion|trillion)\b)?"
+VALUE = rf"(?:{'|'.join(NUMBER_FORMS.values())})(?:[ ]?(?P<scale>{_SCALE})\b)?"
 _CURRENCY = r"(?:(?:\bUS|\bA|\bC|\bNZ|\bHK|\bS)?\$|[€£¥₹₽₱₩¢]|\b(?:Rs|USD|EUR|GBP|INR)\b\.?)"
 _NUMBER = re.compile(rf"(?P<sign>[-+][ ]?)?{_CURRENCY}?[ ]?(?P<inner>-)?{VALUE}", re.X | re.I)
 _INTEGER = re.compile(r"-?[1-9]\d{0,30}|0", re.A)
@@ -246,13 +225,8 @@ def _fraction_value(groups: dict[str, str]) -> Fraction | None:
     if groups["whole"]:
         under = int(groups["under"])
         return int(groups["whole"]) + Fraction(int(groups["top"]), under) if under else None
-    divisor = _decimal_value(groups["divisor"])
-    return _decimal_value(groups["dividend"]) / divisor if divisor else None
-
-
-def _decimal_value(number: str) -> Fraction:
-    digits, exponent = _digits_and_exponent(number)
-    return Fraction(int(digits), 10**-exponent)
+    dividend, divisor = (Fraction(groups[name].replace(",", "")) for name in ("dividend", "divisor"))
+    return dividend / divisor if divisor else None
 
 
 def _digits_and_exponent(number: str) -> tuple[str, int]:
@@ -298,21 +272,10 @@ def _decimal(negative: bool, digits: str, exponent: int) -> str:
 
 def _rational(value: Fraction) -> str:
     """Return an exact fraction as a decimal where that ends, else in lowest terms."""
-    rest, twos = _without_factor(value.denominator, 2)
-    rest, fives = _without_factor(rest, 5)
-    if rest > 1:
+    places = value.denominator.bit_length()  # no decimal that ends has more
+    if 10**places % value.denominator:
         return f"{value.numerator}/{value.denominator}"
-    places = max(twos, fives)
     return _decimal(value < 0, str(abs(value.numerator) * 10**places // value.denominator), -places)
-
-
-def _without_factor(number: int, prime: int) -> tuple[int, int]:
-    """Return the number without its factors `prime`, and how many they were."""
-    count = 0
-    while number % prime == 0:
-        number //= prime
-        count += 1
-    return number, count
 
 
 # --- the normal form --------------------------------------------------------------------------------------------------

@@ -72,8 +72,7 @@ def _numbers_in(text: str) -> list[Number]:
         start = _number_start(text, digit.start())
         match = None if start < 0 else _WHOLE_NUMBER.match(text, start) or _VALUE.match(text, start)
         if match is None:
-            run = _RUN.match(text, digit.start())
-            digit = _DIGIT.search(text, run.end() if run else digit.end())
+            digit = _DIGIT.search(text, _RUN.match(text, digit.start()).end())  # type: ignore[union-attr]
             continue
         end = match.end()
         if not _is_label(text, start, end):
@@ -136,46 +135,32 @@ def _is_label(text: str, start: int, end: int) -> bool:
 
 # --- what a sentence concludes ----------------------------------------------------------------------------------------
 
-OPENINGS = {  # what a sentence or a text begins with, and an example
-    "conclusion": (
-        r"(?:so|therefore|thus|hence|finally|in total|in all|altogether|in conclusion|as a result|this means|"
-        r"that means|which means|consequently)\b",
-        "Therefore, she has 18",
-    ),
-    "condition": (
-        r"(?:(?:so|and|but|now|then|thus|therefore|hence)\b,? )?(?:if|since|because|as|after|in|for|with|given|when|of"
-        r"|out|at|by|to|on|from|before|among|during|over|within|while|although|assuming)\b",
-        "So, after 3 days",
-    ),
-    "explanation": (
-        r"(?:explanation|reason|because|justification|note|steps?|solution|how|here is|here's"
-        r"|this is (?:how|why|because))\b",
-        "**Explanation:** he had 20",
-    ),
-    "check": (
-        r"(?:(?:to|let's|let me|let us|we can|double[- ])? ?(?:check|verif|proof|prove)"
-        r"|this is \S{1,12} (?:more|less|fewer)\b|here(?:'s| is) (?:how|why)\b)",
-        "To check: 18 + 3 = 21",
-    ),
-    "aside": (
-        r"(?:(?:a )?reminder|note|check|verif|let me|let's (?:check|verify)|remember|for example|this is an?\b|this can"
-        r"|you can|we can|i hope|if you|hope|please|here|in this (?:example|joke|math|context)"
-        r"|in (?:the context|math|mathematics|other words)\b|keep in mind|source|reference)",
-        "Note that 7 days make a week",
-    ),
-}
-
-
-def _opening(name: str) -> re.Pattern[str]:
-    pattern, _ = OPENINGS[name]
-    return re.compile(rf"\W*{pattern}", re.I)
-
-
-_CONCLUSION = _opening("conclusion")
-_CONDITION = _opening("condition")
-_EXPLANATION = _opening("explanation")
-_CHECK = _opening("check")
-_ASIDE = _opening("aside")
+_CONCLUSION = re.compile(
+    r"\W*(?:so|therefore|thus|hence|finally|in total|in all|altogether|in conclusion|as a result|this means|that means"
+    r"|which means|consequently)\b",
+    re.I,
+)
+_CONDITION = re.compile(
+    r"\W*(?:(?:so|and|but|now|then|thus|therefore|hence)\b,? )?(?:if|since|because|as|after|in|for|with|given|when|of"
+    r"|out|at|by|to|on|from|before|among|during|over|within|while|although|assuming)\b",
+    re.I,
+)
+_EXPLANATION = re.compile(
+    r"\W*(?:explanation|reason|because|justification|note|steps?|solution|how|here is|here's"
+    r"|this is (?:how|why|because))\b",
+    re.I,
+)
+_CHECK = re.compile(
+    r"\W*(?:(?:to|let's|let me|let us|we can|double[- ])? ?(?:check|verif|proof|prove)"
+    r"|this is \S{1,12} (?:more|less|fewer)\b|here(?:'s| is) (?:how|why)\b)",
+    re.I,
+)
+_ASIDE = re.compile(
+    r"\W*(?:(?:a )?reminder|note|check|verif|let me|let's (?:check|verify)|remember|for example|this is an?\b|this can"
+    r"|you can|we can|i hope|if you|hope|please|here|in this (?:example|joke|math|context)"
+    r"|in (?:the context|math|mathematics|other words)\b|keep in mind|source|reference)",
+    re.I,
+)
 
 _OPERATION = re.compile(r"[ ]?(?:[a-zA-Z$%]{0,12}[ ])?(?:[-+*/×÷x^] ?[\d$(]|(?:times|plus|minus|divided|multiplied)\b)")
 _SUM = re.compile(r" ?(?:[a-z]{1,12} )?[-+*×÷] ?[\d$(]")
@@ -370,20 +355,14 @@ _BOX = 4_000  # ours: the longest content of \boxed{} that is read
 _TRIES = 24  # ours: how many marks of a kind are tried, the last one first
 _NO_ANSWER = ""  # what a reader returns where the text says that there is no answer
 
-ANNOUNCEMENT = {  # the parts of 'answer to "How many?" is: thus', in their order, and an example of each
-    "word": (r"answers?(?:\(s\))?[*_'\"”]*", "answer(s)**"),
-    "question": (
-        r"(?: (?:to|for|of|in) (?:[^\"\n]{0,60}\"[^\"\n]{1,200}\"|[^.:=\n]{0,80}?))?",
-        ' to the question "How many are left?"',
-    ),
-    "link": (
-        r"\s*(?:(?:is|are|was|will be|would be|should be|must be|equals|becomes|=|:|⇒|→|->|=>)(?!\w)[\s*_:]{0,12}"
-        r"|[*_#]{0,4}\s{0,8}\n\s{0,8}|of (?=[-$\d]))",
-        " is: **",
-    ),
-    "filler": (r"(?:(?:thus|therefore|then|also|indeed|simply|just)\b[ ,:]*)?", "therefore, "),
-}
-_ANNOUNCED = re.compile("".join(pattern for pattern, _ in ANNOUNCEMENT.values()), re.I)
+_ANNOUNCED = re.compile(  # 'answer(s)** to the question "How many are left?" is: **therefore, '
+    r"answers?(?:\(s\))?[*_'\"”]*"
+    r"(?: (?:to|for|of|in) (?:[^\"\n]{0,60}\"[^\"\n]{1,200}\"|[^.:=\n]{0,80}?))?"
+    r"\s*(?:(?:is|are|was|were|will be|would be|should be|must be|equals|becomes|=|:|⇒|→|->|=>)(?!\w)[\s*_:]{0,12}"
+    r"|[*_#]{0,4}\s{0,8}\n\s{0,8}|of (?=[-$\d]))"
+    r"(?:(?:thus|therefore|then|also|indeed|simply|just)\b[ ,:]*)?",
+    re.I,
+)
 _SPOKEN = re.compile(
     rf"(?:negative |minus )?(?:an? )?{NUMBER_WORDS}(?:[ -](?:halves|half|thirds?|quarters?|fourths?|fifths?)\b)?", re.I
 )
@@ -417,8 +396,7 @@ _STOP = re.compile(  # begins with a plain set of signs, which is searched for s
 
 def _last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
     """Return the last match, in constant space."""
-    final = deque(matches, maxlen=1)
-    return final[0] if final else None
+    return next(iter(deque(matches, maxlen=1)), None)
 
 
 def _positions(text: str, mark: str) -> Iterator[int]:
@@ -429,10 +407,6 @@ def _positions(text: str, mark: str) -> Iterator[int]:
         if at < 0:
             return
         yield at
-
-
-def _has_digit(text: str) -> bool:
-    return any(digit in text for digit in "0123456789")
 
 
 def _announced_value(payload: str) -> str | None:
@@ -489,7 +463,7 @@ def _after_hashes(text: str) -> str | None:
             continue
         payload = _SPACED_SIGN.sub("-", line[_CALLED.match(line).end() :])  # type: ignore[union-attr]
         is_called = payload != line
-        if not is_called and _SENTENCE.match(line) and _has_digit(rest):
+        if not is_called and _SENTENCE.match(line) and _DIGIT.search(rest):
             continue  # a heading with a solution under it
         if is_called and not payload.strip(" *"):  # the answer stands on the line below
             answer = _announced_value(rest.strip().partition("\n")[0])
@@ -590,7 +564,7 @@ def _opens_solution(text: str, start: int, payload: str) -> bool:
     begins_list = payload == "1" and "\n2" in rest
     if _VALUE_ALONE.match(payload) and not begins_list:
         return False
-    return _has_digit(rest) and not _EXPLANATION.match(rest)
+    return bool(_DIGIT.search(rest)) and not _EXPLANATION.match(rest)
 
 
 # --- answers without a mark -------------------------------------------------------------------------------------------
@@ -699,7 +673,7 @@ def _answers_before(text: str, question: re.Match[str]) -> bool:
     """Return whether the answer stands before a next question, and not behind a problem that is only said again."""
     before = text[: question.start()]
     if _MARK.search(before) or question[0].lstrip().startswith("<"):
-        return _has_digit(before)
+        return _DIGIT.search(before) is not None
     return "=" in before and not _MARK.search(text, question.end())
 
 
@@ -719,25 +693,18 @@ def _before_next_problem(text: str) -> str:
 
 _KINDS = ("number", "choice")
 _READERS = (_after_hashes, _boxed, _called_answer, _last_number, _last_words)
-CHOICE_MARKS = {  # how the letter of a choice is marked, and an example
-    "box": (r"boxed\{\s{0,8}(?:\\text\w{0,8}\{)?\s{0,8}\(?([A-Ja-j])\)?\W{0,8}\}", r"\boxed{\text{a}}"),
-    "hashes": (r"####\s{0,8}\(?([A-Ja-j])\)?(?!\w)", "#### (a)"),
-    "announcement": (  # a small letter needs a sign behind it: not "answer: a dog"
+_CHOICES = [  # how the letter of a choice is marked; the first of these that is found decides
+    re.compile(r"boxed\{\s{0,8}(?:\\text\w{0,8}\{)?\s{0,8}\(?([A-Ja-j])\)?\W{0,8}\}|####\s{0,8}\(?([A-Ja-j])\)?(?!\w)"),
+    re.compile(  # "The answer is **A**"; a small letter needs a sign behind it: not "answer: a dog"
         r"(?i:answer|choice|option)(?i:\s{1,8}(?:is|would be|should be|must be)|s?\s{0,8}[:=]|)[\s*_:]{0,12}"
         r"(?i:option |choice )?[\"'*]*"
-        r"(?:\(([A-Ja-j])\)|([A-J])(?![\w'’])|([a-j])(?=\)|[.,:](?!\w)|[\"'*_.\s]{0,8}(?:$|\n)))",
-        "The answer is: **a**",
+        r"(?:\(([A-Ja-j])\)|([A-J])(?![\w'’])|([a-j])(?=\)|[.,:](?!\w)|[\"'*_.\s]{0,8}(?:$|\n)))"
     ),
-    "brackets": (r"\(([A-J])\)", "I take (A), I think"),
-    "line": (
-        r"(?:^|\n)[ \t*_>(]{0,8}([A-J]|[a-j](?=[*_.)])|[a-j](?=\s{0,8}$))[ \t*_.)]{0,8}(?:$|\n)",
-        "We look.\na)\n",
+    re.compile(  # "(A)", and a line of its own
+        r"\(([A-J])\)|(?:^|\n)[ \t*_>(]{0,8}([A-J]|[a-j](?=[*_.)])|[a-j](?=\s{0,8}$))[ \t*_.)]{0,8}(?:$|\n)"
     ),
-    "head of a line": (r"(?:^|\n)[ \t*]{0,8}([A-J])[.):]\s", "A. the second one"),
-    "end": (r"\b([B-HJ])\b[.\s]{0,8}$", "So B."),  # "A" and "I" are words
-}
-_CHOICE_RANKS = (("box", "hashes"), ("announcement",), ("brackets", "line"), ("head of a line", "end"))
-_CHOICES = [re.compile("|".join(CHOICE_MARKS[name][0] for name in names)) for names in _CHOICE_RANKS]
+    re.compile(r"(?:^|\n)[ \t*]{0,8}([A-J])[.):]\s|\b([B-HJ])\b[.\s]{0,8}$"),  # "A. the first"; "So B.": A is a word
+]
 
 
 def extract_answer(text: str, kind: str = "number") -> str | None:
@@ -774,21 +741,15 @@ _STRICT = re.compile(r"#### (\-?[0-9\.\,]+)")
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 
 
-def _last_match(pattern: re.Pattern[str], signs: str, text: str) -> re.Match[str] | None:
-    """Return the last match of a pattern that holds only these signs, from the text's end where that is enough."""
-    tail_start = len(text[:-_TAIL].rstrip(signs))  # never from within a match
-    match = _last(pattern.finditer(text, tail_start))
-    if match or not tail_start:
-        return match
-    return _last(pattern.finditer(text))
+def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """Return the last match of a pattern that matches no space, from the text's end where that is enough."""
+    tail_start = text.rfind(" ", 0, -_TAIL) + 1
+    return _last(pattern.finditer(text, tail_start)) or _last(pattern.finditer(text, 0, tail_start))
 
 
 def released_answer(text: str) -> float | None:
     r"""Return the answer by the authors' released rule: the last -?\d*\.?\d+ as a float (so "1,234" gives 234)."""
-    if text.isascii():
-        match = _last_match(_RELEASED, "-.0123456789", text)
-    else:  # \d also means the digits of other scripts
-        match = _last(_RELEASED.finditer(text))
+    match = _last_match(_RELEASED, text)
     return float(match[0]) if match else None
 
 
@@ -800,9 +761,9 @@ def strict_answer(text: str) -> str | None:
 
 def flexible_answer(text: str) -> str | None:
     """Return lm-evaluation-harness's gsm8k flexible-extract: the last number-like run; None stands for "[invalid]"."""
-    match = _last_match(_FLEXIBLE, "-$.,0123456789", text)
+    match = _last_match(_FLEXIBLE, text)
     return _without_signs(match[0]) if match else None
 
 
 def _without_signs(answer: str) -> str:
-    return re.sub(r"\.$", "", answer.replace(",", "").replace("$", ""))
+    return answer.replace(",", "").replace("$", "").removesuffix(".")

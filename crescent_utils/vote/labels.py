@@ -25,11 +25,11 @@ def kept_by_threshold(qa: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     questions = qa.drop_duplicates("id")
-    rows: list[dict[str, Any]] = []
+    rows = []
     for level in sorted(questions["agreement"].unique()):
         kept = questions[questions["agreement"] >= level]
-        row = {"min_agreement": float(level), "kept": len(kept), "share": len(kept) / len(questions)}
-        rows.append({**row, **_share_right(kept)})
+        share = len(kept) / len(questions)
+        rows.append({"min_agreement": level, "kept": len(kept), "share": share, **_share_right(kept)})
     return pd.DataFrame(rows, columns=["min_agreement", "kept", "share", "known", "right", "low", "high"])
 
 
@@ -38,9 +38,7 @@ def accuracy_by_agreement(qa: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     questions = qa.drop_duplicates("id")
-    rows = [
-        {"agreement": float(level), **_share_right(part)} for level, part in questions.groupby("agreement", sort=True)
-    ]
+    rows = [{"agreement": level, **_share_right(part)} for level, part in questions.groupby("agreement")]
     return pd.DataFrame(rows, columns=["agreement", "known", "right", "low", "high"])
 
 
@@ -63,10 +61,9 @@ def agreement_by_group(qa: pd.DataFrame, groups: Sequence[Any]) -> pd.DataFrame:
     if len(groups) != len(qa):
         raise ValueError(f"groups: {len(groups)} for {len(qa)} labels; give one for each row")
     rows = []
-    for group, agreements in qa["agreement"].groupby(pd.Series(list(groups), index=qa.index), sort=True):
+    for group, agreements in qa["agreement"].groupby(pd.Series(list(groups), index=qa.index)):
         mean = stats.mean_interval(list(agreements))
-        row = {"group": group, "n": len(agreements), "agreement": mean.estimate, "low": mean.low, "high": mean.high}
-        rows.append(row)
+        rows.append([group, len(agreements), mean.estimate, mean.low, mean.high])
     return pd.DataFrame(rows, columns=["group", "n", "agreement", "low", "high"])
 
 
@@ -117,14 +114,14 @@ def cost_of_released(paths: pd.DataFrame, golds: Mapping[int, str], seed: int = 
     }
     ours = [[answers.extract_answer(path) for path in texts] for texts in judged.values()]
     released = [[read_as_released(path) for path in texts] for texts in judged.values()]
-    rules: dict[str, tuple[list[list[str | None]], dict[str, Any]]] = {
-        "ours: reading and vote": (ours, {"ties": "seeded"}),
-        "released reading, our vote": (released, {"ties": "seeded"}),
-        "released reading and vote": (released, {"ties": "first", "none_can_win": True}),
-    }
+    rules: list[tuple[str, list[list[str | None]], dict[str, Any]]] = [
+        ("ours: reading and vote", ours, {"ties": "seeded"}),
+        ("released reading, our vote", released, {"ties": "seeded"}),
+        ("released reading and vote", released, {"ties": "first", "none_can_win": True}),
+    ]
     rows: list[dict[str, Any]] = []
     right_by_ours: list[bool] = []
-    for rule, (answer_rows, vote_settings) in rules.items():
+    for rule, answer_rows, vote_settings in rules:
         labels = [
             majority.majority_vote(row, seed=majority.tie_seed(seed, number), **vote_settings).answer
             for number, row in zip(judged, answer_rows, strict=True)
@@ -134,25 +131,14 @@ def cost_of_released(paths: pd.DataFrame, golds: Mapping[int, str], seed: int = 
             for number, label in zip(judged, labels, strict=True)
         ]
         right_by_ours = right_by_ours or right
-        labelled = sum(label is not None for label in labels)
-        rows.append({"rule": rule, "n": len(right), "labelled": labelled, **_compared(right_by_ours, right)})
+        row = {"rule": rule, "n": len(right), "labelled": sum(label is not None for label in labels)}
+        if right:
+            share, paired = stats.wilson(sum(right), len(right)), stats.paired_difference(right_by_ours, right)
+            row |= {"right": share.estimate, "low": share.low, "high": share.high}
+            row |= {"difference": paired.difference, "difference_low": paired.low, "difference_high": paired.high}
+        rows.append(row)
     columns = ["rule", "n", "labelled", "right", "low", "high", "difference", "difference_low", "difference_high"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _compared(before: list[bool], after: list[bool]) -> dict[str, float]:
-    """Return the share that is right `after` and how it differs from `before`; nothing where nothing is judged."""
-    if not after:
-        return {}
-    share, paired = stats.wilson(sum(after), len(after)), stats.paired_difference(before, after)
-    return {
-        "right": sum(after) / len(after),
-        "low": share.low,
-        "high": share.high,
-        "difference": paired.difference,
-        "difference_low": paired.low,
-        "difference_high": paired.high,
-    }
 
 
 def read_as_released(path: str) -> str | None:

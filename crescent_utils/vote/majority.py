@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log2
@@ -10,8 +11,6 @@ from math import log2
 from ..answers import equality_class, normal_form
 
 TIES = ("seeded", "first", "abstain")
-RULES = ("shortest", "random", "all", "first", "most_likely")
-_UNREADABLE = None
 
 
 @dataclass(frozen=True)
@@ -23,19 +22,9 @@ class Vote:
     total: int
     agreement: float
     tied: bool  # another answer had as many votes
-    margin: float = 0.0  # lead over the runner-up, as a share of total
-    entropy: float = 0.0  # of the readable answers, in bits
-    unreadable: int = 0
-    distinct: int = 0  # different readable answers
-    reason: str = ""  # why it abstained: no_answer | tie | min_agreement | min_margin
-
-
-def _check(ties: str, min_agreement: float, min_margin: float) -> None:
-    if ties not in TIES:
-        raise ValueError(f"ties={ties!r}: allowed are {', '.join(TIES)}")
-    for name, value in (("min_agreement", min_agreement), ("min_margin", min_margin)):
-        if not 0.0 <= value <= 1.0:
-            raise ValueError(f"{name}={value!r}: give a share from 0 to 1")
+    margin: float  # lead over the runner-up, as a share of total
+    entropy: float  # of the readable answers, in bits
+    reason: str  # why it abstained: no_answer | tie | min_agreement | min_margin
 
 
 def majority_vote(
@@ -53,56 +42,38 @@ def majority_vote(
     unless `none_can_win` (released code): then it can lead, and a win of None is no answer. Of tied answers, "seeded"
     draws one by `seed` whatever the order of the answers, "first" takes the one seen first (released), "abstain" none.
     """
-    _check(ties, min_agreement, min_margin)
-    counts: dict[str | None, int] = {}
-    shown: dict[str | None, str | None] = {_UNREADABLE: None}
+    if ties not in TIES:
+        raise ValueError(f"ties={ties!r}: allowed are {', '.join(TIES)}")
+    for parameter, value in (("min_agreement", min_agreement), ("min_margin", min_margin)):
+        if not 0.0 <= value <= 1.0:
+            raise ValueError(f"{parameter}={value!r}: give a share from 0 to 1")
+    counts: Counter[str | None] = Counter()
+    first_spellings: dict[str | None, str] = {}
     for answer in answers:
-        name = _UNREADABLE if answer is None else equality_class(answer)
-        counts[name] = counts.get(name, 0) + 1
-        if answer is not None and name not in shown:
-            shown[name] = normal_form(answer)
-    unreadable = counts.get(None, 0)
-    readable = [n for form, n in counts.items() if form is not None]
-    candidates = counts if none_can_win else {form: n for form, n in counts.items() if form is not None}
+        name = None if answer is None else equality_class(answer)
+        counts[name] += 1
+        if answer is not None and name not in first_spellings:
+            first_spellings[name] = answer
+    readable = {name: n for name, n in counts.items() if name is not None}
+    candidates = counts if none_can_win else readable
     total = len(answers)
-    ranked = sorted(candidates.values(), reverse=True)
-    votes = ranked[0] if ranked else 0
-    leaders = [form for form, n in candidates.items() if n == votes]
-    margin = (votes - (ranked[1] if len(ranked) > 1 else 0)) / total if total else 0.0
-    agreement = votes / total if total else 0.0
-    winner = _break_tie(leaders, ties, seed)
-    reason = _reason(winner, leaders, ties, agreement < min_agreement, margin < min_margin)
-    return Vote(
-        answer=None if reason else shown[winner],
-        votes=votes,
-        total=total,
-        agreement=agreement,
-        tied=len(leaders) > 1,
-        margin=margin,
-        entropy=_entropy(readable),
-        unreadable=unreadable,
-        distinct=len(readable),
-        reason=reason,
-    )
-
-
-def _break_tie(leaders: list[str | None], ties: str, seed: int) -> str | None:
-    if not leaders or (len(leaders) > 1 and ties == "abstain"):
-        return None
-    if len(leaders) == 1 or ties == "first":
-        return leaders[0]
-    # Sorted first, so that the draw does not depend on the order in which the paths were sampled.
-    return random.Random(seed).choice(sorted(leaders, key=lambda form: (form is None, form or "")))
-
-
-def _reason(winner: str | None, leaders: list[str | None], ties: str, low: bool, narrow: bool) -> str:
-    if len(leaders) > 1 and ties == "abstain":
-        return "tie"
-    if winner is None:
-        return "no_answer"
-    if low:
-        return "min_agreement"
-    return "min_margin" if narrow else ""
+    votes, runner_up, *_ = [*sorted(candidates.values(), reverse=True), 0, 0]
+    leaders = [name for name, n in candidates.items() if n == votes]
+    tied = len(leaders) > 1
+    agreement, margin = (votes / total, (votes - runner_up) / total) if total else (0.0, 0.0)
+    winner = leaders[0] if leaders else None
+    if tied and ties == "seeded":  # sorted first, so that the draw does not depend on the order of the paths
+        winner = random.Random(seed).choice(sorted(leaders, key=lambda name: (name is None, name or "")))
+    if tied and ties == "abstain":
+        reason = "tie"
+    elif winner is None:
+        reason = "no_answer"
+    elif agreement < min_agreement:
+        reason = "min_agreement"
+    else:
+        reason = "min_margin" if margin < min_margin else ""
+    label = None if reason else normal_form(first_spellings[winner])
+    return Vote(label, votes, total, agreement, tied, margin, _entropy(list(readable.values())), reason)
 
 
 def _entropy(counts: Sequence[int]) -> float:
@@ -119,7 +90,7 @@ def choose_path(
     paths: Sequence[str],
     answers: Sequence[str | None],
     winner: str,
-    rule: str = "shortest",
+    rule: str,
     seed: int = 0,
     likelihoods: Sequence[float] | None = None,
 ) -> list[int]:
@@ -128,11 +99,7 @@ def choose_path(
     "first" is the released rule (the path seen first), "all" is LMSI's, "shortest", "random" and "most_likely" are
     ours. `likelihoods` are the paths' mean log-probabilities per token, in nats; "most_likely" alone needs them.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule={rule!r}: allowed are {', '.join(RULES)}")
-    if len(paths) != len(answers):
-        raise ValueError(f"{len(paths)} paths but {len(answers)} answers: give one answer (or None) for each path")
-    if rule == "most_likely" and (likelihoods is None or len(likelihoods) != len(paths)):
+    if rule == "most_likely" and likelihoods is None:
         raise ValueError("rule='most_likely' needs one of `likelihoods` for each path; 'shortest' needs none")
     name = equality_class(winner)
     won = [i for i, answer in enumerate(answers) if answer is not None and equality_class(answer) == name]

@@ -109,7 +109,9 @@ def vote_tables(
             rejected.append({**question, "reason": result.reason})
         else:
             winners = majority.choose_path(written, read, result.answer, settings.path_choice, tie_seed, likely)
-            label = {**question, "answer": result.answer, **_judged(result.answer, golds.get(number))}
+            gold = golds.get(number)
+            correct = None if gold is None else answers.answers_equal(result.answer, gold)
+            label = {**question, "answer": result.answer, "gold": gold, "correct": correct}
             for winner in winners:
                 learned = learned_texts(text, written[winner], result.answer, settings.path_formats, domain)
                 qa += [{**label, **part} for part in learned]
@@ -152,10 +154,6 @@ def _counts(result: majority.Vote) -> dict[str, Any]:
     }
 
 
-def _judged(answer: str, gold: str | None) -> dict[str, Any]:
-    return {"gold": gold, "correct": None if gold is None else answers.answers_equal(answer, gold)}
-
-
 def learned_texts(
     question: str, path: str, answer: str | None, path_formats: Collection[str], domain: runs.Domain
 ) -> list[dict[str, str]]:
@@ -167,9 +165,9 @@ def learned_texts(
         return [{"path": path}]
     exemplars = domain.exemplars or runs.get_domain("math_word_problems").exemplars  # borrowed from the paper's domain
     return [
-        {"path": text.completion, "format": text.format, "prompt": text.prompt}
+        text
         for text in formats.lmsi_formats(question, path, answer or "", exemplars)
-        if text.format in path_formats and (answer is not None or text.completion == path)
+        if text["format"] in path_formats and (answer is not None or text["path"] == path)
     ]
 
 

@@ -18,7 +18,6 @@ from ..runs import Vote
 if TYPE_CHECKING:
     import pandas as pd
 
-SOURCES = ("pool", "arithmetic", "gsm8k")
 MOST_ARITHMETIC = 4_000  # ours: so many are generated where no number is given
 
 
@@ -58,11 +57,8 @@ def load_unlabelled(settings: Vote, held_out: list[benchmarks.Benchmark]) -> Unl
         [{"id": i, "question": question, "gold": gold} for i, (question, gold) in enumerate(picked)],
         columns=["id", "question", "gold"],
     )
-    repeats = (
-        pd.Series(benchmarks.repeated_items(list(table["question"]), held_out), index=table.index, dtype=object) != ""
-    )
-    if not settings.decontaminate:
-        repeats[:] = False
+    items = benchmarks.repeated_items(list(table["question"]), held_out if settings.decontaminate else [])
+    repeats = pd.Series(items, index=table.index, dtype=object) != ""
     rejected = table[repeats].assign(reason="repeats a benchmark item")
     return Unlabelled(table[~repeats].reset_index(drop=True), rejected.reset_index(drop=True), source)
 
@@ -79,8 +75,8 @@ def _rows(settings: Vote) -> tuple[list[tuple[str, str | None]], str]:
     if "/" in name:
         return _hub(name)
     raise benchmarks.BenchmarkError(
-        f"question_source: {name!r} is unknown; allowed: {', '.join(SOURCES)}, a file (.jsonl, .json, .parquet, .csv) "
-        "with a column `question`, or a dataset's hub id such as openai/gsm8k"
+        f"question_source: {name!r} is unknown; allowed: pool, arithmetic, gsm8k, a file (.jsonl, .json, .parquet, "
+        ".csv) with a column `question`, or a dataset's hub id such as openai/gsm8k"
     )
 
 
@@ -140,8 +136,7 @@ def _questions(table: pd.DataFrame, where: str) -> list[tuple[str, str | None]]:
     golds = table["answer"] if "answer" in table.columns else [None] * len(table)
     pairs = []
     for question, gold in zip(table["question"], golds, strict=True):
-        text = str(question).strip() if isinstance(question, str) else ""
-        if text:
+        if isinstance(question, str) and question.strip():
             has_gold = isinstance(gold, str | Number) and gold == gold  # nan and pandas' NA mark a missing answer
-            pairs.append((text, answers.extract_answer(str(gold)) if has_gold else None))
+            pairs.append((question.strip(), answers.extract_answer(str(gold)) if has_gold else None))
     return pairs

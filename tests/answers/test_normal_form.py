@@ -30,10 +30,24 @@ def test_a_normal_form_is_its_own(text: str) -> None:
     assert normal_form(form) == form
 
 
-@pytest.mark.parametrize("name", NUMBER_FORMS)
-def test_the_example_of_a_way_to_write_a_number_is_read_by_its_pattern(name: str) -> None:
-    pattern, example, form = NUMBER_FORMS[name]
-    alone = re.fullmatch(pattern, example, re.X | re.I)
+WAYS_TO_WRITE = [  # the pattern, an example, its normal form
+    ("mixed number", "1 and 3/4", "1.75"),
+    ("number and a part", "3 and a half", "3.5"),
+    ("time or ratio", "03:30", "3:30"),
+    ("fraction", "1,000/3", "1000/3"),
+    ("power of ten", "1.2 x 10^{3}", "1200"),
+    ("power", "2^10", "1024"),
+    ("plain number", "1,23,456.50", "123456.5"),
+]
+
+
+def test_each_way_to_write_a_number_has_an_example() -> None:
+    assert [name for name, _, _ in WAYS_TO_WRITE] == list(NUMBER_FORMS)
+
+
+@pytest.mark.parametrize(("name", "example", "form"), WAYS_TO_WRITE)
+def test_the_example_of_a_way_to_write_a_number_is_read_by_its_pattern(name: str, example: str, form: str) -> None:
+    alone = re.fullmatch(NUMBER_FORMS[name], example, re.X | re.I)
     among_all = re.fullmatch(VALUE, example, re.X | re.I)
     assert alone and among_all
     assert set(alone.groupdict(default="").items()) <= set(among_all.groupdict(default="").items())

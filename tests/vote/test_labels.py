@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from shared import REFERENCE, assert_nothing_is_cut_off, figure_that_says
+from shared import REFERENCE
 
-from crescent_utils.figures import vote
 from crescent_utils.runs import domains, params
 from crescent_utils.vote import labels, tables
 
@@ -140,43 +139,3 @@ def test_the_reference_run_by_its_tables_alone():
     assert curve["m"].tolist() == [1, 3, 5, 8] and curve["right"].is_monotonic_increasing
     assert cost["right"][0] == pytest.approx(everything["correct"].astype(bool).mean()), "drawn as the vote draws"
     assert labels.kept_by_threshold(everything)["right"].is_monotonic_increasing
-
-
-FIGURES = {
-    "sweep": (
-        lambda: vote.threshold_sweep(labels.kept_by_threshold(LABELS)),
-        "0.25: 4, 67% right; 0.50: 2, 100% right",
-    ),
-    "sweep without golds": (
-        lambda: vote.threshold_sweep(labels.kept_by_threshold(LABELS.assign(correct=None))),
-        "0.25: 4; 0.50: 2; 1.00: 1",
-    ),
-    "groups": (
-        lambda: vote.agreement_by_group({"length": labels.agreement_by_group(LABELS, list("abbbb"))}),
-        "length a: 0.25 [",
-    ),
-    "votes": (
-        lambda: vote.votes_needed(curve_of([["1", "1", "2"]] * 9, ["1"] * 9)),
-        "1: 66.7% [66.7%, 66.7%], 3: 100.0% [",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FIGURES)
-@pytest.mark.filterwarnings("error::UserWarning")
-def test_figure_says_its_numbers_and_cuts_nothing_off(name):
-    draw, expected = FIGURES[name]
-    assert_nothing_is_cut_off(figure_that_says(draw, expected))
-
-
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda: vote.threshold_sweep(labels.kept_by_threshold(LABELS.head(0))),
-        lambda: vote.agreement_by_group({"length": labels.agreement_by_group(LABELS.head(0), [])}),
-        lambda: vote.votes_needed(curve_of([], [])),
-    ],
-)
-def test_nothing_to_draw(draw):
-    figure, text = draw()
-    assert text.endswith("no data") and figure._repr_png_().startswith(b"\x89PNG")

@@ -24,8 +24,6 @@ def test_counts_agree_with_brute_force(ballots: list[str | None], data: st.DataO
     ranked = [n for _, n in counts.most_common()] + [0, 0]
     assert vote.total == len(ballots)
     assert vote.votes == ranked[0]
-    assert vote.unreadable == ballots.count(None)
-    assert vote.distinct == len(counts)
     assert vote.tied == (ranked[0] == ranked[1] > 0)
     assert (vote.answer is None) == (not counts)
     assert vote.answer is None or counts[vote.answer] == ranked[0]
@@ -61,7 +59,7 @@ def test_ties_first_and_abstain() -> None:
 
 def test_unreadable_counts_in_the_total_but_does_not_win() -> None:
     vote = majority_vote([None, None, None, "7"])
-    assert (vote.answer, vote.votes, vote.total, vote.agreement, vote.unreadable) == ("7", 1, 4, 0.25, 3)
+    assert (vote.answer, vote.votes, vote.total, vote.agreement) == ("7", 1, 4, 0.25)
     assert majority_vote([None, None]).reason == "no_answer"
     assert majority_vote([]).answer is None
 
@@ -95,20 +93,19 @@ def test_choose_path() -> None:
     assert choose_path(paths, answers, "5", "shortest") == [1]
     assert {choose_path(paths, answers, "5", "random", seed)[0] for seed in range(60)} == {0, 1, 3}
     assert choose_path(paths, answers, "9", "shortest") == []
-    with pytest.raises(ValueError, match="longest.*shortest"):
-        choose_path(paths, answers, "5", "longest")
-    with pytest.raises(ValueError, match="1 paths but 5 answers"):
-        choose_path(["x"], answers, "5", "all")
+    assert choose_path(paths, answers, "5", "most_likely", likelihoods=[-2.0, -1.0, -0.5, -1.0, 0.0]) == [1]
+    with pytest.raises(ValueError, match="most_likely.*likelihoods.*shortest"):
+        choose_path(paths, answers, "5", "most_likely")
 
 
 def test_lmsi_formats() -> None:
     exemplar = Exemplar(question="What is 1 + 1?", path="One and one is two. The answer is 2.", answer="2")
     rows = lmsi_formats("What is 2 + 3?", "Two and three is five. The answer is 5.", "5", [exemplar])
     names = ["few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct"]
-    assert [row.format for row in rows] == names
+    assert [row["format"] for row in rows] == names
     few_cot, few_direct, zero_cot, zero_direct = rows
-    assert few_cot.prompt == "Q: What is 1 + 1?\nA: One and one is two. The answer is 2.\n\nQ: What is 2 + 3?\nA:"
-    assert few_direct.prompt == "Q: What is 1 + 1?\nA: The answer is 2.\n\nQ: What is 2 + 3?\nA:"
-    assert zero_cot.prompt.endswith("step by step.") and zero_direct.prompt == "Q: What is 2 + 3?\nA:"
-    assert few_cot.completion == zero_cot.completion == "Two and three is five. The answer is 5."
-    assert few_direct.completion == zero_direct.completion == "The answer is 5."
+    assert few_cot["prompt"] == "Q: What is 1 + 1?\nA: One and one is two. The answer is 2.\n\nQ: What is 2 + 3?\nA:"
+    assert few_direct["prompt"] == "Q: What is 1 + 1?\nA: The answer is 2.\n\nQ: What is 2 + 3?\nA:"
+    assert zero_cot["prompt"].endswith("step by step.") and zero_direct["prompt"] == "Q: What is 2 + 3?\nA:"
+    assert few_cot["path"] == zero_cot["path"] == "Two and three is five. The answer is 5."
+    assert few_direct["path"] == zero_direct["path"] == "The answer is 5."

@@ -96,7 +96,7 @@ def test_the_four_formats_are_learned_as_they_are_written():
     pairs = training.training_pairs(qa, domains.get_domain("arithmetic"), "Be brief.")
     assert [m["role"] for m in pairs[0]["prompt"]] == ["system", "user"]
     texts = formats.lmsi_formats("What is 3 + 4?", "3 + 4 = 7", "7", domains.get_domain("arithmetic").exemplars)
-    assert [p["prompt"][-1]["content"] for p in pairs[:4]] == [text.prompt for text in texts]
+    assert [p["prompt"][-1]["content"] for p in pairs[:4]] == [text["prompt"] for text in texts]
     assert [p["completion"][0]["content"] for p in pairs[:4]] == ["3 + 4 = 7", "The answer is 7."] * 2
     assert "22" in pairs[0]["prompt"][-1]["content"], "the exemplars stand before the question"
     some, _, _ = tables.vote_tables(question, paths, of_vote(path_formats=["zero_shot_cot"]), word_problems)
