@@ -21,8 +21,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from crescent_utils.finetune import training
-from crescent_utils.finetune.recipes import Recipe
-from crescent_utils.runs import domains
+from crescent_utils.runs import Finetune, domains
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "outputs" / "reference"
@@ -56,11 +55,11 @@ def pairs(count: int = 12) -> list:
     )
 
 
-def recipe(method: str, learning_rate: float, **changes: object) -> Recipe:
+def recipe(method: str, learning_rate: float, **changes: object) -> Finetune:
     """A short recipe: one epoch in batches of four."""
     common = {"learning_rate": learning_rate, "epochs": 1, "batch_size": 4, "micro_batch_size": 4, "max_length": 256,
               "held_out": 0.0, "seed": 1}  # fmt: skip
-    return Recipe(method, **{**common, **changes})
+    return Finetune(method=method, **{**common, **changes})
 
 
 def grows_in_proportion(read: Callable[[str], object], text: str) -> bool:

@@ -26,4 +26,4 @@ def train_student(stage: runs.Stage, pairs: list[dict[str, Any]]) -> finetune.Tr
         voted = runs.recorded_parameters(stage.upstream["vote"])
         teacher = finetune.Teacher(base, voted["vote_temperature"], voted["vote_top_p"], voted["vote_max_tokens"])
     recipe = finetune.recipe_of(settings)
-    return finetune.train(student, pairs, stage.folder, recipe, "student_tuned", teacher, progress=True)
+    return finetune.train(student, pairs, stage.folder, recipe, "student_tuned", teacher)

@@ -8,7 +8,8 @@ the same from an earlier run.
 """
 
 from .masks import TrainingError, coloured, loss_mask
-from .recipes import Teacher, check_recipe, recipe_of
+from .recipes import check_recipe, recipe_of
+from .sft import Teacher
 from .training import Trained, check_asked_alike, chosen_rows, recorded_training, train, training_pairs
 
 __all__ = [

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _CONTEXT, _LEARNED = "background:#e8e8e8;color:#555", "background:#cfe8fa;color:#003a5d"
-_SHOWN = {"\n": "⏎\n", "\t": "⇥", "\r": "␍"}
+_SHOWN = str.maketrans({"\n": "⏎\n", "\t": "⇥", "\r": "␍"})
 
 
 class TrainingError(RuntimeError):
@@ -58,11 +58,7 @@ def token_table(tokenizer: Any, pairs: list[dict[str, Any]]) -> pd.DataFrame:
     """Return the tokens of `pairs`, one row each: `pair` (a number), `token` (text), `learned` (true or false)."""
     import pandas as pd
 
-    rows = [
-        {"pair": number, "token": text, "learned": learned}
-        for number, pair in enumerate(pairs)
-        for text, learned in loss_mask(tokenizer, pair)
-    ]
+    rows = [(number, *token) for number, pair in enumerate(pairs) for token in loss_mask(tokenizer, pair)]
     return pd.DataFrame(rows, columns=["pair", "token", "learned"])
 
 
@@ -73,17 +69,13 @@ def coloured(tokens: pd.DataFrame) -> str:
     """
     blocks = []
     for _, of_pair in tokens.groupby("pair", sort=True):
-        spans = [
-            f'<span style="{_LEARNED if learned else _CONTEXT};margin-right:1px">{_visible(text)}</span>'
-            for text, learned in zip(of_pair["token"], of_pair["learned"], strict=True)
-        ]
-        blocks.append(f'<pre style="white-space:pre-wrap;line-height:1.7">{"".join(spans)}</pre>')
+        spans = ""
+        for text, learned in zip(of_pair["token"], of_pair["learned"], strict=True):
+            style, visible = _LEARNED if learned else _CONTEXT, html.escape(text.translate(_SHOWN))
+            spans += f'<span style="{style};margin-right:1px">{visible}</span>'
+        blocks.append(f'<pre style="white-space:pre-wrap;line-height:1.7">{spans}</pre>')
     legend = f'<span style="{_CONTEXT}"> context </span> <span style="{_LEARNED}"> learned </span>'
     return f"<div>{legend}{''.join(blocks)}</div>"
-
-
-def _visible(text: str) -> str:
-    return html.escape("".join(_SHOWN.get(character, character) for character in text))
 
 
 def _masked(tokenizer: Any, pair: dict[str, Any]) -> tuple[list[int], int]:

@@ -1,84 +1,33 @@
-"""Recipes: how to train, in terms of TRL, transformers and peft; what this machine cannot train is refused early."""
+"""Recipes: how to train, in terms of TRL and transformers; what this machine cannot train is refused early.
+
+A recipe is the settings of `04_finetune`. `batch_size` counts the examples (with `packing`: packed rows) of a step over
+all processes together.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import math
 import os
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ..generation import Model, load_tokenizer
-from ..runs import SPEED_SETTINGS, Distil, Training
+from ..runs import SPEED_SETTINGS, Distil, Finetune, Training, parameters_of
 from .masks import TrainingError
 
 WINDOW = 5  # steps, ours: the loss is averaged over this many to tell a divergence
+LEARNING_SETTINGS = set(  # they decide what is learned, `SPEED_SETTINGS` how fast and in how much memory
+    "method learning_rate epochs batch_size max_length held_out seed dtype packing "
+    "warmup_ratio lr_schedule weight_decay lora_rank lora_alpha lora_targets".split()
+)
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How to train.
-
-    `batch_size` is the number of examples (with `packing`: of packed rows) a step, over all processes together.
-    `held_out` is the share of pairs kept for the loss curve. `checkpoint_steps` 0 means a checkpoint at the end of each
-    epoch.
-    """
-
-    method: Literal["lora", "qlora", "full"]
-    learning_rate: float
-    epochs: float
-    batch_size: int
-    micro_batch_size: int
-    max_length: int
-    held_out: float
-    seed: int
-    dtype: str = "auto"
-    warmup_ratio: float = 0.03
-    lr_schedule: str = "linear"
-    weight_decay: float = 0.0
-    lora_rank: int = 8
-    lora_alpha: int = 16
-    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
-    packing: bool = False
-    gradient_checkpointing: bool = False
-    checkpoint_steps: int = 0
-    processes: int = 1
-    accelerate_args: tuple[str, ...] = ()
-    report_to: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> Recipe:
-        """Build a recipe from plain values, as parameters and JSON have them: a list becomes a tuple."""
-        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return cls(**plain)
-
-    @property
-    def examples_at_once(self) -> int:
-        """The number of examples that one process computes at a time, at most `micro_batch_size`."""
-        return max(1, min(self.micro_batch_size, self.batch_size // self.processes))
-
-    def learning_settings(self) -> dict[str, Any]:
-        """Return the settings that decide what is learned: all but those of speed and memory."""
-        return {name: value for name, value in asdict(self).items() if name not in SPEED_SETTINGS}
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """The model that an on-policy student follows, and how that student samples its replies."""
-
-    model: Model
-    temperature: float
-    top_p: float
-    max_tokens: int
-
-
-def recipe_of(settings: Training) -> Recipe:
+def recipe_of(settings: Training) -> Finetune:
     """Return the recipe that the parameters of `04_finetune` or `05_distil` describe.
 
     A student is trained in full: one that lost layers has no skill yet for an adapter to adapt.
     """
-    values = {item.name: getattr(settings, item.name) for item in fields(Recipe) if hasattr(settings, item.name)}
+    values = parameters_of("finetune", settings.model_dump())
     if isinstance(settings, Distil):
         values |= {
             "method": "full",
@@ -86,16 +35,26 @@ def recipe_of(settings: Training) -> Recipe:
             "epochs": settings.student_epochs,
             "batch_size": settings.student_batch_size,
         }
-    return Recipe.of(values)
+    return Finetune(**values)
 
 
-def check_recipe(recipe: Recipe, batch_parameter: str = "batch_size") -> None:
+def settings_of(recipe: Finetune, *, speed: bool) -> dict[str, Any]:
+    """Return the settings of a recipe that decide what is learned, with `speed` also those of speed and memory."""
+    return recipe.model_dump(include={*LEARNING_SETTINGS, *(SPEED_SETTINGS if speed else ())})
+
+
+def examples_at_once(recipe: Finetune) -> int:
+    """Return the number of examples that one process computes at a time, at most `micro_batch_size`."""
+    return max(1, min(recipe.micro_batch_size, recipe.batch_size // recipe.processes))
+
+
+def check_recipe(recipe: Finetune, batch_parameter: str = "batch_size") -> None:
     """Raise TrainingError for a recipe that this machine cannot train, before any model loads."""
-    if recipe.batch_size % (recipe.examples_at_once * recipe.processes):
+    micro_batch = examples_at_once(recipe)
+    if recipe.batch_size % (micro_batch * recipe.processes):
         times = f" x {recipe.processes} processes" if recipe.processes > 1 else ""
         raise TrainingError(
-            f"{batch_parameter}: {recipe.batch_size} is no multiple of "
-            f"micro_batch_size {recipe.examples_at_once}{times}"
+            f"{batch_parameter}: {recipe.batch_size} is no multiple of micro_batch_size {micro_batch}{times}"
         )
     if recipe.method == "qlora" or recipe.dtype == "float16":
         _check_gpu(recipe)
@@ -104,7 +63,7 @@ def check_recipe(recipe: Recipe, batch_parameter: str = "batch_size") -> None:
             raise TrainingError(f"report_to: {name!r} is not installed; pip install {name}, or take it out")
 
 
-def _check_gpu(recipe: Recipe) -> None:
+def _check_gpu(recipe: Finetune) -> None:
     import torch
 
     gpu = torch.cuda.is_available()
@@ -132,7 +91,7 @@ def precision(dtype: str, method: str) -> tuple[Any, bool, bool]:
     return weights, dtype == "bfloat16", dtype == "float16"
 
 
-def load_for_training(base: Path, recipe: Recipe) -> Any:
+def load_for_training(base: Path, recipe: Finetune) -> Any:
     """Load the model in folder `base` as the recipe trains it: float32, 16 bits, or quantised to 4 bits."""
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -149,112 +108,52 @@ def load_for_training(base: Path, recipe: Recipe) -> Any:
     return AutoModelForCausalLM.from_pretrained(base, **options)
 
 
-def adapter_settings(recipe: Recipe) -> Any:
-    """Return the settings of the adapter, None where the whole model is trained."""
-    if recipe.method == "full":
-        return None
-    from peft import LoraConfig
+def trainer_arguments(config: Any, work: Path, recipe: Finetune, rows: int, **own: Any) -> Any:
+    """Return the arguments of one of TRL's trainers, of its class `config`, for this many training `rows`.
 
-    return LoraConfig(
-        r=recipe.lora_rank,
-        lora_alpha=recipe.lora_alpha,
-        target_modules=list(recipe.lora_targets),
-        lora_dropout=0.0,
-        task_type="CAUSAL_LM",
-    )
-
-
-def sft_arguments(work: Path, recipe: Recipe, *, rows: int, held_out: bool) -> Any:
-    """Return TRL's SFTConfig for a recipe and this many training `rows`; checkpoints and logs go to `work`."""
-    from trl import SFTConfig
-
-    arguments = SFTConfig(
-        **_shared_arguments(work, recipe, rows),
-        eval_strategy="epoch" if held_out else "no",
-        max_length=recipe.max_length,
-        completion_only_loss=True,
-        packing=recipe.packing,
-        eval_packing=False,
-    )
-    return _on_one_device(arguments)
-
-
-def on_policy_arguments(
-    work: Path, recipe: Recipe, rows: int, temperature: float, top_p: float, max_tokens: int
-) -> Any:
-    """Return TRL's DistillationConfig: how the student samples, and that it follows the teacher by the reverse KL.
-
-    Agarwal et al. 2023 (arXiv 2306.13649) call it GKD with lambda 1; beta 1, the reverse KL, is TRL's default.
+    Checkpoints and logs go to `work`. `own` are the arguments that only this trainer has.
     """
-    from trl import DistillationConfig
+    import torch
 
-    arguments = DistillationConfig(
-        **_shared_arguments(work, recipe, rows),
-        temperature=temperature,
-        top_p=top_p,
-        max_completion_length=max_tokens,
-        beta=1.0,
+    _, bfloat16, float16 = precision(recipe.dtype, recipe.method)
+    micro_batch, gpu = examples_at_once(recipe), torch.cuda.is_available()
+    if "tensorboard" in recipe.report_to:
+        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(work.parent / "tensorboard"))
+    arguments = config(
+        output_dir=str(work),
+        per_device_train_batch_size=micro_batch,
+        per_device_eval_batch_size=micro_batch,
+        gradient_accumulation_steps=recipe.batch_size // (micro_batch * recipe.processes),
+        learning_rate=recipe.learning_rate,
+        num_train_epochs=recipe.epochs,
+        warmup_steps=recipe.warmup_ratio,
+        lr_scheduler_type=recipe.lr_schedule,
+        weight_decay=recipe.weight_decay,
+        ddp_backend="gloo" if recipe.processes > 1 and not gpu else None,
+        use_cpu=not gpu and not torch.backends.mps.is_available(),
+        bf16=bfloat16,
+        fp16=float16,
+        seed=recipe.seed,
+        data_seed=recipe.seed,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would log an earlier mean in the place of a loss that is no number
+        save_strategy="steps" if recipe.checkpoint_steps else "epoch",
+        save_steps=recipe.checkpoint_steps or 500,
+        save_total_limit=checkpoints_kept(recipe, rows),
+        report_to=recipe.report_to or "none",
+        run_name=work.parent.parent.name,
+        disable_tqdm=True,
+        gradient_checkpointing=recipe.gradient_checkpointing,
+        dataloader_pin_memory=False,
+        include_num_input_tokens_seen="all",
+        **own,
     )
-    return _on_one_device(arguments)
-
-
-def _on_one_device(arguments: Any) -> Any:
-    if (
-        arguments.n_gpu > 1
-    ):  # one process would spread each batch over all GPUs that it sees, and so train on a larger one
+    if arguments.n_gpu > 1:  # one process would spread each batch over all GPUs that it sees, and train on a larger one
         arguments._n_gpu = 1
     return arguments
 
 
-def _shared_arguments(work: Path, recipe: Recipe, rows: int) -> dict[str, Any]:
-    """Return the arguments that both of TRL's trainers take."""
-    import torch
-
-    _, bfloat16, float16 = precision(recipe.dtype, recipe.method)
-    if "tensorboard" in recipe.report_to:
-        os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(work.parent / "tensorboard"))
-    return {
-        "output_dir": str(work),
-        "per_device_train_batch_size": recipe.examples_at_once,
-        "per_device_eval_batch_size": recipe.examples_at_once,
-        "gradient_accumulation_steps": recipe.batch_size // (recipe.examples_at_once * recipe.processes),
-        "learning_rate": recipe.learning_rate,
-        "num_train_epochs": recipe.epochs,
-        "warmup_steps": recipe.warmup_ratio,
-        "lr_scheduler_type": recipe.lr_schedule,
-        "weight_decay": recipe.weight_decay,
-        "ddp_backend": "gloo" if recipe.processes > 1 and not torch.cuda.is_available() else None,
-        "use_cpu": not torch.cuda.is_available() and not torch.backends.mps.is_available(),
-        "bf16": bfloat16,
-        "fp16": float16,
-        "seed": recipe.seed,
-        "data_seed": recipe.seed,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # it would log an earlier mean in the place of a loss that is no number
-        "save_strategy": "steps" if recipe.checkpoint_steps else "epoch",
-        "save_steps": recipe.checkpoint_steps or 500,
-        "save_total_limit": checkpoints_kept(recipe, rows),
-        "report_to": list(recipe.report_to) or "none",
-        "run_name": work.parent.parent.name,
-        "disable_tqdm": True,
-        "gradient_checkpointing": recipe.gradient_checkpointing,
-        "dataloader_pin_memory": False,
-        "include_num_input_tokens_seen": "all",
-    }
-
-
-def checkpoints_kept(recipe: Recipe, rows: int) -> int:
+def checkpoints_kept(recipe: Finetune, rows: int) -> int:
     """Return how many checkpoints to keep so that one is older than a divergence, seen `WINDOW` steps late."""
     interval = recipe.checkpoint_steps or math.ceil(rows / recipe.batch_size)
     return 1 + math.ceil((WINDOW + 1) / interval)
-
-
-def check_one_tokenizer(student: Path, teacher: Path) -> None:
-    """Raise TrainingError unless both models read text as the same tokens, which on-policy training compares."""
-    of_student, of_teacher = load_tokenizer(student), load_tokenizer(teacher)
-    same_vocabulary = of_student.get_vocab() == of_teacher.get_vocab()
-    if not same_vocabulary or of_student.chat_template != of_teacher.chat_template:
-        raise TrainingError(
-            "student_data: 'on_policy' needs a student with its teacher's own tokenizer and chat template; "
-            "take student_data: pairs, or a student of the same family"
-        )

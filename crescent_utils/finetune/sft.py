@@ -15,84 +15,98 @@ import shutil
 import subprocess
 import sys
 import warnings
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import generation, runs
-from ..runs import Cost, ProgressBar
+from ..runs import Cost, Finetune, ProgressBar
 from . import recipes
 from .masks import TrainingError
-from .recipes import WINDOW, Recipe, Teacher
+from .recipes import WINDOW
 
 FACTOR = 2.0  # ours: diverged is a mean loss over `WINDOW` steps of more than twice the lowest such mean, …
 MARGIN = 1.0  # … and more than 1 nat above it
 MARK = "spent.json"  # written last: a checkpoint without it was cut while it was written
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The model that an on-policy student follows, and how that student samples its replies."""
+
+    model: generation.Model
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+    def sampling(self) -> dict[str, float]:
+        """Return how the student samples."""
+        return {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
+
+
 def training_key(
     base: generation.Model, pairs: list[dict[str, Any]], settings: dict[str, Any], teacher: Teacher | None
 ) -> str:
     """Return the hash of what a training is: its base, pairs, teacher, and the `settings` of its recipe."""
-    description = json.dumps({"recipe": settings, **_teacher_settings(teacher)}, sort_keys=True)
-    return generation.combined_fingerprint(base.fingerprint, description, json.dumps(pairs, sort_keys=True))
-
-
-def _teacher_settings(teacher: Teacher | None) -> dict[str, Any]:
-    if teacher is None:
-        return {}
-    sampling = {"temperature": teacher.temperature, "top_p": teacher.top_p, "max_tokens": teacher.max_tokens}
-    return {"teacher": {"fingerprint": teacher.model.fingerprint, **sampling}}
+    description: dict[str, Any] = {"recipe": settings}
+    if teacher:
+        description["teacher"] = {"fingerprint": teacher.model.fingerprint, **teacher.sampling()}
+    return generation.combined_fingerprint(
+        base.fingerprint, json.dumps(description, sort_keys=True), json.dumps(pairs, sort_keys=True)
+    )
 
 
 def prepare_job(
-    work: Path, base: generation.Model, pairs: list[dict[str, Any]], recipe: Recipe, teacher: Teacher | None = None
+    work: Path, base: generation.Model, pairs: list[dict[str, Any]], recipe: Finetune, teacher: Teacher | None = None
 ) -> None:
     """Write the job into `work`: SFT on `pairs`, or, with a teacher, on-policy distillation over their prompts.
 
     Checkpoints of this very job stay, so that it goes on from them; those of another go.
     """
+    settings = recipes.settings_of(recipe, speed=True)
     job = {
-        "hash": training_key(base, pairs, asdict(recipe), teacher),
-        "recipe": asdict(recipe),
-        **_teacher_settings(teacher),
+        "hash": training_key(base, pairs, settings, teacher),
+        "recipe": settings,
         "base": str(base.locate().resolve()),  # the processes start in another folder
         "teacher_folder": str(teacher.model.locate().resolve()) if teacher else "",
+        "sampling": teacher.sampling() if teacher else {},
     }
-    if _hash_of_job(work) != job["hash"]:
+    job_file = work / "job.json"
+    if not job_file.exists() or json.loads(job_file.read_text(encoding="utf-8"))["hash"] != job["hash"]:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
     for folder in work.glob("checkpoint-*"):
         if not (folder / MARK).exists():
             shutil.rmtree(folder)
-    lines = "".join(json.dumps(pair, ensure_ascii=True) + "\n" for pair in pairs)
+    lines = "".join(json.dumps(pair) + "\n" for pair in pairs)
     (work / "pairs.jsonl").write_text(lines, encoding="utf-8")
-    runs.write_json(work / "job.json", job)
+    runs.write_json(job_file, job)
 
 
-def _hash_of_job(work: Path) -> str:
-    try:
-        return str(json.loads((work / "job.json").read_text(encoding="utf-8"))["hash"])
-    except (FileNotFoundError, ValueError, KeyError):
-        return ""
+def launch_job(work: Path, recipe: Finetune) -> dict[str, Any]:
+    """Train the job in `work`, here with a progress bar or in processes, and return its result.
 
-
-def launch_job(work: Path, recipe: Recipe, *, progress: bool = False) -> dict[str, Any]:
-    """Train the job in `work`, here or in processes of `accelerate launch` (CPU: torchrun), and return its result.
-
-    `progress` shows a bar where this process trains. Keys of the result: `history` (the trainer's log), `steps`,
-    `tokens`, `held_out`, `cost`. Raises TrainingError with the last lines of a process that failed.
+    Keys of the result: `counts` (pairs, held_out, trained, steps, tokens), `cost`, `history` (the trainer's log).
+    Raises TrainingError with the last lines of a process that failed.
     """
     if recipe.processes == 1 and not recipe.accelerate_args:
-        run_job(work, progress=progress)
+        run_job(work, progress=True)
     else:
         _run_processes(work, recipe)
     result: dict[str, Any] = json.loads((work / "result.json").read_text(encoding="utf-8"))
     return result
 
 
-def _run_processes(work: Path, recipe: Recipe) -> None:
-    command = [sys.executable, "-m", *_launcher(recipe), "-m", "crescent_utils.finetune.sft", str(work.resolve())]
+def _run_processes(work: Path, recipe: Finetune) -> None:
+    """Train in processes of `accelerate launch`, or of torchrun on CPU, where accelerate wants an MPI."""
+    import torch
+
+    if torch.cuda.is_available():
+        launcher = ["accelerate.commands.launch", "--num_processes"]
+    else:
+        launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node"]
+    options = [*launcher, str(recipe.processes), *recipe.accelerate_args]
+    command = [sys.executable, "-m", *options, "-m", "crescent_utils.finetune.sft", str(work.resolve())]
     module_path = os.pathsep.join([str(runs.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"PYTHONPATH": module_path}
     with open(work / "processes.log", "w", encoding="utf-8") as log:
@@ -101,16 +115,6 @@ def _run_processes(work: Path, recipe: Recipe) -> None:
         )
     if ended.returncode:
         raise TrainingError(_failure_of_processes(work, ended.returncode))
-
-
-def _launcher(recipe: Recipe) -> list[str]:
-    """Return the module that starts processes: accelerate, or torchrun on CPU, where accelerate wants an MPI."""
-    import torch
-
-    number = str(recipe.processes)
-    if torch.cuda.is_available():
-        return ["accelerate.commands.launch", "--num_processes", number, *recipe.accelerate_args]
-    return ["torch.distributed.run", "--standalone", "--nproc_per_node", number, *recipe.accelerate_args]
 
 
 def _failure_of_processes(work: Path, status: int) -> str:
@@ -127,80 +131,113 @@ def _failure_of_processes(work: Path, status: int) -> str:
 def run_job(work: Path, *, progress: bool = False) -> None:
     """Train the job in `work` in this process: the only one, or one of those that `accelerate launch` started."""
     import torch
-    from datasets import disable_progress_bars
+    from datasets import Dataset, disable_progress_bars
     from transformers import PrinterCallback, set_seed
 
     job = json.loads((work / "job.json").read_text(encoding="utf-8"))
-    recipe, base = Recipe.of(job["recipe"]), Path(job["base"])
+    recipe, base = Finetune(**job["recipe"]), Path(job["base"])
     set_seed(recipe.seed)
     disable_progress_bars()
+    lines = (work / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = Dataset.from_list([json.loads(line) for line in lines]).shuffle(seed=recipe.seed)
     checkpoint = last_checkpoint(work)
     with generation.quiet_transformers():
-        guard = _guard(work, checkpoint)
-        trainer = _on_policy_trainer(work, job, recipe) if job["teacher_folder"] else _sft_trainer(work, job, recipe)
-        _check_processes(trainer, recipe)
-        trainer.add_callback(guard)
-        trainer.add_callback(_progress(ProgressBar("training", shown=progress, unit="steps")))
-        trainer.remove_callback(PrinterCallback)  # the log becomes a table; line by line it would fill the notebook
+        trainer = (_on_policy_trainer if job["teacher_folder"] else _sft_trainer)(work, job, recipe, rows)
+        running = trainer.accelerator.num_processes
+        if running != recipe.processes:  # the effective batch would not be the recipe's
+            raise TrainingError(
+                f"processes: the recipe says {recipe.processes} and {running} run; look at accelerate_args"
+            )
         check_disk(work, trainer.model, base, trainer.args.save_total_limit)
-        guard.meter = runs.Meter(recipe.processes if torch.cuda.is_available() else 1)
+        meter = runs.Meter(recipe.processes if torch.cuda.is_available() else 1)
+        watch = _watch(work, checkpoint, meter, ProgressBar("training", shown=progress, unit="steps"))
+        trainer.add_callback(watch)
+        trainer.remove_callback(PrinterCallback)  # the log becomes a table; line by line it would fill the notebook
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        cost = guard.spent()
+        cost = watch.spent()
         _write_weights(trainer, work / "out", recipe, base)
     if trainer.is_world_process_zero():
-        result = {
-            "history": trainer.state.log_history,
+        held_out = len(trainer.eval_dataset or [])
+        counts = {
+            "pairs": len(rows),
+            "held_out": held_out,
+            "trained": len(rows) - held_out,
             "steps": int(trainer.state.global_step),
-            "cost": cost.rounded(),
-            "held_out": len(trainer.eval_dataset or []),
             "tokens": int(trainer.state.num_input_tokens_seen or 0),
         }
+        result = {"counts": counts, "cost": cost.rounded(), "history": trainer.state.log_history}
         runs.write_json(work / "result.json", result)
 
 
-def _check_processes(trainer: Any, recipe: Recipe) -> None:
-    running = trainer.accelerator.num_processes
-    if running != recipe.processes:  # the effective batch would not be the recipe's
-        raise TrainingError(f"processes: the recipe says {recipe.processes} and {running} run; look at accelerate_args")
+def _sft_trainer(work: Path, job: dict[str, Any], recipe: Finetune, rows: Any) -> Any:
+    from peft import LoraConfig
+    from trl import SFTConfig, SFTTrainer
 
-
-def _rows(work: Path, seed: int) -> Any:
-    from datasets import Dataset
-
-    lines = (work / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
-    return Dataset.from_list([json.loads(line) for line in lines]).shuffle(seed=seed)
-
-
-def _sft_trainer(work: Path, job: dict[str, Any], recipe: Recipe) -> Any:
-    from trl import SFTTrainer
-
-    rows, base = _rows(work, recipe.seed), Path(job["base"])
-    held_out = int(len(rows) * recipe.held_out)
+    base, held_out = Path(job["base"]), int(len(rows) * recipe.held_out)
+    adapter = None
+    if recipe.method != "full":
+        adapter = LoraConfig(
+            r=recipe.lora_rank,
+            lora_alpha=recipe.lora_alpha,
+            target_modules=recipe.lora_targets,
+            lora_dropout=0.0,
+            task_type="CAUSAL_LM",
+        )
+    arguments = recipes.trainer_arguments(
+        SFTConfig,
+        work,
+        recipe,
+        len(rows) - held_out,
+        eval_strategy="epoch" if held_out else "no",
+        max_length=recipe.max_length,
+        completion_only_loss=True,
+        packing=recipe.packing,
+        eval_packing=False,
+    )
     return SFTTrainer(
         model=recipes.load_for_training(base, recipe),
-        args=recipes.sft_arguments(work, recipe, rows=len(rows) - held_out, held_out=held_out > 0),
+        args=arguments,
         train_dataset=rows.select(range(held_out, len(rows))),
         eval_dataset=rows.select(range(held_out)) if held_out else None,
         processing_class=generation.load_tokenizer(base),
-        peft_config=recipes.adapter_settings(recipe),
+        peft_config=adapter,
     )
 
 
-def _on_policy_trainer(work: Path, job: dict[str, Any], recipe: Recipe) -> Any:
-    base, teacher = Path(job["base"]), Path(job["teacher_folder"])
-    recipes.check_one_tokenizer(base, teacher)
+def _on_policy_trainer(work: Path, job: dict[str, Any], recipe: Finetune, rows: Any) -> Any:
+    """Return a trainer by which the student answers the prompts itself and follows the teacher by the reverse KL.
+
+    Agarwal et al. 2023 (arXiv 2306.13649) call it GKD with lambda 1; beta 1, the reverse KL, is TRL's default. Raises
+    TrainingError unless both models read text as the same tokens, which are compared.
+    """
     with warnings.catch_warnings():  # it looks for a vLLM that it would only need to sample on a server
         warnings.simplefilter("ignore")
-        from trl import DistillationTrainer
-    sampling = {name: job["teacher"][name] for name in ("temperature", "top_p", "max_tokens")}
-    rows = _rows(work, recipe.seed).select_columns(["prompt"])
+        from trl import DistillationConfig, DistillationTrainer
+
+    base, teacher, sampling = Path(job["base"]), Path(job["teacher_folder"]), job["sampling"]
+    tokenizer, of_teacher = generation.load_tokenizer(base), generation.load_tokenizer(teacher)
+    same_vocabulary = tokenizer.get_vocab() == of_teacher.get_vocab()
+    if not same_vocabulary or tokenizer.chat_template != of_teacher.chat_template:
+        raise TrainingError(
+            "student_data: 'on_policy' needs a student with its teacher's own tokenizer and chat template; "
+            "take student_data: pairs, or a student of the same family"
+        )
+    arguments = recipes.trainer_arguments(
+        DistillationConfig,
+        work,
+        recipe,
+        len(rows),
+        temperature=sampling["temperature"],
+        top_p=sampling["top_p"],
+        max_completion_length=sampling["max_tokens"],
+        beta=1.0,
+    )
     return DistillationTrainer(
         model=recipes.load_for_training(base, recipe),
         teacher_model=recipes.load_for_training(teacher, recipe),
-        args=recipes.on_policy_arguments(work, recipe, len(rows), **sampling),
-        train_dataset=rows,
-        processing_class=generation.load_tokenizer(base),
-        peft_config=recipes.adapter_settings(recipe),
+        args=arguments,
+        train_dataset=rows.select_columns(["prompt"]),
+        processing_class=tokenizer,
     )
 
 
@@ -221,9 +258,8 @@ def check_disk(work: Path, model: Any, base: Path, checkpoints: int) -> None:
     written, one more than are kept stands there. Adapters are merged into weights as large as the base's.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    final = 2 * sum(
-        path.stat().st_size for path in base.glob("*.safetensors")
-    )  # written beside the old one, then moved
+    # The final weights are written beside the old ones, then moved.
+    final = 2 * sum(path.stat().st_size for path in base.glob("*.safetensors"))
     written = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
     need = max(0, (checkpoints + 1) * 12 * trained - written) + final
     free = shutil.disk_usage(work).free
@@ -235,19 +271,24 @@ def check_disk(work: Path, model: Any, base: Path, checkpoints: int) -> None:
         )
 
 
-def _guard(work: Path, checkpoint: Path | None) -> Any:
-    """Return the callback that stops a training gone wrong and marks each checkpoint that is whole."""
+def _watch(work: Path, checkpoint: Path | None, meter: runs.Meter, bar: ProgressBar) -> Any:
+    """Return the callback that moves the bar, stops a training gone wrong and marks each checkpoint that is whole."""
     from transformers import TrainerCallback
 
-    class Guard(TrainerCallback):  # type: ignore[misc, unused-ignore]
-        meter = runs.Meter()
+    class Watch(TrainerCallback):  # type: ignore[misc, unused-ignore]
         cost = Cost(**json.loads((checkpoint / MARK).read_text(encoding="utf-8"))) if checkpoint else Cost()
 
         def spent(self) -> Cost:
-            self.cost += Cost(**self.meter.lap())
+            self.cost += Cost(**meter.lap())
             return self.cost
 
-        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            bar.start(state.max_steps)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+            if "loss" not in logs:  # the entry of an evaluation, or the last one, of the whole training
+                return
+            bar.step(state.global_step, logs["loss"])
             bad_step = diverged(state.log_history, half=args.fp16)
             if bad_step is not None:
                 _stop(work, bad_step, state)
@@ -256,7 +297,10 @@ def _guard(work: Path, checkpoint: Path | None) -> Any:
             if state.is_world_process_zero:
                 runs.write_json(work / f"checkpoint-{state.global_step}" / MARK, self.spent().rounded())
 
-    return Guard()
+        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            bar.close()
+
+    return Watch()
 
 
 def _stop(work: Path, bad_step: int, state: Any) -> None:
@@ -266,10 +310,9 @@ def _stop(work: Path, bad_step: int, state: Any) -> None:
             if _step_of(folder) >= bad_step - 1:  # the loss of a step is that of the weights after the step before
                 shutil.rmtree(folder)
     kept = last_checkpoint(work)
-    if kept:
-        remains = f"the last good checkpoint is {work.name}/{kept.name}"
-    else:
-        remains = "no good checkpoint was written before"
+    remains = (
+        f"the last good checkpoint is {work.name}/{kept.name}" if kept else "no good checkpoint was written before"
+    )
     raise TrainingError(
         f"the loss at step {state.global_step} is not a number or has diverged (from step {bad_step} on); {remains}; "
         "lower learning_rate, or train in dtype: float32"
@@ -284,8 +327,6 @@ def diverged(history: list[dict[str, Any]], half: bool = False) -> int | None:
     over 5 steps; ours.
     """
     logged = [entry for entry in history if "loss" in entry]
-    if not logged:
-        return None
     if not math.isfinite(logged[-1]["loss"]):
         return int(logged[-1]["step"])
     if not half and not math.isfinite(logged[-1].get("grad_norm", 0.0)):
@@ -297,25 +338,7 @@ def diverged(history: list[dict[str, Any]], half: bool = False) -> int | None:
     return None
 
 
-def _progress(bar: ProgressBar) -> Any:
-    """Return the callback that moves the bar."""
-    from transformers import TrainerCallback
-
-    class Progress(TrainerCallback):  # type: ignore[misc, unused-ignore]
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            bar.start(state.max_steps)
-
-        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            last_loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), None)
-            bar.step(state.global_step, last_loss)
-
-        def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            bar.close()
-
-    return Progress()
-
-
-def _write_weights(trainer: Any, out: Path, recipe: Recipe, base: Path) -> None:
+def _write_weights(trainer: Any, out: Path, recipe: Finetune, base: Path) -> None:
     """Write the adapter, or the whole model in its base's own dtype, from whichever processes hold it."""
     from transformers import AutoConfig
 

@@ -10,15 +10,15 @@ import json
 import random
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import generation, runs
-from ..runs import Cost, Training
+from ..runs import Cost, Finetune, Training
 from . import masks, recipes, sft
 from .masks import TrainingError
-from .recipes import Recipe, Teacher
+from .sft import Teacher
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,11 +108,9 @@ def train(
     base: generation.Model,
     pairs: list[dict[str, Any]],
     target: Path,
-    recipe: Recipe,
+    recipe: Finetune,
     label: str,
     teacher: Teacher | None = None,
-    *,
-    progress: bool = False,
 ) -> Trained:
     """Fine-tune `base` on `pairs` with TRL and leave the whole model in `target`/model (LoRA: also `target`/adapter).
 
@@ -123,7 +121,7 @@ def train(
     cannot be trained here, a disk too small, or a loss that is not finite or diverges (the last good checkpoint stays).
     """
     if teacher:
-        recipe = replace(recipe, held_out=0.0)  # its loss is measured on what the student writes
+        recipe = recipe.model_copy(update={"held_out": 0.0})  # its loss is measured on what the student writes
     if len(pairs) - int(len(pairs) * recipe.held_out) < 2:
         raise TrainingError(
             f"{len(pairs)} pairs are too few to train on; sample more questions (elicit_samples) or lower min_agreement"
@@ -131,10 +129,10 @@ def train(
     recipes.check_recipe(recipe)
     tokenizer = generation.load_tokenizer(base.locate())
     masks.check_pairs(tokenizer, pairs, recipe.max_length)
-    key = sft.training_key(base, pairs, recipe.learning_settings(), teacher)
+    key = sft.training_key(base, pairs, recipes.settings_of(recipe, speed=False), teacher)
     record = _finished_training(target, key, base)
     if record is None:
-        record = _train_anew(base, pairs, target, recipe, teacher, key, progress=progress)
+        record = _train_anew(base, pairs, target, recipe, teacher, key)
     else:
         print(f"{target.name}: the same pairs, recipe and base were trained here before; that training is taken over")
     return Trained(
@@ -148,10 +146,9 @@ def train(
 
 def _finished_training(target: Path, key: str, base: generation.Model) -> dict[str, Any] | None:
     """Return the record of the training with this key in `target`; None without it, or without its weights."""
-    try:
-        record: dict[str, Any] = json.loads((target / "trained.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    if not (target / "trained.json").exists():
         return None
+    record: dict[str, Any] = json.loads((target / "trained.json").read_text(encoding="utf-8"))
     if record.get("key") != key or record["fingerprint"] != _weights_fingerprint(target, base):
         return None
     return record
@@ -171,18 +168,16 @@ def _train_anew(
     base: generation.Model,
     pairs: list[dict[str, Any]],
     target: Path,
-    recipe: Recipe,
+    recipe: Finetune,
     teacher: Teacher | None,
     key: str,
-    *,
-    progress: bool,
 ) -> dict[str, Any]:
     """Train, move the weights to their place, and return the record that `target`/trained.json keeps of it."""
     import torch
 
     work = target / "trainer"
     sft.prepare_job(work, base, pairs, recipe, teacher)
-    result = sft.launch_job(work, recipe, progress=progress)
+    result = sft.launch_job(work, recipe)
     (target / "trained.json").unlink(missing_ok=True)
     _place_weights(work / "out", base, target, recipe)
     record = {
@@ -190,20 +185,11 @@ def _train_anew(
         "base": base.fingerprint,
         "key": key,
         "pairs_sha256": _pairs_hash(pairs),
-        "counts": {
-            "pairs": len(pairs),
-            "held_out": result["held_out"],
-            "trained": len(pairs) - result["held_out"],
-            "steps": result["steps"],
-            "tokens": result["tokens"],
-        },
-        "cost": result["cost"],
-        "history": result["history"],
+        **result,
     }
     runs.write_json(target / "trained.json", record)
     shutil.rmtree(work)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     return record
 
 
@@ -243,7 +229,7 @@ def _check_trained_alike(manifest: Mapping[str, Any], settings: runs.Common) -> 
 
     A replay shows what was recorded, so it must not go under the name of a training that never happened.
     """
-    decisive = {"model", *(item.name for item in fields(Recipe))} - runs.SPEED_SETTINGS
+    decisive = {"model", *recipes.LEARNING_SETTINGS}
     names = [name for name in type(settings).model_fields if name in decisive or name.startswith("student")]
     differences = [
         f"{name}: {recorded!r}, not {value!r}"
@@ -257,44 +243,37 @@ def _check_trained_alike(manifest: Mapping[str, Any], settings: runs.Common) -> 
 
 
 def _pairs_hash(pairs: list[dict[str, Any]]) -> str:
-    return generation.combined_fingerprint(*(json.dumps(pair, sort_keys=True, ensure_ascii=True) for pair in pairs))
+    return generation.combined_fingerprint(*(json.dumps(pair, sort_keys=True) for pair in pairs))
 
 
 def _log_table(history: list[dict[str, Any]]) -> pd.DataFrame:
     """Return the trainer's history as one row per step, with training and held-out loss side by side."""
     import pandas as pd
 
-    rows: dict[int, dict[str, Any]] = {}
-    for entry in history:
-        if "loss" in entry or "eval_loss" in entry:
-            values = {LOG_COLUMNS[name]: value for name, value in entry.items() if name in LOG_COLUMNS}
-            rows.setdefault(entry["step"], {}).update(values)
-    table = pd.DataFrame([rows[step] for step in sorted(rows)], columns=list(LOG_COLUMNS.values()))
+    entries = pd.DataFrame(history).reindex(columns=list(LOG_COLUMNS)).rename(columns=LOG_COLUMNS)
+    entries = entries.dropna(subset=["loss", "eval_loss"], how="all")
+    table = entries.groupby("step", as_index=False).last()
     return table.astype({name: float for name in table.columns if name != "step"})
 
 
-def _place_weights(written: Path, base: generation.Model, target: Path, recipe: Recipe) -> None:
-    """Move what training wrote to its place, and merge an adapter into the base's weights."""
+def _place_weights(written: Path, base: generation.Model, target: Path, recipe: Finetune) -> None:
+    """Move what training wrote to its place, and merge an adapter into the base's weights.
+
+    An adapter is stored in bfloat16, without the path of this machine that peft writes into its files.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
     for name in ("adapter", "model"):
         shutil.rmtree(target / name, ignore_errors=True)
     if recipe.method == "full":
         generation.move_into_place(written, target / "model")
         return
-    _tidy_adapter(written)
-    generation.move_into_place(written, target / "adapter")
-    with generation.quiet_transformers():
-        generation.merge_adapter(target / "adapter", base.locate(), target / "model")
-
-
-def _tidy_adapter(folder: Path) -> None:
-    """Store an adapter in bfloat16, without the path of this machine that peft writes into its files."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    weights = folder / "adapter_model.safetensors"
+    weights = written / "adapter_model.safetensors"
     values = {name: value.to(torch.bfloat16) for name, value in load_file(weights).items()}
     save_file(values, weights, metadata={"format": "pt"})
-    settings = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    settings["base_model_name_or_path"] = None
-    runs.write_json(folder / "adapter_config.json", settings)
-    (folder / "README.md").unlink(missing_ok=True)
+    settings = json.loads((written / "adapter_config.json").read_text(encoding="utf-8"))
+    runs.write_json(written / "adapter_config.json", settings | {"base_model_name_or_path": None})
+    (written / "README.md").unlink(missing_ok=True)
+    generation.move_into_place(written, target / "adapter")
+    generation.merge_adapter(target / "adapter", base.locate(), target / "model")

@@ -125,17 +125,20 @@ def bundled_folder() -> Path:
         )
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    with quiet_transformers():
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True)
+        )
+        _write_model(model, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name), target)
+    return target
+
+
+def _write_model(model: Any, tokenizer: Any, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as work:
-        with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
-                gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True)
-            )
-            tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            model.save_pretrained(Path(work) / "model")
-            tokenizer.save_pretrained(Path(work) / "model")
+        model.save_pretrained(Path(work) / "model")
+        tokenizer.save_pretrained(Path(work) / "model")
         move_into_place(Path(work) / "model", target)
-    return target
 
 
 def move_into_place(made: Path, target: Path) -> None:
@@ -187,7 +190,7 @@ def prompt_token_ids(tokenizer: Any, request: Request, max_model_len: int | None
 def halve_layers(folder: Path, target: Path) -> Path:
     """Write a copy of the model in `folder` without every second layer, as DistilBERT's student starts, to `target`."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     if (target / "config.json").exists():
         return target
@@ -200,11 +203,7 @@ def halve_layers(folder: Path, target: Path) -> Path:
         model.config.num_hidden_layers = len(kept)
         if getattr(model.config, "layer_types", None):
             model.config.layer_types = model.config.layer_types[::2]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as work:
-            model.save_pretrained(Path(work) / "model")
-            AutoTokenizer.from_pretrained(folder).save_pretrained(Path(work) / "model")
-            move_into_place(Path(work) / "model", target)
+        _write_model(model, load_tokenizer(folder), target)
     return target
 
 
@@ -242,23 +241,19 @@ def merge_adapter(adapter: Path, base: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     shutil.rmtree(target, ignore_errors=True)
-    with quiet_transformers(), tempfile.TemporaryDirectory(dir=target.parent) as work:
+    with quiet_transformers():
         model: Any = AutoModelForCausalLM.from_pretrained(base, dtype="auto", trust_remote_code=False)
-        merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        merged.save_pretrained(Path(work) / "model")
-        load_tokenizer(base).save_pretrained(Path(work) / "model")
-        move_into_place(Path(work) / "model", target)
+        _write_model(PeftModel.from_pretrained(model, adapter).merge_and_unload(), load_tokenizer(base), target)
 
 
 @contextlib.contextmanager
 def quiet_transformers() -> Any:
     """Keep transformers' progress bars and notices out of a notebook's outputs."""
-    import transformers
     from transformers.utils import logging
 
     shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
-    transformers.logging.set_verbosity_error()
+    logging.set_verbosity_error()
     try:
         yield
     finally:

@@ -20,9 +20,8 @@ from pathlib import Path
 import pandas as pd
 
 from crescent_utils.finetune import masks, training
-from crescent_utils.finetune.recipes import Recipe
 from crescent_utils.generation import models
-from crescent_utils.runs import costs, domains, folders
+from crescent_utils.runs import Finetune, costs, domains, folders
 
 
 def pairs(count: int) -> list:
@@ -32,7 +31,7 @@ def pairs(count: int) -> list:
     return training.training_pairs(qa, domains.get_domain("arithmetic"))
 
 
-def bare(base: models.Model, examples: list, work: Path, recipe: Recipe) -> float:
+def bare(base: models.Model, examples: list, work: Path, recipe: Finetune) -> float:
     """Train with TRL alone; return the seconds of `train()`."""
     import torch
     from datasets import Dataset
@@ -62,7 +61,7 @@ def measure(way: str, options: argparse.Namespace) -> dict:
     """Train once, in this process; return seconds, tokens a second and peak memory."""
     base, examples = models.resolve_model(options.model), pairs(options.examples)
     method = "lora" if way == "lora" else "full"
-    recipe = Recipe(method, 2e-5, 1, 8, 8, 256, 0.0, 1)
+    recipe = Finetune(method=method, learning_rate=2e-5, epochs=1, batch_size=8, micro_batch_size=8, held_out=0.0)
     words = models.load_tokenizer(base.locate())
     tokens = sum(len(masks.loss_mask(words, pair)) for pair in examples)
     with tempfile.TemporaryDirectory() as work:

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 import tiny
 import yaml
-from shared import REFERENCE, ROOT
+from shared import REFERENCE, ROOT, recipe
 
 from crescent_utils.cli import main, publish
-from crescent_utils.finetune import recipes, training
+from crescent_utils.finetune import training
 from crescent_utils.generation import models
 from crescent_utils.runs import domains, params
 from crescent_utils.runs.folders import RunError, begin_stage, read_manifest
@@ -56,8 +56,7 @@ def trained_run(folder, base, **parameters):
     stage = begin_stage("finetune", settings)
     rows = stage.read_table("vote", "qa").head(8)
     pairs = training.training_pairs(rows, domains.get_domain(settings.domain))
-    recipe = recipes.Recipe("lora", 1e-3, 1, 4, 4, 256, 0.0, 1)
-    trained = training.train(models.from_folder(base, "base"), pairs, stage.folder, recipe, "tuned")
+    trained = training.train(models.from_folder(base, "base"), pairs, stage.folder, recipe("lora", 1e-3), "tuned")
     stage.finish({"pairs": len(pairs), "trained": len(pairs)}, models={"tuned": trained.model.fingerprint})
     return folder
 
