@@ -8,7 +8,6 @@ agreement, with LMSI's formats format and prompt, for a seed set source) and `re
 """
 
 from ..finetune import check_asked_alike, chosen_rows, training_pairs
-from .student_data import student_pairs
-from .students import train_student
+from .students import student_pairs, train_student
 
 __all__ = ["check_asked_alike", "chosen_rows", "student_pairs", "train_student", "training_pairs"]

@@ -38,11 +38,6 @@ def recipe_of(settings: Training) -> Finetune:
     return Finetune(**values)
 
 
-def settings_of(recipe: Finetune, *, speed: bool) -> dict[str, Any]:
-    """Return the settings of a recipe that decide what is learned, with `speed` also those of speed and memory."""
-    return recipe.model_dump(include={*LEARNING_SETTINGS, *(SPEED_SETTINGS if speed else ())})
-
-
 def examples_at_once(recipe: Finetune) -> int:
     """Return the number of examples that one process computes at a time, at most `micro_batch_size`."""
     return max(1, min(recipe.micro_batch_size, recipe.batch_size // recipe.processes))
@@ -56,15 +51,13 @@ def check_recipe(recipe: Finetune, batch_parameter: str = "batch_size") -> None:
         raise TrainingError(
             f"{batch_parameter}: {recipe.batch_size} is no multiple of micro_batch_size {micro_batch}{times}"
         )
-    if recipe.method == "qlora" or recipe.dtype == "float16":
-        _check_gpu(recipe)
     for name in recipe.report_to:
         if importlib.util.find_spec(name) is None:
             raise TrainingError(f"report_to: {name!r} is not installed; pip install {name}, or take it out")
+    if recipe.method != "qlora" and recipe.dtype != "float16":
+        return
 
-
-def _check_gpu(recipe: Finetune) -> None:
-    import torch
+    import torch  # for these two alone: a recipe of others is checked without it
 
     gpu = torch.cuda.is_available()
     if recipe.method == "qlora" and not gpu:

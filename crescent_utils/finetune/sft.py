@@ -32,16 +32,10 @@ MARK = "spent.json"  # written last: a checkpoint without it was cut while it wa
 
 @dataclass(frozen=True)
 class Teacher:
-    """The model that an on-policy student follows, and how that student samples its replies."""
+    """The model that an on-policy student follows, and how that student samples: temperature, top_p, max_tokens."""
 
     model: generation.Model
-    temperature: float
-    top_p: float
-    max_tokens: int
-
-    def sampling(self) -> dict[str, float]:
-        """Return how the student samples."""
-        return {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
+    sampling: dict[str, float]
 
 
 def training_key(
@@ -50,7 +44,7 @@ def training_key(
     """Return the hash of what a training is: its base, pairs, teacher, and the `settings` of its recipe."""
     description: dict[str, Any] = {"recipe": settings}
     if teacher:
-        description["teacher"] = {"fingerprint": teacher.model.fingerprint, **teacher.sampling()}
+        description["teacher"] = {"fingerprint": teacher.model.fingerprint, **teacher.sampling}
     return generation.combined_fingerprint(
         base.fingerprint, json.dumps(description, sort_keys=True), json.dumps(pairs, sort_keys=True)
     )
@@ -63,13 +57,13 @@ def prepare_job(
 
     Checkpoints of this very job stay, so that it goes on from them; those of another go.
     """
-    settings = recipes.settings_of(recipe, speed=True)
+    settings = recipe.model_dump(include={*recipes.LEARNING_SETTINGS, *recipes.SPEED_SETTINGS})
     job = {
         "hash": training_key(base, pairs, settings, teacher),
         "recipe": settings,
         "base": str(base.locate().resolve()),  # the processes start in another folder
         "teacher_folder": str(teacher.model.locate().resolve()) if teacher else "",
-        "sampling": teacher.sampling() if teacher else {},
+        "sampling": teacher.sampling if teacher else {},
     }
     job_file = work / "job.json"
     if not job_file.exists() or json.loads(job_file.read_text(encoding="utf-8"))["hash"] != job["hash"]:

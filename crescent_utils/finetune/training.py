@@ -6,6 +6,7 @@ alone, its end-of-turn token included. Both are checked before the first step. `
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import shutil
@@ -67,13 +68,10 @@ def chosen_rows(qa: pd.DataFrame, settings: Training) -> pd.DataFrame:
 def _with_paths_of_others(qa: pd.DataFrame, seed: int) -> pd.DataFrame:
     ids = list(dict.fromkeys(qa["id"]))
     random.Random(seed).shuffle(ids)
-    giver = dict(zip(ids, ids[1:] + ids[:1], strict=True))
-    paths_of = {question: list(rows["path"]) for question, rows in qa.groupby("id")}
-    paths = []
-    for question, place in zip(qa["id"], qa.groupby("id").cumcount(), strict=True):
-        paths_of_giver = paths_of[giver[question]]
-        paths.append(paths_of_giver[place % len(paths_of_giver)])
-    return qa.assign(path=paths)
+    paths_of = qa.groupby("id")["path"].apply(list)
+    givers = zip(ids, ids[1:] + ids[:1], strict=True)
+    foreign_paths = {question: itertools.cycle(paths_of[giver]) for question, giver in givers}
+    return qa.assign(path=[next(foreign_paths[question]) for question in qa["id"]])
 
 
 def check_asked_alike(voted: Mapping[str, Any], settings: Training) -> str:
@@ -129,7 +127,8 @@ def train(
     recipes.check_recipe(recipe)
     tokenizer = generation.load_tokenizer(base.locate())
     masks.check_pairs(tokenizer, pairs, recipe.max_length)
-    key = sft.training_key(base, pairs, recipes.settings_of(recipe, speed=False), teacher)
+    learning_settings = recipe.model_dump(include={*recipes.LEARNING_SETTINGS})
+    key = sft.training_key(base, pairs, learning_settings, teacher)
     record = _finished_training(target, key, base)
     if record is None:
         record = _train_anew(base, pairs, target, recipe, teacher, key)

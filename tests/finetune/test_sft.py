@@ -23,6 +23,7 @@ from crescent_utils.generation import models
 from crescent_utils.runs import domains, params
 
 DOMAIN = domains.get_domain("arithmetic")
+SAMPLING = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 12}
 
 
 @pytest.fixture(scope="module")
@@ -327,7 +328,7 @@ def test_other_prompts_than_the_votes_are_refused():
 
 def test_a_student_follows_its_teacher_on_its_own_words(base, tmp_path):
     student = models.Model("student", "half", lambda: models.halve_layers(base.locate(), tmp_path / "half"))
-    teacher = sft.Teacher(base, 1.0, 1.0, 12)
+    teacher = sft.Teacher(base, SAMPLING)
     how = recipe(epochs=4, batch_size=12, micro_batch_size=12, learning_rate=3e-3, held_out=0.25)
     trained = training.train(student, pairs(), tmp_path / "distil", how, "student_tuned", teacher)
     assert trained.counts["held_out"] == 0 and trained.counts["steps"] == 4
@@ -340,4 +341,4 @@ def test_a_student_of_another_family_is_refused(base, tmp_path):
     with pytest.raises(
         TrainingError, match="student_data: 'on_policy' needs a student with its teacher's own tokenizer"
     ):
-        training.train(other, pairs(), tmp_path, recipe(), "student_tuned", sft.Teacher(base, 1.0, 1.0, 12))
+        training.train(other, pairs(), tmp_path, recipe(), "student_tuned", sft.Teacher(base, SAMPLING))

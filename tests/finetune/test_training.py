@@ -19,6 +19,7 @@ from crescent_utils.generation import models
 from crescent_utils.runs import domains, folders, params, progress
 
 DOMAIN = domains.get_domain("arithmetic")
+SAMPLING = {"temperature": 1.0, "top_p": 1.0, "max_tokens": 12}
 IGNORED = -100
 
 
@@ -290,7 +291,7 @@ def test_a_training_with_the_same_rows_recipe_and_base_is_taken_over(base, tmp_p
 def test_another_training_is_not_taken_over(base, tmp_path, seen):
     training.train(base, pairs(), tmp_path, recipe("full"), "tuned")
     other_base = models.Model("base", "other", base.locate)
-    teacher = sft.Teacher(base, 1.0, 1.0, 12)
+    teacher = sft.Teacher(base, SAMPLING)
     for changed in (
         (base, pairs(11), recipe("full")),
         (base, pairs(), recipe("full", learning_rate=2e-2)),

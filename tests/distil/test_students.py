@@ -10,7 +10,7 @@ import tiny
 from shared import REFERENCE
 
 from crescent_utils.benchmarks import files, items
-from crescent_utils.distil import student_data
+from crescent_utils.distil import students
 from crescent_utils.finetune import masks, training
 from crescent_utils.generation import models
 from crescent_utils.generation.generator import Generator, ReplayMiss
@@ -34,14 +34,14 @@ def tables_of_reference():
 def test_raw_samples_are_one_path_of_each_question_whatever_its_answer():
     tables = tables_of_reference()
     paths = tables["paths"]
-    drawn, rejected = student_data.raw_samples(tables, 1, [], DOMAIN)
+    drawn, rejected = students.raw_samples(tables, 1, [], DOMAIN)
     assert drawn["id"].is_unique and len(drawn) + len(rejected) == paths["question_id"].nunique()
     sampled = set(zip(paths["question_id"], paths["path"], strict=True))
     assert all((row.id, row.path) in sampled for row in drawn.itertuples())
     texts = pd.read_parquet(REFERENCE / "dedup" / "questions.parquet").set_index("id")["question"]
     assert (drawn["question"] == drawn["id"].map(texts)).all()
-    assert student_data.raw_samples(tables, 1, [], DOMAIN)[0].equals(drawn)
-    assert not student_data.raw_samples(tables, 2, [], DOMAIN)[0].equals(drawn)
+    assert students.raw_samples(tables, 1, [], DOMAIN)[0].equals(drawn)
+    assert not students.raw_samples(tables, 2, [], DOMAIN)[0].equals(drawn)
     won = paths[paths["won"]].set_index("question_id")["path"]
     shared = drawn[drawn["id"].isin(won.index)]
     assert 0.1 < (shared["path"] == shared["id"].map(won)).mean() < 0.9, "winners and losers alike"
@@ -50,8 +50,8 @@ def test_raw_samples_are_one_path_of_each_question_whatever_its_answer():
 def test_raw_samples_of_lmsi_are_asked_in_its_formats():
     tables = tables_of_reference()
     formats = ["few_shot_cot", "zero_shot_direct"]
-    rows, _ = student_data.raw_samples(tables, 1, formats, DOMAIN)
-    bare, _ = student_data.raw_samples(tables, 1, [], DOMAIN)
+    rows, _ = students.raw_samples(tables, 1, formats, DOMAIN)
+    bare, _ = students.raw_samples(tables, 1, [], DOMAIN)
     assert set(rows["id"]) == set(bare["id"]) and rows["prompt"].str.endswith("A:").all()
     cot = rows[rows["format"] == "few_shot_cot"].set_index("id")
     assert (cot["path"] == bare.set_index("id")["path"]).all()
@@ -81,7 +81,7 @@ def lmsi_stage(tmp_path, **values):
 def test_in_lmsi_the_questions_come_from_where_the_vote_took_them(tmp_path):
     stage = lmsi_stage(tmp_path, student_data="self_samples")
     qa = stage.read_table("vote", "qa")
-    learned = student_data.student_pairs(stage, DOMAIN, qa)
+    learned = students.student_pairs(stage, DOMAIN, qa)
     assert 0 < len(learned.pairs) <= len(qa) and not learned.sampled_by
     voted_on = {*qa["question"], *stage.read_table("vote", "rejected")["question"]}
     assert set(learned.rows["question"]) == voted_on
@@ -92,26 +92,26 @@ def test_a_budget_holds_examples_and_tokens():
     pairs = training.training_pairs(rows.assign(path="x").head(10), DOMAIN)
     size = [len(masks.loss_mask(WORDS, pair)) for pair in training.training_pairs(rows, DOMAIN)]
     budget = sum(len(masks.loss_mask(WORDS, pair)) for pair in pairs)
-    chosen = student_data.within_budget(rows, pairs, DOMAIN, "", WORDS)
+    chosen = students.within_budget(rows, pairs, DOMAIN, "", WORDS)
     assert chosen == training.training_pairs(rows, DOMAIN)[: len(chosen)] and len(chosen) < 10
     assert sum(size[: len(chosen)]) <= budget < sum(size[: len(chosen) + 1])
-    assert len(student_data.within_budget(rows.assign(path=""), pairs, DOMAIN, "", WORDS)) == 10
-    assert student_data.within_budget(rows.head(0), pairs, DOMAIN, "", WORDS) == []
+    assert len(students.within_budget(rows.assign(path=""), pairs, DOMAIN, "", WORDS)) == 10
+    assert students.within_budget(rows.head(0), pairs, DOMAIN, "", WORDS) == []
 
 
 def test_the_seed_set_is_labelled_and_apart_from_what_is_tested():
     own = settings(seed_items=40)
-    seeds = student_data.seed_items(own, DOMAIN)
+    seeds = students.seed_items(own, DOMAIN)
     assert len(seeds) == 40 and all(items.arithmetic_gold(seed.question) == seed.gold for seed in seeds)
     held = [items.load_benchmark("arithmetic", split=split, items=350, seed=2025) for split in ("dev", "test")]
     assert not any(items.repeated_items([seed.question for seed in seeds], held))
     assert (
-        student_data.seed_items(own, DOMAIN)
+        students.seed_items(own, DOMAIN)
         == seeds
-        != student_data.seed_items(settings(seed_items=40, seed=2), DOMAIN)
+        != students.seed_items(settings(seed_items=40, seed=2), DOMAIN)
     )
     with pytest.raises(files.BenchmarkError, match="unknown"):
-        student_data.seed_items(settings(seed_set="gsm9k"), DOMAIN)
+        students.seed_items(settings(seed_set="gsm9k"), DOMAIN)
 
 
 class Recorder:
@@ -140,7 +140,7 @@ def augmented(tmp_path, engine, examples, vote_values, **values):
     vote_settings = params.build_settings("vote", vote_values)
     store, model = GenerationStore(tmp_path / "s.sqlite"), models.Model("base", "m", lambda: tmp_path)
     with Generator(store, model, 1, engine and (lambda: engine)) as generator:
-        return student_data.seed_augmented(generator, settings(**values), DOMAIN, vote_settings, examples)
+        return students.seed_augmented(generator, settings(**values), DOMAIN, vote_settings, examples)
 
 
 FOUR_VOTES = {"votes": 4, "min_agreement": 0.25}
@@ -209,5 +209,5 @@ def test_a_benchmark_without_a_training_split_is_no_seed_set(tmp_path):
         "<P><Problem><Body>a</Body><Question>b?</Question><Answer>1</Answer></Problem></P>"
     )
     with pytest.raises(files.BenchmarkError, match="seed_set: asdiv has no training split"):
-        student_data.seed_items(settings(seed_set="asdiv", benchmark_dir=str(tmp_path)), DOMAIN)
+        students.seed_items(settings(seed_set="asdiv", benchmark_dir=str(tmp_path)), DOMAIN)
     assert folders.UPSTREAM["distil"] == ("vote",)
