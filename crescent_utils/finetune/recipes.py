@@ -12,11 +12,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..runs import SPEED_SETTINGS, Distil, Finetune, Training, parameters_of
+from ..runs import Distil, Finetune, Training, parameters_of
 from .masks import TrainingError
 
 WINDOW = 5  # steps, ours: the loss is averaged over this many to tell a divergence
-LEARNING_SETTINGS = set(  # they decide what is learned, `SPEED_SETTINGS` how fast and in how much memory
+LEARNING_SETTINGS = set(  # they decide what is learned, `runs.SPEED_SETTINGS` how fast and in how much memory
     "method learning_rate epochs batch_size max_length held_out seed dtype packing "
     "warmup_ratio lr_schedule weight_decay lora_rank lora_alpha lora_targets".split()
 )

@@ -57,7 +57,7 @@ def prepare_job(
 
     Checkpoints of this very job stay, so that it goes on from them; those of another go.
     """
-    settings = recipe.model_dump(include={*recipes.LEARNING_SETTINGS, *recipes.SPEED_SETTINGS})
+    settings = recipe.model_dump(include=recipes.LEARNING_SETTINGS | runs.SPEED_SETTINGS)
     job = {
         "hash": training_key(base, pairs, settings, teacher),
         "recipe": settings,

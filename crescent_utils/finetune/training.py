@@ -127,7 +127,7 @@ def train(
     recipes.check_recipe(recipe)
     tokenizer = generation.load_tokenizer(base.locate())
     masks.check_pairs(tokenizer, pairs, recipe.max_length)
-    learning_settings = recipe.model_dump(include={*recipes.LEARNING_SETTINGS})
+    learning_settings = recipe.model_dump(include=recipes.LEARNING_SETTINGS)
     key = sft.training_key(base, pairs, learning_settings, teacher)
     record = _finished_training(target, key, base)
     if record is None:
@@ -228,7 +228,7 @@ def _check_trained_alike(manifest: Mapping[str, Any], settings: runs.Common) -> 
 
     A replay shows what was recorded, so it must not go under the name of a training that never happened.
     """
-    decisive = {"model", *recipes.LEARNING_SETTINGS}
+    decisive = recipes.LEARNING_SETTINGS | {"model"}
     names = [name for name in type(settings).model_fields if name in decisive or name.startswith("student")]
     differences = [
         f"{name}: {recorded!r}, not {value!r}"
