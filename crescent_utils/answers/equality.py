@@ -129,9 +129,7 @@ class _Parser:
         # "fork", for a spawned process would run a script without `if __name__ == "__main__"` a second time.
         context = multiprocessing.get_context("fork")
         self.connection, far_end = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=[far_end, self.connection], daemon=True
-        )  # ends with this one
+        self.process = context.Process(target=_serve, args=[far_end, self.connection], daemon=True)
         self.process.start()
         far_end.close()
 

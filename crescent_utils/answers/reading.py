@@ -122,7 +122,7 @@ def _is_negative(text: str, start: int) -> bool:
 def _is_label(text: str, start: int, end: int) -> bool:
     """Return whether a number counts something else: "Step 2:", "2. Then", "2nd"."""
     after = text[end : end + 1]
-    if not after or after in _BEHIND_NUMBERS:
+    if after in _BEHIND_NUMBERS:
         return False
     if after in ":.,)" and text.endswith(_STEPS, 0, start):
         return True
@@ -378,7 +378,6 @@ _VALUE_ALONE = re.compile(  # a number that is not the first of a sum: "18 apple
     r"[\s$*_(\\\[\"'`]*(?:about |approximately |only )?[-+$€£ ]{0,3}[\d.,]*\d%?(?![\d.,]*\d)(?! ?[-+*/×÷x=] ?[\d$])"
 )
 _LABEL = re.compile(r"(?:^|\n)[ \t>*]{0,8}A(?:ns)?\*{0,2}[.:]\*{0,2}[ \t]{0,8}(?=\S)")
-_HEADING = re.compile(r"\s*(?:step|part)\s*\d|\s*\d+[.)]\s+\S", re.I)
 _CALLED = re.compile(  # "The final answer is: ", "Result"; nothing at all fits too
     r"[\s*_$:]*(?:(?:the )?(?:final )?(?:(?:answer|result)\b|solution\b(?=[ *]*:? *\S))(?: is)?[\s*_:]*)?", re.I
 )
@@ -399,14 +398,14 @@ def _last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
     return next(iter(deque(matches, maxlen=1)), None)
 
 
-def _positions(text: str, mark: str) -> Iterator[int]:
-    """Yield where `mark` stands, the last place first."""
-    at = len(text)
-    for _ in range(_TRIES):
+def _positions(text: str, mark: str) -> list[int]:
+    """Return where `mark` stands, the last place first."""
+    places = []
+    at = text.rfind(mark)
+    while at >= 0 and len(places) < _TRIES:
+        places.append(at)
         at = text.rfind(mark, 0, at)
-        if at < 0:
-            return
-        yield at
+    return places
 
 
 def _announced_value(payload: str) -> str | None:
@@ -424,7 +423,7 @@ def _announced_value(payload: str) -> str | None:
         return numbers[1].value if is_refuted else _concluded(payload)
     equals = max(payload.rfind("="), payload.rfind("≈"))
     behind = [number for number in numbers if number.start > equals >= 0]
-    is_conversion = first.end < equals and numbers[1:] == behind and _UNIT_EQUALS.match(payload, first.end)
+    is_conversion = numbers[1:] == behind and _UNIT_EQUALS.match(payload, first.end)
     if behind and not is_conversion:
         return behind[0].value
     if _OPERATION.match(payload, first.end):
@@ -453,22 +452,14 @@ def _number_in_words(text: str) -> str | None:
 
 def _after_hashes(text: str) -> str | None:
     """Return what GSM8K's own mark announces, `#### 18`, also `#### Answer: 18`; a Markdown heading is not one."""
-    if "####" not in text:
-        return None
     for start in _positions(text, "####"):
         line, _, rest = text[start + 4 : start + 4 + _PAYLOAD].lstrip("# \t\n").partition("\n")
         if "boxed{" in line:
             return _boxed(line)
-        if _HEADING.match(line):
-            continue
         payload = _SPACED_SIGN.sub("-", line[_CALLED.match(line).end() :])  # type: ignore[union-attr]
-        is_called = payload != line
-        if not is_called and _SENTENCE.match(line) and _DIGIT.search(rest):
+        if payload == line and _SENTENCE.match(line) and _DIGIT.search(rest):
             continue  # a heading with a solution under it
-        if is_called and not payload.strip(" *"):  # the answer stands on the line below
-            answer = _announced_value(rest.strip().partition("\n")[0])
-        else:
-            answer = _announced_value(payload)
+        answer = _announced_value(payload)
         if answer is not None:
             return answer
         if payload.strip() and not rest.strip() and len(payload) <= 60:
@@ -478,8 +469,6 @@ def _after_hashes(text: str) -> str | None:
 
 def _boxed(text: str) -> str | None:
     """Return the answer in the last box (boxed in LaTeX) that has a content."""
-    if "boxed{" not in text:
-        return None
     for start in _positions(text, "boxed{"):
         content = _until_closing_brace(text[start + 6 : start + 6 + _BOX])
         if not content.strip():
@@ -514,7 +503,7 @@ def _worded_box(content: str, form: str) -> str:
 def _called_answer(text: str) -> str | None:
     """Return what is called the answer: "The answer is 18", "Answer: 18": the last of them that holds an answer."""
     lower = text.lower() if text.isascii() else text
-    for start in _positions(lower, "nswer") if "nswer" in lower else ():
+    for start in _positions(lower, "nswer"):
         mark = _ANNOUNCED.match(text, start - 1) if start else None
         if mark is None:
             continue
@@ -548,12 +537,7 @@ def _sentence_from(text: str, start: int) -> str:
     stop = _STOP.search(window)
     while stop and stop.start() and not window[: stop.start()].strip(" $*\\[("):
         stop = _STOP.search(window, stop.end())
-    if not stop:
-        return window
-    sentence = window[: stop.start()]
-    if sentence.rstrip().endswith((":", "\\[", "$$")):
-        return sentence + " " + _sentence_from(window, stop.end())
-    return sentence
+    return window[: stop.start()] if stop else window
 
 
 def _opens_solution(text: str, start: int, payload: str) -> bool:
@@ -647,26 +631,11 @@ def _solution(text: str) -> str:
         text = text.rpartition("</think>")[2].partition("<think>")[0]
     if len(text) > _WINDOW:  # from its end, but never from within a number
         text = text[len(text[:-_WINDOW].rstrip("0123456789.,")) :]
-    text = grouped(plain(text))
-    if "<<" in text:
-        text = _ANNOTATION.sub("", text)
-    question = _NEXT_QUESTION.search(text) if _may_ask_again(text) else None
+    text = _ANNOTATION.sub("", grouped(plain(text)))
+    question = _NEXT_QUESTION.search(text) if ":" in text or "<" in text else None  # it needs one of these
     if question and _answers_before(text, question):
         text = text[: question.start()]
     return _before_next_problem(text)
-
-
-def _may_ask_again(text: str) -> bool:
-    """Return whether a substring that `_NEXT_QUESTION` needs stands anywhere; spelt out, twice as fast as a loop."""
-    return (
-        "Q" in text
-        or "<|" in text
-        or "Problem" in text
-        or "User" in text
-        or "Human" in text
-        or "Example" in text
-        or "</s>" in text
-    )
 
 
 def _answers_before(text: str, question: re.Match[str]) -> bool:
