@@ -400,7 +400,7 @@ def _last(matches: Iterator[re.Match[str]]) -> re.Match[str] | None:
 
 def _positions(text: str, mark: str) -> list[int]:
     """Return where `mark` stands, the last place first."""
-    places = []
+    places: list[int] = []
     at = text.rfind(mark)
     while at >= 0 and len(places) < _TRIES:
         places.append(at)
