@@ -83,7 +83,13 @@ class Generator:
             stored = [done or sampled[pair] for pair, done in zip(pairs, stored, strict=True)]
         completions = cast(list[Completion], stored)
         self._account(completions)
-        self._warn_if_all_too_long(completions)
+        if completions and all(completion.finish == TOO_LONG for completion in completions):
+            shortest = min(completion.prompt_tokens for completion in completions)
+            warnings.warn(
+                f"max_model_len: {self._max_model_len} is too small for all {len(completions)} prompts, the shortest "
+                f"of {shortest} tokens, so none was asked: raise it or lower the stage's max_tokens",
+                stacklevel=2,
+            )
         return completions
 
     def stored(self, pairs: Sequence[Pair]) -> list[Completion | None]:
@@ -91,28 +97,14 @@ class Generator:
 
         A prompt that was too long before counts as missing where it fits by now.
         """
-        numbers: dict[Request, set[int]] = {}
-        for request, sample in pairs:
-            numbers.setdefault(request, set()).add(sample)
-        completions: dict[Pair, Completion | None] = {}
-        for request, samples in numbers.items():
-            first, last = min(samples), max(samples)
-            for sample, done in enumerate(self.store.samples(request.key(), first, last + 1), start=first):
-                completions[request, sample] = done if done and not self._fits_now(request, done) else None
-        return [completions[pair] for pair in pairs]
+        return [
+            done if done and not self._fits_now(request, done) else None
+            for (request, _), done in zip(pairs, self.store.lookup(pairs), strict=True)
+        ]
 
     def _fits_now(self, request: Request, completion: Completion) -> bool:
         was_too_long = completion.finish == TOO_LONG and self._start is not None
         return was_too_long and completion.prompt_tokens + request.sampling.max_tokens <= self._max_model_len
-
-    def _warn_if_all_too_long(self, completions: Sequence[Completion]) -> None:
-        if completions and all(completion.finish == TOO_LONG for completion in completions):
-            shortest = min(completion.prompt_tokens for completion in completions)
-            warnings.warn(
-                f"max_model_len: {self._max_model_len} is too small for all {len(completions)} prompts, the shortest "
-                f"of {shortest} tokens, so none was asked: raise it or lower the stage's max_tokens",
-                stacklevel=3,
-            )
 
     def _sample(self, pairs: Sequence[Pair], accepted: Callable[[str], bool] | None) -> int:
         """Sample the pairs, store them (at an interrupt, those that are done), and return how many are new there."""

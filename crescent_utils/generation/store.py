@@ -182,19 +182,14 @@ class GenerationStore:
     def __init__(self, path: Path | str, *, read_only: bool = False) -> None:
         self.path = Path(path)
         self.read_only = read_only
-        self._lock: IO[str] | None = None
-        if read_only:
-            if not self.path.exists():
-                raise StoreError(f"{self.path}: there is no generation store here; sample first (engine: auto)")
-        else:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = take_lock(self.path)
-        try:
+        if read_only and not self.path.exists():
+            raise StoreError(f"{self.path}: there is no generation store here; sample first (engine: auto)")
+        with contextlib.ExitStack() as held:
+            if not read_only:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                held.enter_context(take_lock(self.path))
             self._db = self._open()
-        except BaseException:
-            self._release()
-            raise
-        self._settings: dict[str, int] = {}
+            self._lock = held.pop_all()  # kept where the file could be opened, else let go of
 
     def _open(self) -> sqlite3.Connection:
         there = self.path.exists() and self.path.stat().st_size > 0
@@ -240,22 +235,25 @@ class GenerationStore:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("PRAGMA journal_mode=DELETE")
         self._db.close()
-        self._release()
+        self._lock.close()
 
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def get(self, request: Request, samples: int) -> list[Completion | None]:
-        """Return samples 0 … samples-1 of `request`; None where one has not been sampled.
+    def lookup(self, pairs: Sequence[tuple[Request, int]]) -> list[Completion | None]:
+        """Return the completion of each (request, sample number); None where one has not been sampled.
 
         Raises StoreError on a damaged row.
         """
-        return self.samples(request.key(), 0, samples)
+        numbers: dict[Request, set[int]] = {}
+        for request, sample in pairs:
+            numbers.setdefault(request, set()).add(sample)
+        completions: dict[tuple[Request, int], Completion | None] = {}
+        for request, samples in numbers.items():
+            first, last = min(samples), max(samples)
+            for sample, done in enumerate(self.samples(request.key(), first, last + 1), start=first):
+                completions[request, sample] = done
+        return [completions[pair] for pair in pairs]
 
     def samples(self, key: bytes, start: int, stop: int) -> list[Completion | None]:
-        """Return samples start … stop-1 of the request with this key, as `get` does; no other row is read."""
+        """Return samples start … stop-1 of the request with this key, as `lookup` does; no other row is read."""
         completions: list[Completion | None] = [None] * (stop - start)
         with self._damage_named():
             rows = self._db.execute(
@@ -300,7 +298,10 @@ class GenerationStore:
 
         `made_by` says how: engine, versions, time, seconds. A "prompt too long" gives way to a completion.
         """
-        self._check_writable()
+        if self.read_only:
+            raise StoreError(
+                f"{self.path}: was opened for reading only (engine: replay); choose another engine to sample"
+            )
         added = 0
         with self._damage_named():
             self._db.execute("BEGIN IMMEDIATE")
@@ -314,13 +315,11 @@ class GenerationStore:
                 self._db.execute("COMMIT")
             except BaseException:
                 self._db.execute("ROLLBACK")
-                self._settings.clear()  # ids of rows that the rollback took back
                 raise
         return added
 
     def set_model(self, label: str, fingerprint: str) -> None:
         """Record which fingerprint a label ("base", "tuned" …) stood for, so that replay needs no weights."""
-        self._check_writable()
         self._db.execute("INSERT OR REPLACE INTO models VALUES (?, ?)", (label, fingerprint))
 
     def models(self) -> dict[str, str]:
@@ -332,30 +331,16 @@ class GenerationStore:
         with self._damage_named():
             return int(self._db.execute("SELECT count(*) FROM completions").fetchone()[0])
 
-    def _check_writable(self) -> None:
-        if self.read_only:
-            raise StoreError(
-                f"{self.path}: was opened for reading only (engine: replay); choose another engine to sample"
-            )
-
     def _request_id(self, request: Request) -> int:
         key = request.key()
         row = self._db.execute("SELECT id FROM requests WHERE key = ?", (key,)).fetchone()
         if row:
             return int(row[0])
-        row = (
-            key,
-            request.model,
-            self._sampling_id(request.sampling),
-            json.dumps(request.messages, ensure_ascii=False),
+        sampling = json.dumps(asdict(request.sampling))
+        messages = json.dumps(request.messages, ensure_ascii=False)
+        self._db.execute("INSERT OR IGNORE INTO settings (json) VALUES (?)", (sampling,))
+        insert = (
+            "INSERT INTO requests (key, model, settings_id, messages, prefix) "
+            "SELECT ?, ?, id, ?, ? FROM settings WHERE json = ?"
         )
-        insert = "INSERT INTO requests (key, model, settings_id, messages, prefix) VALUES (?,?,?,?,?)"
-        return int(self._db.execute(insert, (*row, request.prefix)).lastrowid or 0)
-
-    def _sampling_id(self, sampling: Sampling) -> int:
-        text = json.dumps(asdict(sampling))
-        if text not in self._settings:
-            self._db.execute("INSERT OR IGNORE INTO settings (json) VALUES (?)", (text,))
-            row = self._db.execute("SELECT id FROM settings WHERE json = ?", (text,)).fetchone()
-            self._settings[text] = row[0]
-        return self._settings[text]
+        return int(self._db.execute(insert, (key, request.model, messages, request.prefix, sampling)).lastrowid or 0)

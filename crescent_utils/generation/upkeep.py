@@ -13,9 +13,10 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,14 @@ def check(path: Path) -> list[str]:
     """
     try:
         with GenerationStore(path, read_only=True) as store:
-            trouble = [str(row[0]) for row in store._db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
+            trouble = [row[0] for row in store._db.execute("PRAGMA quick_check(5)") if row[0] != "ok"]
             if trouble:
                 return [f"{path}: {line}" for line in trouble]
-            counts = "SELECT key, count(*) FROM requests JOIN completions ON id = request_id GROUP BY id"
-            stored = dict(store._db.execute(counts))
-            last = None
-            for request, _, _ in store.completions():
-                if request is not last and request.key() not in stored:
-                    return [f"{path}: a request does not match its key"]
-                last = request
-            orphans = store.count() - sum(stored.values())
+            keys = {row[0] for row in store._db.execute("SELECT key FROM requests")}
+            if any(request.key() not in keys for request, _ in groupby(store.completions(), itemgetter(0))):
+                return [f"{path}: a request does not match its key"]
+            query = "SELECT count(*) FROM completions WHERE request_id NOT IN (SELECT id FROM requests)"
+            orphans = store._db.execute(query).fetchone()[0]
             return [f"{path}: {orphans} completions have no request"] if orphans else []
     except (StoreError, sqlite3.DatabaseError, ValueError) as error:
         return [str(error)]
@@ -57,61 +55,35 @@ def export(path: Path, target: Path) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    count = 0
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(f".{os.getpid()}.tmp")
-    with GenerationStore(path, read_only=True) as store:
-        schema = _parquet_schema(pa)
-        writer = pq.ParquetWriter(temporary, schema)
-        try:
-            for rows in _chunks(_export_rows(store), CHUNK):
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
-                count += len(rows)
-        except BaseException:
-            writer.close()
-            temporary.unlink()
-            raise
-        writer.close()
-    os.replace(temporary, target)
-    return count
-
-
-def _parquet_schema(pa: Any) -> Any:
     text, number, real = pa.string(), pa.int64(), pa.float64()
-    return pa.schema([
+    schema = pa.schema([
         ("key", text), ("model", text), ("messages", text), ("prefix", text), ("temperature", real), ("top_p", real),
         ("max_tokens", number), ("stop", pa.list_(text)), ("seed", number), ("sample", number), ("text", text),
         ("finish", text), ("prompt_tokens", number), ("tokens", number), ("made_by", text),
     ])  # fmt: skip
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with GenerationStore(path, read_only=True) as store, tempfile.TemporaryDirectory(dir=target.parent) as work:
+        with pq.ParquetWriter(f"{work}/store", schema) as writer:
+            rows = _export_rows(store)
+            while chunk := list(islice(rows, CHUNK)):
+                writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
+        os.replace(f"{work}/store", target)
+        return store.count()
 
 
 def _export_rows(store: GenerationStore) -> Iterator[dict[str, Any]]:
-    last_request, request_columns = None, {}
-    last_batch, record = -1, ""
-    for request, sample, completion in store.completions():
-        if request is not last_request:
-            last_request, request_columns = request, _request_columns(request)
-        if completion.batch != last_batch:
-            last_batch, record = completion.batch, json.dumps(store.batch(completion.batch))
-        columns = asdict(completion)
-        del columns["batch"]
-        yield {**request_columns, **columns, "sample": sample, "made_by": record}
-
-
-def _request_columns(request: Request) -> dict[str, Any]:
-    return {
-        "key": request.key().hex(),
-        "model": request.model,
-        "messages": json.dumps(request.messages, ensure_ascii=False),
-        "prefix": request.prefix,
-        **asdict(request.sampling),
-        "stop": list(request.sampling.stop),
-    }
-
-
-def _chunks(rows: Iterator[Any], size: int) -> Iterator[list[Any]]:
-    while chunk := list(islice(rows, size)):
-        yield chunk
+    batches = dict(store._db.execute("SELECT id, json FROM batches"))
+    for request, rows in groupby(store.completions(), itemgetter(0)):
+        columns = {
+            "key": request.key().hex(),
+            "model": request.model,
+            "messages": json.dumps(request.messages, ensure_ascii=False),
+            "prefix": request.prefix,
+            **asdict(request.sampling),
+        }
+        for _, sample, completion in rows:
+            made_by = batches.get(completion.batch, "{}")
+            yield {**columns, **asdict(completion), "sample": sample, "made_by": made_by}
 
 
 @dataclass(frozen=True)
@@ -135,28 +107,26 @@ def recover(path: Path) -> Recovered:
         raise StoreError(f"{path}: there is no generation store here")
     with contextlib.closing(take_lock(path)), tempfile.TemporaryDirectory(dir=path.parent) as work:
         copy, new = Path(work) / "copy", Path(work) / "new"
-        for suffix in ("", "-wal"):
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        _with_its_log(shutil.copyfile, path, copy)
         expected = expected_size(copy)
         if expected > copy.stat().st_size:
             os.truncate(copy, expected)  # SQLite refuses a short file whole; pages of zeros it refuses one by one
         with contextlib.closing(connect(copy, "mode=rw")) as db:
             saved, requests, lost = _copy_readable(db, path, new)
-        aside = _free_name(path)
-        for suffix in ("", "-wal"):  # a write-ahead log belongs to its file
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(f"{path}{suffix}", f"{aside}{suffix}")
+        number = 1
+        while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+            number += 1
+        _with_its_log(os.replace, path, aside)
         Path(f"{path}-shm").unlink(missing_ok=True)
         os.replace(new, path)
     return Recovered(saved, requests, lost, aside)
 
 
-def _free_name(path: Path) -> Path:
-    number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
-        number += 1
-    return aside
+def _with_its_log(move: Callable[[str, str], Any], source: Path, target: Path) -> None:
+    """Copy or move a store together with its write-ahead log, where it has one."""
+    move(str(source), str(target))
+    with contextlib.suppress(FileNotFoundError):
+        move(f"{source}-wal", f"{target}-wal")
 
 
 def _copy_readable(db: sqlite3.Connection, path: Path, new: Path) -> tuple[int, int, int]:
@@ -167,13 +137,15 @@ def _copy_readable(db: sqlite3.Connection, path: Path, new: Path) -> tuple[int, 
     except sqlite3.DatabaseError as error:
         hint = "restore a copy, or move it away and sample again"
         raise StoreError(f"{path}: nothing of it can be read ({error}); {hint}") from None
+    batches = {}
+    for number, text in _rows(db, "batches"):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):  # what a failing disk made of it
+            batches[number] = json.loads(text)
     settings = dict(_rows(db, "settings"))
-    batches = {number: _parsed(text) or {} for number, text in _rows(db, "batches")}
-    saved = requests = lost = 0
-    pending: list[StoredRow] = []
-    with GenerationStore(new) as target:
-        for label, fingerprint in _readable(db, "SELECT label, fingerprint FROM models"):
-            target.set_model(label, fingerprint)
+    requests = lost = 0
+
+    def whole_rows() -> Iterator[StoredRow]:
+        nonlocal requests, lost
         for number, key, model, setting, messages, prefix in _rows(db, "requests"):
             rows = list(_readable(db, "SELECT * FROM completions WHERE request_id = ?", (number,)))
             request = _request(model, messages, prefix, settings.get(setting))
@@ -185,26 +157,20 @@ def _copy_readable(db: sqlite3.Connection, path: Path, new: Path) -> tuple[int, 
                 completion = Completion(text, finish, prompt_tokens, tokens, batch)
                 if checked and completion.crc(sample) != crc[0]:
                     lost += 1
-                    continue
-                pending.append((request, sample, completion))
-                saved += 1
-            if len(pending) >= CHUNK:
-                _put_by_batch(target, batches, pending)
-                pending = []
-        _put_by_batch(target, batches, pending)
-    return saved, requests, lost
+                else:
+                    yield request, sample, completion
 
-
-def _parsed(text: Any) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError):  # what a failing disk made of it
-        return None
+    merged = Merged()
+    with GenerationStore(new) as target:
+        for label, fingerprint in _readable(db, "SELECT label, fingerprint FROM models"):
+            target.set_model(label, fingerprint)
+        _add(target, whole_rows(), lambda number: batches.get(number) or {}, merged)
+    return merged.added, requests, lost
 
 
 def _request(model: Any, messages: Any, prefix: Any, settings: Any) -> Request | None:
     try:
-        chat = tuple((role, content) for role, content in _parsed(messages))
+        chat = tuple((role, content) for role, content in json.loads(messages))
         return Request(model, chat, prefix, Sampling.stored(settings))
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
@@ -228,13 +194,13 @@ def _readable(db: sqlite3.Connection, query: str, values: tuple[Any, ...] = ()) 
         yield from db.execute(query, values)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Merged:
     """What a merge did: completions `added`, `same` ones, and `different` ones, of which the first stays."""
 
-    added: int
-    same: int
-    different: int
+    added: int = 0
+    same: int = 0
+    different: int = 0
 
 
 def merge_stores(into: Path, sources: list[Path]) -> Merged:
@@ -251,44 +217,36 @@ def merge_stores(into: Path, sources: list[Path]) -> Merged:
     for path in sources:
         if trouble := check(path):
             raise StoreError(trouble[0])
-    added = same = different = 0
+    merged = Merged()
     with GenerationStore(into) as target:
         for path in sources:
             with GenerationStore(path, read_only=True) as source:
-                recorded = target.models()
-                for label, fingerprint in source.models().items():
-                    if label not in recorded:
-                        target.set_model(label, fingerprint)
-                for rows in _chunks(source.completions(), CHUNK):
-                    for stored, offered in _in_both(target, rows):
-                        same, different = same + (stored == offered), different + (stored != offered)
-                    batches = {number: source.batch(number) for number in {row[2].batch for row in rows}}
-                    added += _put_by_batch(target, batches, rows)
-    return Merged(added, same, different)
+                for label, fingerprint in (source.models() | target.models()).items():
+                    target.set_model(label, fingerprint)
+                _add(target, source.completions(), source.batch, merged)
+    return merged
 
 
-def _in_both(target: GenerationStore, rows: list[StoredRow]) -> Iterator[tuple[Completion, Completion]]:
-    """Yield the stored and the offered completion of each row that `target` has. Rows come ordered by request."""
-    for request, of_request in groupby(rows, key=lambda row: row[0]):
-        offered = {sample: completion for _, sample, completion in of_request}
-        first = min(offered)
-        for sample, stored in enumerate(target.samples(request.key(), first, max(offered) + 1), start=first):
-            if stored is not None and sample in offered:
-                yield stored, offered[sample]
+def _add(
+    target: GenerationStore, rows: Iterator[StoredRow], batch: Callable[[int], dict[str, Any]], merged: Merged
+) -> None:
+    """Put rows into `target` and count in `merged` what became of them.
 
-
-def _put_by_batch(target: GenerationStore, batches: dict[int, dict[str, Any]], rows: Iterable[StoredRow]) -> int:
-    """Put rows batch by batch, so that each keeps the record of its sampling and its share of the batch's seconds."""
-    by_batch: dict[int, list[StoredRow]] = {}
-    for row in rows:
-        by_batch.setdefault(row[2].batch, []).append(row)
-    added = 0
-    for number, part in by_batch.items():
-        record = batches.get(number, {})
-        share = len(part) / record["count"] if record.get("count") else 1.0
-        spent = {name: record[name] * share for name in _SHARED if record.get(name) is not None}
-        added += target.put(part, {**record, **spent})
-    return added
+    They are put batch by batch: each keeps the record of its sampling, `batch(number)`, and its share of the seconds.
+    """
+    while chunk := list(islice(rows, CHUNK)):
+        stored = target.lookup([(request, sample) for request, sample, _ in chunk])
+        same = sum(old == row[2] for old, row in zip(stored, chunk, strict=True))
+        merged.same += same
+        merged.different += len(chunk) - same - stored.count(None)
+        by_batch: dict[int, list[StoredRow]] = {}
+        for row in chunk:
+            by_batch.setdefault(row[2].batch, []).append(row)
+        for number, part in by_batch.items():
+            record = batch(number)
+            share = len(part) / record["count"] if record.get("count") else 1.0
+            spent = {name: record[name] * share for name in _SHARED if record.get(name) is not None}
+            merged.added += target.put(part, {**record, **spent})
 
 
 def add_store_commands(commands: Any) -> None:

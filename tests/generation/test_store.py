@@ -38,7 +38,7 @@ def test_behaves_like_a_dictionary_that_keeps_the_first_value(tmp_path_factory, 
             store.put([(request(str(number)), sample, done(text))])
             oracle.setdefault((number, sample), text)
         for number in range(4):
-            got = store.get(request(str(number)), 5)
+            got = store.samples(request(str(number)).key(), 0, 5)
             assert [c.text if c else None for c in got] == [oracle.get((number, i)) for i in range(5)]
         assert store.count() == len(oracle)
 
@@ -79,7 +79,7 @@ def test_a_failed_put_leaves_nothing_and_the_store_usable(tmp_path):
         assert store.count() == 0
         assert store.put([(request("a"), 0, done())]) == 1
         assert store.put([(request("a"), 0, done("other"))]) == 0
-        assert store.get(request("a"), 1) == [done()]
+        assert store.samples(request("a").key(), 0, 1) == [done()]
 
 
 def test_what_put_returned_from_survives_kill_9(tmp_path):
@@ -117,7 +117,7 @@ def test_reading_leaves_no_trace_and_refuses_to_write(tmp_path):
     (tmp_path / "s.sqlite.lock").unlink()
     before = path.read_bytes()
     with GenerationStore(path, read_only=True) as store:
-        assert store.get(request(), 2) == [done(), None]
+        assert store.samples(request().key(), 0, 2) == [done(), None]
         assert store.models() == {"base": "abc"}
         with pytest.raises(StoreError, match="engine: replay"):
             store.put([(request(), 1, done())])

@@ -114,7 +114,7 @@ def test_of_two_texts_the_first_stays_and_is_counted(tmp_path):
     merged = upkeep.merge_stores(tmp_path / "a", [tmp_path / "b"])
     assert (merged.added, merged.same, merged.different) == (1, 0, 1)
     with GenerationStore(tmp_path / "a", read_only=True) as made:
-        assert made.get(request("3 + 4?"), 1) == [done("7")]
+        assert made.samples(request("3 + 4?").key(), 0, 1) == [done("7")]
 
 
 def test_merging_a_request_of_many_samples_reads_each_of_them_a_fixed_number_of_times(tmp_path, monkeypatch):
