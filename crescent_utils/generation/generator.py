@@ -251,7 +251,13 @@ def start_engine(settings: Common, model: models.Model) -> Engine:
         return models.prompt_token_ids(tokenizer, request, settings.max_model_len)
 
     if name == "server":
-        return _server(settings, model.label, tokenizer, render)
+        from .engines.server import ServerEngine
+
+        # A server serves the model that it was started with: the tuned one needs a name of its own there.
+        served = settings.served_names.get(model.label) or (settings.model if model.label == "base" else model.label)
+        server = ServerEngine(settings.base_urls, served, render, concurrency=settings.concurrency)
+        server.meet()
+        return server
     if name == "vllm":
         from .engines.vllm import VllmEngine
 
@@ -271,14 +277,3 @@ def start_engine(settings: Common, model: models.Model) -> Engine:
     from .engines.transformers import TransformersEngine
 
     return TransformersEngine(folder, render, dtype=settings.dtype)
-
-
-def _server(settings: Common, label: str, tokenizer: Any, render: Any) -> Engine:
-    from .engines.server import ServerEngine
-
-    # A server serves the model that it was started with: the tuned one needs a name of its own there.
-    served = settings.served_names.get(label) or (settings.model if label == "base" else label)
-    engine = ServerEngine(settings.base_urls, served, render, concurrency=settings.concurrency)
-    probe = Request.of("", [{"role": "user", "content": "What is 3 + 4?"}], Sampling(max_tokens=1))
-    engine.meet(probe, models.prompt_token_ids(tokenizer, probe))
-    return engine

@@ -36,13 +36,10 @@ def owns_engines(process: psutil.Process) -> bool:
     Its place in the tree does not tell: an orphan's new parent can be process 1, a session manager or a
     container's own Python, and a live engine's parent can be process 1 of a container.
     """
-    maps = Path(f"/proc/{process.pid}/maps")
     try:
-        if maps.parent.is_dir():
-            return "libtorch" in maps.read_text(encoding="utf-8", errors="replace")
+        return "libtorch" in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # no Linux, or another user's: leave it alone
         return bool(process.pid != 1)
-    except OSError:
-        return bool(process.pid != 1)  # another user's: leave it alone
 
 
 def own_engines() -> list[psutil.Process]:

@@ -192,9 +192,9 @@ class GenerationStore:
             self._lock = held.pop_all()  # kept where the file could be opened, else let go of
 
     def _open(self) -> sqlite3.Connection:
-        there = self.path.exists() and self.path.stat().st_size > 0
+        size = self.path.stat().st_size if self.path.exists() else 0
         log = self.path.with_name(self.path.name + "-wal")
-        if there and not log.exists() and (size := self.path.stat().st_size) < (expected := expected_size(self.path)):
+        if size and not log.exists() and size < (expected := expected_size(self.path)):
             raise StoreError(f"{self.path}: is truncated: {size:,} of {expected:,} bytes; {RECOVER}")
         with self._damage_named():
             if self.read_only:
@@ -203,7 +203,7 @@ class GenerationStore:
             else:
                 db = connect(self.path)
             version = db.execute("PRAGMA user_version").fetchone()[0]
-            if there and version != VERSION and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            if size and version != VERSION and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 raise StoreError(
                     f"{self.path}: has format {version}, this kit writes {VERSION}; "
                     "`crescent store recover` copies it into a new one"
@@ -238,32 +238,23 @@ class GenerationStore:
         self._lock.close()
 
     def lookup(self, pairs: Sequence[tuple[Request, int]]) -> list[Completion | None]:
-        """Return the completion of each (request, sample number); None where one has not been sampled.
+        """Return the completion of each (request, sample number), None where it has not been sampled.
 
-        Raises StoreError on a damaged row.
+        Of each request only the rows from the first to the last number are read. Raises StoreError on a damaged one.
         """
-        numbers: dict[Request, set[int]] = {}
+        numbers: dict[Request, list[int]] = {}
         for request, sample in pairs:
-            numbers.setdefault(request, set()).add(sample)
-        completions: dict[tuple[Request, int], Completion | None] = {}
-        for request, samples in numbers.items():
-            first, last = min(samples), max(samples)
-            for sample, done in enumerate(self.samples(request.key(), first, last + 1), start=first):
-                completions[request, sample] = done
-        return [completions[pair] for pair in pairs]
-
-    def samples(self, key: bytes, start: int, stop: int) -> list[Completion | None]:
-        """Return samples start … stop-1 of the request with this key, as `lookup` does; no other row is read."""
-        completions: list[Completion | None] = [None] * (stop - start)
+            numbers.setdefault(request, []).append(sample)
+        query = (
+            f"SELECT {_ROW} FROM completions JOIN requests ON requests.id = request_id "
+            "WHERE key = ? AND sample BETWEEN ? AND ?"
+        )
+        completions: dict[tuple[Request, int], Completion] = {}
         with self._damage_named():
-            rows = self._db.execute(
-                f"SELECT {_ROW} FROM completions JOIN requests ON requests.id = request_id "
-                "WHERE key = ? AND sample >= ? AND sample < ?",
-                (key, start, stop),
-            )
-            for row in rows:
-                completions[row[0] - start] = self._checked(row)
-        return completions
+            for request, samples in numbers.items():
+                for row in self._db.execute(query, (request.key(), min(samples), max(samples))):
+                    completions[request, row[0]] = self._checked(row)
+        return [completions.get(pair) for pair in pairs]
 
     def _checked(self, row: tuple[Any, ...]) -> Completion:
         sample, *values, crc = row

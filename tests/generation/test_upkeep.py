@@ -26,7 +26,7 @@ REFERENCE_STORE = REFERENCE / "store.sqlite"
 
 def everything(path):
     with GenerationStore(path, read_only=True) as store:
-        return {(request.key(), sample): completion for request, sample, completion in store.completions()}
+        return {(request, sample): completion for request, sample, completion in store.completions()}
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +63,16 @@ def test_the_reference_is_whole_and_every_row_is_found_by_its_key(whole):
     assert upkeep.check(REFERENCE_STORE) == []
     assert len(whole) > 1000
     with GenerationStore(REFERENCE_STORE, read_only=True) as store:
-        for key, sample in random.Random(1).sample(sorted(whole), 300):
-            assert store.samples(key, sample, sample + 1) == [whole[key, sample]]
+        for pair in random.Random(1).sample(list(whole), 300):
+            assert store.lookup([pair]) == [whole[pair]]
 
 
 def test_export_gives_every_completion_with_its_request(store, whole, tmp_path):
     count = upkeep.export(store, tmp_path / "out" / "all.parquet")
     table = pd.read_parquet(tmp_path / "out" / "all.parquet")
     assert count == len(table) == len(whole)
-    assert {(bytes.fromhex(k), s): t for k, s, t in zip(table["key"], table["sample"], table["text"], strict=True)} == {
-        place: completion.text for place, completion in whole.items()
-    }
+    texts = {(request.key().hex(), sample): completion.text for (request, sample), completion in whole.items()}
+    assert dict(zip(zip(table["key"], table["sample"], strict=True), table["text"], strict=True)) == texts
     row = table.iloc[0]
     sampling = Sampling(row["temperature"], row["top_p"], int(row["max_tokens"]), tuple(row["stop"]), int(row["seed"]))
     exported = Request(row["model"], tuple(map(tuple, json.loads(row["messages"]))), row["prefix"], sampling)
@@ -114,7 +113,7 @@ def test_of_two_texts_the_first_stays_and_is_counted(tmp_path):
     merged = upkeep.merge_stores(tmp_path / "a", [tmp_path / "b"])
     assert (merged.added, merged.same, merged.different) == (1, 0, 1)
     with GenerationStore(tmp_path / "a", read_only=True) as made:
-        assert made.samples(request("3 + 4?").key(), 0, 1) == [done("7")]
+        assert made.lookup([(request("3 + 4?"), 0)]) == [done("7")]
 
 
 def test_merging_a_request_of_many_samples_reads_each_of_them_a_fixed_number_of_times(tmp_path, monkeypatch):
@@ -158,8 +157,8 @@ def test_a_changed_completion_is_found_when_it_is_read_and_lost_alone(store, who
     flip(store, "text")
     assert "checksum" in upkeep.check(store)[0]
     with GenerationStore(store, read_only=True) as damaged, pytest.raises(StoreError, match="crescent store recover"):
-        for key, sample in whole:
-            damaged.samples(key, sample, sample + 1)
+        for pair in whole:
+            damaged.lookup([pair])
     saved = upkeep.recover(store)
     assert (saved.saved, saved.lost) == (len(whole) - 1, 1)
     assert upkeep.check(store) == []
@@ -194,7 +193,7 @@ def test_the_damaged_file_and_its_write_ahead_log_are_kept_byte_for_byte(store, 
     assert saved.kept_as.read_bytes() == file_before
     assert saved.kept_as.with_name(saved.kept_as.name + "-wal").read_bytes() == log_before
     recovered = everything(store)
-    assert all(recovered[row.key(), sample] == completion for row, sample, completion in rows)
+    assert all(recovered[row, sample] == completion for row, sample, completion in rows)
     assert len(recovered) > len(whole) / 2
     assert sorted(path.name for path in store.parent.iterdir()) == [
         "store.sqlite", "store.sqlite.damaged-1", "store.sqlite.damaged-1-wal", "store.sqlite.lock"

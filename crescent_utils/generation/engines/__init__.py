@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import gc
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +59,15 @@ class Prompts:
         return self._last[1]
 
 
+def free_memory() -> None:
+    """Give back what a model held whose last name is gone, on the device too."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def answered_before(
     interrupt: BaseException, answers: Iterator[tuple[int, Completion]]
 ) -> Iterator[tuple[int, Completion]]:
@@ -66,9 +76,7 @@ def answered_before(
     The interrupt is raised where the engine's `sample` stands; an engine that catches it cancels what is in flight,
     yields what is answered, and raises it again.
     """
-    throw = getattr(answers, "throw", None)
-    if throw is None:
-        return
-    with contextlib.suppress(type(interrupt), StopIteration):
-        yield throw(interrupt)
-        yield from answers
+    if isinstance(answers, Generator):
+        with contextlib.suppress(type(interrupt), StopIteration):
+            yield answers.throw(interrupt)
+            yield from answers

@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..store import LENGTH, STOP, Completion, Request
+from ..store import LENGTH, STOP, Completion, Request, Sampling
 from . import EngineError, Job, Prompts
 
 _RETRIED = {408, 409, 429, 500, 502, 503, 504}
+_TIMEOUT = 600.0  # seconds that a completion may take
 _REST = 15.0  # seconds for which a server that did not answer is asked last; ours
 _FINISHES = {"stop": STOP, "length": LENGTH}  # any other finish_reason means that the reply was broken off
 _Answer = tuple[int, Completion]  # the job's index, and what the server wrote
@@ -37,32 +38,31 @@ class ServerEngine:
         self,
         base_urls: Sequence[str],
         model: str,
-        render: Callable[[Request], list[int]] | None = None,
+        render: Callable[[Request], list[int]],
         *,
         concurrency: int = 64,
         retries: int = 6,
-        timeout: float = 600,
     ) -> None:
-        """`base_urls` end on /v1; `model` is the name under which the servers serve it; `timeout` is in seconds.
+        """`base_urls` end on /v1; `model` is the name under which the servers serve it.
 
-        `render(request)`, where it is given, finds prompts that are too long before they are sent.
+        `render(request)` gives the prompt's token ids, so that one that is too long is found before it is sent.
         """
         if not base_urls:
             raise EngineError("engine: server needs base_urls, for example base_urls: ['http://localhost:8000/v1']")
         if any("@" in url for url in base_urls):  # not shown: it may hold a password
             raise EngineError("base_urls: an address with a login in it is refused; put the key into CRESCENT_API_KEY")
         self._urls = [url.rstrip("/") for url in base_urls]
-        self._model, self._concurrency, self._retries, self._timeout = model, concurrency, retries, timeout
-        self._prompts = Prompts(render) if render else None
+        self._model, self._concurrency, self._retries = model, concurrency, retries
+        self._render, self._prompts = render, Prompts(render)
         self._silent: dict[str, float] = {}  # server -> when it may be asked first again
         self._extra: dict[str, Any] = {}
 
-    def meet(self, probe: Request | None = None, tokens: list[int] | None = None) -> None:
+    def meet(self) -> None:
         """Ask each server what it serves, before anything is sampled.
 
-        Raises EngineError where none answers, where one does not serve the model, or where a vLLM server turns `probe`
-        into other token ids than `tokens`: another chat template or tokenizer would silently make another experiment. A
-        server that is down is left out until it answers.
+        Raises EngineError where none answers, where one does not serve the model, or where a vLLM server turns a chat
+        into other token ids than `render` does: another chat template or tokenizer would silently make another
+        experiment. A server that is down is left out until it answers.
         """
         answered = False
         for url in self._urls:
@@ -82,13 +82,14 @@ class ServerEngine:
                 continue
             # vLLM's server takes what a request leaves open from the model's generation config; nothing is left open.
             self._extra = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-            if probe is not None and tokens is not None:
-                self._compare(url, root, probe, tokens)
+            self._compare(url, root)
         if not answered:
             places = ", ".join(self._urls)
             raise EngineError(f"base_urls: no server answers at {places}; start one, or mend the address")
 
-    def _compare(self, url: str, root: str, probe: Request, tokens: list[int]) -> None:
+    def _compare(self, url: str, root: str) -> None:
+        probe = Request.of("", [{"role": "user", "content": "What is 3 + 4?"}], Sampling(max_tokens=1))
+        tokens = self._render(probe)
         body = {"model": self._model, "messages": _messages(probe), "add_generation_prompt": True}
         answer = self._json("POST", f"{root}/tokenize", body)
         if answer is not None and answer.get("tokens") != tokens:
@@ -144,19 +145,18 @@ class ServerEngine:
         waiting = iter(enumerate(jobs))
         limits = httpx.Limits(max_connections=self._concurrency)
 
-        async def work() -> None:
+        async def work(client: httpx.AsyncClient) -> None:
             for index, job in waiting:
-                prompt = self._prompts.get(job.request) if self._prompts else None
+                prompt = self._prompts.get(job.request)
                 put((index, prompt if isinstance(prompt, Completion) else await self._answer(client, index, job)))
 
-        async with httpx.AsyncClient(headers=_headers(), timeout=self._timeout, limits=limits) as client:
-            workers = [asyncio.create_task(work()) for _ in range(min(self._concurrency, len(jobs)))]
+        async with httpx.AsyncClient(headers=_headers(), timeout=_TIMEOUT, limits=limits) as client:
             try:
-                await asyncio.gather(*workers)
-            finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
+                async with asyncio.TaskGroup() as workers:
+                    for _ in range(min(self._concurrency, len(jobs))):
+                        workers.create_task(work(client))
+            except ExceptionGroup as failures:
+                raise failures.exceptions[0] from None
 
     async def _answer(self, client: Any, index: int, job: Job) -> Completion:
         """Ask the servers in turn until one gives a whole completion. Raises EngineError where none does."""
@@ -182,7 +182,7 @@ class ServerEngine:
                 with contextlib.suppress(ValueError):
                     wait = float(answer.headers.get("Retry-After", 0))
             if not turn and attempt + 1 < self._retries:  # every server had its turn: wait, longer each time
-                await _pause(max(min(30.0, wait), min(30.0, 0.5 * 2**attempt) * (0.5 + random.random())))
+                await asyncio.sleep(max(min(30.0, wait), min(30.0, 0.5 * 2**attempt) * (0.5 + random.random())))
         hint = "Check base_urls and the server's log; what was sampled is stored"
         raise EngineError(f"server gave no completion: {trouble}. {hint}")
 
@@ -212,10 +212,6 @@ class ServerEngine:
 
     def close(self) -> None:
         """Do nothing: each call of `sample` ends its own connections."""
-
-
-async def _pause(seconds: float) -> None:
-    await asyncio.sleep(seconds)
 
 
 def _run_to_its_end(loop: asyncio.AbstractEventLoop, sending: asyncio.Task[None], put: Callable[[Any], None]) -> None:

@@ -9,13 +9,13 @@ requests.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 from ..store import LENGTH, STOP, Completion, Request, Sampling
-from . import Job, Prompts
+from . import Job, Prompts, free_memory
 
 SHRINK = 0.75  # ours: a batch shrinks when no more than this share of its rows still runs; that copies keys and values
 
@@ -27,15 +27,9 @@ class TransformersEngine:
     devices = 1
 
     def __init__(
-        self,
-        folder: Path | str,
-        render: Callable[[Request], list[int]],
-        *,
-        dtype: str = "auto",
-        batch_size: int = 64,
-        model: Any = None,
+        self, folder: Path | str, render: Callable[[Request], list[int]], *, dtype: str = "auto", batch_size: int = 64
     ) -> None:
-        """Load the model in `folder`, or take a loaded `model`; `render(request)` gives the prompt's token ids."""
+        """Load the model in `folder`; `render(request)` gives the prompt's token ids."""
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -43,7 +37,7 @@ class TransformersEngine:
         if dtype == "auto":
             dtype = "float32" if self._device == "cpu" else "auto"
         kind = dtype if dtype == "auto" else getattr(torch, dtype)
-        self._model: Any = model or AutoModelForCausalLM.from_pretrained(folder, dtype=kind, trust_remote_code=False)
+        self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, trust_remote_code=False)
         self._model.to(self._device).eval()
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self._prompts = Prompts(render)
@@ -66,25 +60,20 @@ class TransformersEngine:
             else:
                 prompts[index] = ids
         order = sorted(prompts, key=lambda i: (repr(jobs[i].request.sampling), len(prompts[i]), prompts[i]))
-        batch: list[int] = []
-        for index in order:
-            settings = jobs[index].request.sampling
-            if batch and (len(batch) == self._batch_size or jobs[batch[0]].request.sampling != settings):
+        for _, group in groupby(order, lambda i: jobs[i].request.sampling):
+            while batch := list(islice(group, self._batch_size)):
                 yield from self._run(batch, jobs, prompts)
-                batch = []
-            batch.append(index)
-        if batch:
-            yield from self._run(batch, jobs, prompts)
 
     def _run(
         self, batch: list[int], jobs: Sequence[Job], prompts: dict[int, list[int]]
     ) -> Iterator[tuple[int, Completion]]:
+        import torch
+
         sampling = jobs[batch[0]].request.sampling
-        rows = [_Row(index, jobs[index].seed, sampling) for index in batch]
+        rows = [_Row(index, jobs[index].seed) for index in batch]
         logits, cache, mask = self._read([prompts[index] for index in batch])
         while True:
-            draws = [row.draw() for row in rows] if sampling.temperature > 0 else []
-            chosen = choose(logits, sampling, draws)
+            chosen = choose(logits, sampling, [row.random.random() for row in rows])
             for row, token in zip(rows, chosen.tolist(), strict=True):
                 if not row.ended and self._ends_with(row, token, sampling):
                     row.ended = True
@@ -95,43 +84,38 @@ class TransformersEngine:
             if len(running) <= SHRINK * len(rows):
                 rows, chosen, mask = [rows[i] for i in running], chosen[running], mask[running]
                 cache.batch_select_indices(chosen.new_tensor(running))
-            logits, cache, mask = self._step(chosen, cache, mask)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
+            logits, cache = self._forward(chosen[:, None], mask, cache)
 
     def _read(self, prompts: list[list[int]]) -> tuple[Any, Any, Any]:
         """Run each different prompt once; return the last logits, the cache and the mask, one row per prompt."""
         import torch
+        from torch.nn.utils.rnn import pad_sequence
 
         different = sorted({tuple(prompt) for prompt in prompts})
-        width = max(map(len, different))
-        pad = self._tokenizer.pad_token_id if self._tokenizer.pad_token_id is not None else self._tokenizer.eos_token_id
-        ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in different], device=self._device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in different], device=self._device)
+        tokens = [torch.tensor(prompt, device=self._device) for prompt in different]
+        ids = pad_sequence(tokens, batch_first=True, padding_side="left")
+        mask = pad_sequence([torch.ones_like(prompt) for prompt in tokens], batch_first=True, padding_side="left")
+        logits, cache = self._forward(ids, mask, None)
+        place = {prompt: i for i, prompt in enumerate(different)}
+        of_row = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=self._device)
+        cache.batch_select_indices(of_row)
+        return logits[of_row], cache, mask[of_row]
+
+    def _forward(self, ids: Any, mask: Any, cache: Any) -> tuple[Any, Any]:
+        """Return the logits after each row's last token, and the cache. `mask` covers what the cache holds, too."""
+        import torch
+
         with torch.inference_mode():
             out = self._model(
                 input_ids=ids,
                 attention_mask=mask,
-                position_ids=(mask.cumsum(-1) - 1).clamp(min=0),
+                position_ids=(mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :],
+                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-            place = {prompt: i for i, prompt in enumerate(different)}
-            of_row = torch.tensor([place[tuple(prompt)] for prompt in prompts], device=self._device)
-            out.past_key_values.batch_select_indices(of_row)
-            return out.logits[of_row, -1], out.past_key_values, mask[of_row]
-
-    def _step(self, tokens: Any, cache: Any, mask: Any) -> tuple[Any, Any, Any]:
-        import torch
-
-        with torch.inference_mode():
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=-1)
-            out = self._model(
-                input_ids=tokens[:, None],
-                attention_mask=mask,
-                position_ids=mask.sum(-1, keepdim=True) - 1,
-                past_key_values=cache,
-                use_cache=True,
-            )
-            return out.logits[:, -1], out.past_key_values, mask
+        return out.logits[:, -1], out.past_key_values
 
     def _ends_with(self, row: _Row, token: int, sampling: Sampling) -> bool:
         """Take one more token; tell whether the row ends on it."""
@@ -157,27 +141,19 @@ class TransformersEngine:
     def close(self) -> None:
         """Free the model's memory."""
         self._model = None
-        gc.collect()
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 class _Row:
     """One completion on its way: its own random stream and the tokens so far."""
 
-    def __init__(self, index: int, seed: int, sampling: Sampling) -> None:
+    def __init__(self, index: int, seed: int) -> None:
         import numpy as np
 
         self.index = index
         self.tokens: list[int] = []
         self.finish, self.ended = LENGTH, False
-        self._draws = np.random.default_rng(seed) if sampling.temperature > 0 else None
-
-    def draw(self) -> float:
-        """Return the next number of this row's stream, 0 <= u < 1."""
-        return float(self._draws.random()) if self._draws is not None else 0.0
+        self.random = np.random.default_rng(seed)
 
 
 def best_device() -> str:

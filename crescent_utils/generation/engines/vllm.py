@@ -7,17 +7,17 @@ On CPU a per-request seed needs chunked prefill off (vLLM 0.32: a seeded CPU gen
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.metadata
 import importlib.util
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import leftovers
 from ..store import LENGTH, STOP, Completion, Request
-from . import EngineError, Job, Prompts
+from . import EngineError, Job, Prompts, free_memory
 
 AHEAD = 4096  # requests in the engine's queue: many more than it works on at once, few enough for its memory
 _CPU_ENVIRONMENT = {
@@ -117,8 +117,8 @@ class VllmEngine:
                 f"vLLM could not start on {folder}: {error}. engine: transformers runs without it"
             ) from error
         self._prompts = Prompts(render)
-        self.max_model_len = max_model_len
-        self.devices = _devices(arguments) if cuda else 1
+        devices = int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
+        self.devices = devices if cuda else 1
         self.guarantee = (
             "seeded per sample; on CPU, in bfloat16, batch, order and cuts changed 1 of 1,190 completions (measured)"
             if not cuda
@@ -128,16 +128,12 @@ class VllmEngine:
     def sample(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Completion]]:
         """Feed the jobs to the engine's queue, a bounded number ahead, and yield each as it finishes."""
         engine = self._llm.llm_engine
-        waiting = iter(enumerate(jobs))
+        waiting = deque(enumerate(jobs))
         requested: set[str] = set()
-        more = True
         try:
-            while more or requested:
-                while more and len(requested) < AHEAD:
-                    index, job = next(waiting, (-1, None))
-                    if job is None:
-                        more = False
-                        break
+            while waiting or requested:
+                while waiting and len(requested) < AHEAD:
+                    index, job = waiting.popleft()
                     prompt = self._prompts.get(job.request)
                     if isinstance(prompt, Completion):
                         yield index, prompt
@@ -160,11 +156,7 @@ class VllmEngine:
         if llm is not None:
             shut_down(llm.llm_engine)
         del llm
-        gc.collect()
-        import torch
-
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 def _defaults(cuda: bool, dtype: str, max_model_len: int) -> dict[str, Any]:
@@ -180,10 +172,6 @@ def _defaults(cuda: bool, dtype: str, max_model_len: int) -> dict[str, Any]:
         "gpu_memory_utilization": 0.2,
         "block_size": 32,  # prompts are short: with the CPU's default of 128 tokens no block of theirs is ever shared
     }
-
-
-def _devices(arguments: dict[str, Any]) -> int:
-    return int(arguments.get("tensor_parallel_size", 1)) * int(arguments.get("pipeline_parallel_size", 1))
 
 
 def _parameters(job: Job) -> Any:
@@ -208,5 +196,4 @@ def _completion(output: Any) -> Completion:
         raise EngineError(
             f"vLLM ended a completion with {best.finish_reason!r}; what was sampled is stored, run again to go on"
         )
-    finish = LENGTH if best.finish_reason == "length" else STOP
-    return Completion(best.text, finish, len(output.prompt_token_ids), len(best.token_ids))
+    return Completion(best.text, best.finish_reason, len(output.prompt_token_ids), len(best.token_ids))

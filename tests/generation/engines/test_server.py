@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -117,7 +118,7 @@ def waits(monkeypatch):
     async def pause(seconds):
         passed.append(seconds)
 
-    monkeypatch.setattr(server, "_pause", pause)
+    monkeypatch.setattr(server.asyncio, "sleep", pause)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("CRESCENT_API_KEY", raising=False)
     return passed
@@ -137,12 +138,23 @@ def jobs(count, sampling=SAMPLING, prefix="", samples=1):
     return [Job(request, i, sample_seed(request.key(), i, 1)) for request in requests for i in range(samples)]
 
 
-def sampled(urls, wanted, **options):
-    made = ServerEngine(urls, "served-name", concurrency=4, timeout=20, **options)
+def any_length(request):
+    return []
+
+
+def sampled(urls, wanted, render=any_length, **options):
+    made = ServerEngine(urls, "served-name", render, concurrency=4, **options)
     try:
         return dict(made.sample(wanted))
     finally:
         made.close()
+
+
+def asking(http, store, **options):
+    """A generator over the store at `store` that asks the server `http`."""
+    model = models.Model("base", "tiny", lambda: store.parent)
+    start = partial(ServerEngine, [http.url], "m", any_length, **options)
+    return generator.Generator(GenerationStore(store), model, 1, start)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +225,7 @@ def test_no_server_at_all_is_said(waits):
     with pytest.raises(EngineError, match=f"{url}: ConnectError.*base_urls"):
         sampled([url], jobs(3), retries=2)
     with pytest.raises(EngineError, match="base_urls: "):
-        ServerEngine([], "m")
+        ServerEngine([], "m", any_length)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422])
@@ -240,11 +252,8 @@ def test_a_reply_that_the_server_broke_off_is_no_completion(engine, waits, tmp_p
     wanted = jobs(3)
     with serving(engine, [(200, reply(finish_reason))] * 2) as http:
         assert sampled([http.url], wanted) == dict(engine.sample(wanted)), "it is asked for again"
-    model = models.Model("base", "tiny", lambda: tmp_path)
     with serving(engine, [(200, reply(finish_reason))] * 99) as http:
-        endless = generator.Generator(
-            GenerationStore(tmp_path / "s.sqlite"), model, 1, lambda: ServerEngine([http.url], "m", retries=2)
-        )
+        endless = asking(http, tmp_path / "s.sqlite", retries=2)
         with endless, pytest.raises(EngineError, match=f"reply ended by {finish_reason!r}"):
             endless.generate([wanted[0].request])
     with GenerationStore(tmp_path / "s.sqlite", read_only=True) as store:
@@ -261,11 +270,8 @@ def interrupts():
 
 @pytest.mark.parametrize("where", ["while it waits for answers", "while it stores one"])
 def test_an_interrupt_stores_what_is_answered_and_cancels_what_is_in_flight(engine, waits, interrupts, tmp_path, where):
-    model = models.Model("base", "tiny", lambda: tmp_path)
     with serving(engine, [None] * 5 + ["hang"] * 3) as http:
-        interrupted = generator.Generator(
-            GenerationStore(tmp_path / "s.sqlite"), model, 1, lambda: ServerEngine([http.url], "m", concurrency=3)
-        )
+        interrupted = asking(http, tmp_path / "s.sqlite", concurrency=3)
 
         def all_answered_or_hanging():
             for _ in range(3):
@@ -328,18 +334,13 @@ def test_a_server_that_repeats_the_key_does_not_bring_it_into_the_message(engine
 
 
 def test_what_was_done_before_the_servers_end_is_stored(engine, waits, tmp_path):
-    model = models.Model("base", "tiny", lambda: tmp_path)
     requests = [job.request for job in jobs(8)]
     with serving(engine, [None] * 5 + [(400, b"gone")] * 99) as http:
-        made = generator.Generator(
-            GenerationStore(tmp_path / "s.sqlite"), model, 1, lambda: ServerEngine([http.url], "m", concurrency=1)
-        )
+        made = asking(http, tmp_path / "s.sqlite", concurrency=1)
         with made, pytest.raises(EngineError, match="what was sampled is stored"):
             made.generate(requests)
     with serving(engine) as http:
-        again = generator.Generator(
-            GenerationStore(tmp_path / "s.sqlite"), model, 1, lambda: ServerEngine([http.url], "m", concurrency=1)
-        )
+        again = asking(http, tmp_path / "s.sqlite", concurrency=1)
         with again:
             again.generate(requests)
         assert 3 <= len(http.seen) < 8, "what the first server gave is not asked for again"
@@ -374,10 +375,10 @@ def test_an_overlong_prompt_is_not_sent(engine, waits):
 @pytest.mark.parametrize("login", ["user:hunter2", "user:hunter2/with@signs", "hunter2"])
 def test_an_address_with_a_login_is_refused_and_not_shown(login):
     with pytest.raises(EngineError, match="base_urls: an address with a login.*CRESCENT_API_KEY") as caught:
-        ServerEngine(["http://localhost:8000/v1", f"http://{login}@localhost:8000/v1"], "m")
+        ServerEngine(["http://localhost:8000/v1", f"http://{login}@localhost:8000/v1"], "m", any_length)
     assert "hunter2" not in str(caught.value)
 
 
 def test_an_address_that_is_none_is_said(waits):
     with pytest.raises(EngineError, match="base_urls: no server answers at http://localhost:80a/v1"):
-        ServerEngine(["http://localhost:80a/v1"], "m").meet()
+        ServerEngine(["http://localhost:80a/v1"], "m", any_length).meet()
