@@ -15,7 +15,7 @@ from crescent_utils.finetune import masks, training
 from crescent_utils.generation import models
 from crescent_utils.generation.generator import Generator, ReplayMiss
 from crescent_utils.generation.store import Completion, GenerationStore
-from crescent_utils.runs import domains, folders, params
+from crescent_utils.runs import domains, folders, layout, params
 from crescent_utils.vote import tables as vote_tables
 from crescent_utils.vote import unlabelled
 
@@ -210,4 +210,4 @@ def test_a_benchmark_without_a_training_split_is_no_seed_set(tmp_path):
     )
     with pytest.raises(files.BenchmarkError, match="seed_set: asdiv has no training split"):
         students.seed_items(settings(seed_set="asdiv", benchmark_dir=str(tmp_path)), DOMAIN)
-    assert folders.UPSTREAM["distil"] == ("vote",)
+    assert layout.UPSTREAM["distil"] == ("vote",)
