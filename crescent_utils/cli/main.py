@@ -6,17 +6,17 @@ Exit status: 0 done; 1 a stage failed or a number differs; 2 bad input, named be
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
-import logging
-import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import benchmarks, generation, runs
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 INPUT_ERRORS = (
@@ -226,31 +226,36 @@ def _run_profile(values: dict[str, Any]) -> int:
 
 
 def _run_stages(values: dict[str, Any], stages: Sequence[str], *, force: bool, profile: str = "") -> int:
-    for stage in stages:
-        if reason := runs.left_out_stages(values).get(stage):
-            print(f"{_label(stage)} left out ({reason})", flush=True)
-            continue
-        status = _run_stage(stage, values, force=force)
-        if status != DONE:
-            return status
+    from .kernel import Kernel
+
+    folder = runs.run_folder(_settings_of(stages[0], values))
+    folder.mkdir(parents=True, exist_ok=True)
+    with Kernel(folder / "kernel.log") as kernel:
+        for stage in stages:
+            if reason := runs.left_out_stages(values).get(stage):
+                print(f"{_label(stage)} left out ({reason})", flush=True)
+                continue
+            status = _run_stage(stage, values, kernel, force=force)
+            if status != DONE:
+                return status
     if stages[-1] == "evaluate":
-        _finish(runs.run_folder(_settings_of("evaluate", values)), profile)
+        _finish(folder, profile)
     return DONE
 
 
-def _run_stage(stage: str, values: dict[str, Any], *, force: bool) -> int:
+def _run_stage(stage: str, values: dict[str, Any], kernel: Kernel, *, force: bool) -> int:
     """Run one notebook unless its stage is current; print one line about it; return the exit status."""
     settings = _settings_of(stage, values)
     folder = runs.run_folder(settings)
     if not force and runs.is_current(stage, settings):
         print(f"{_label(stage)} unchanged, skipped", flush=True)
         return DONE
-    folder.mkdir(parents=True, exist_ok=True)
     target = folder / f"{runs.NOTEBOOKS[stage]}.ipynb"
     if sys.stdout.isatty():
         print(f"{_label(stage)} running …", end="", flush=True)
     started = time.monotonic()
-    failure = _execute_notebook(stage, target, runs.parameters_of(stage, values))
+    notebook = runs.ROOT / "notebooks" / target.name
+    failure = kernel.execute(notebook, target, runs.parameters_of(stage, values), _label(stage))
     manifest = runs.read_manifest(folder, stage)
     if not failure and manifest is None:  # a dead kernel leaves cells that read "completed"; only the manifest tells
         failure = " failed: it ended without a manifest"
@@ -262,28 +267,6 @@ def _run_stage(stage: str, values: dict[str, Any], *, force: bool) -> int:
     return DONE
 
 
-def _execute_notebook(stage: str, target: Path, parameters: dict[str, Any]) -> str:
-    """Execute the stage's notebook into `target`; return how it failed, "" if it did not."""
-    import papermill
-
-    try:
-        with _quiet_kernel(target.parent / "kernel.log"):
-            papermill.execute_notebook(
-                runs.ROOT / "notebooks" / target.name,
-                target,
-                parameters=parameters,
-                progress_bar=False,
-                log_output=False,
-                kernel_name="python3",
-                stderr_file=runs.ProgressEcho(sys.stdout, _label(stage)),
-            )
-    except papermill.PapermillExecutionError as error:
-        return f" failed in cell {error.exec_count}: {error.ename}: {error.evalue}"
-    except Exception as error:  # a dead kernel, a full disk: papermill raises many kinds
-        return f" failed: {type(error).__name__}: {error}"
-    return ""
-
-
 def _label(stage: str) -> str:
     return f"  {runs.NOTEBOOKS[stage]:<12}"
 
@@ -291,25 +274,6 @@ def _label(stage: str) -> str:
 def _line_start() -> str:
     """Return what clears a terminal's line and goes back to its start; "" in a log, where each message has its line."""
     return "\r\x1b[K" if sys.stdout.isatty() else ""
-
-
-@contextlib.contextmanager
-def _quiet_kernel(log: Path) -> Iterator[None]:
-    """Send what kernel and engines print on standard error to `log`; take the kernel of this very environment."""
-    logger = logging.getLogger("papermill")
-    level, path, error_output = logger.level, os.environ.get("PATH", ""), os.dup(2)
-    logger.setLevel(logging.ERROR)
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
-    os.environ.setdefault(runs.PROGRESS_SECONDS, "1" if sys.stdout.isatty() else "20")
-    try:
-        with open(log, "a", encoding="utf-8") as handle:
-            os.dup2(handle.fileno(), 2)
-            yield
-    finally:
-        os.dup2(error_output, 2)
-        os.close(error_output)
-        logger.setLevel(level)
-        os.environ["PATH"] = path
 
 
 def _finish(folder: Path, profile: str) -> None:

@@ -83,6 +83,7 @@ def launch_job(work: Path, recipe: Finetune) -> dict[str, Any]:
     Keys of the result: `counts` (pairs, held_out, trained, steps, tokens), `cost`, `history` (the trainer's log).
     Raises TrainingError with the last lines of a process that failed.
     """
+    generation.release_engine()  # training needs the memory
     if recipe.processes == 1 and not recipe.accelerate_args:
         run_job(work, progress=True)
     else:

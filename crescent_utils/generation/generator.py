@@ -6,6 +6,7 @@ missing, so that a finished stage runs again without loading a model.
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections import Counter
@@ -24,6 +25,7 @@ from .store import TOO_LONG, Completion, GenerationStore, Request, Sampling, sam
 Pair = tuple[Request, int]  # a request and the number of one of its samples
 STORE_NAME = "store.sqlite"
 COMMIT_EVERY = 256  # completions; a kill loses at most so many that were done
+KEEP_ENGINE = "CRESCENT_KEEP_ENGINE"  # an environment variable: the stages of a run share a process, and an engine
 COMMIT_SECONDS = 5.0  # … or those of so many seconds
 
 
@@ -41,15 +43,17 @@ class Generator:
         seed: int,
         start_engine: Callable[[], Engine] | None,
         *,
+        give_back: Callable[[Engine], None] = lambda engine: engine.close(),
         max_model_len: int = 0,
         progress: bool = False,
     ) -> None:
         """`start_engine` is called at the first missing completion; None replays the store alone.
 
+        `give_back` gets the engine at the end (an engine that failed is closed at once).
         A prompt that was too long before is tried again where it fits into `max_model_len` tokens (0: never).
         """
         self.store, self.model, self.seed = store, model, seed
-        self._start, self._max_model_len = start_engine, max_model_len
+        self._start, self._give_back, self._max_model_len = start_engine, give_back, max_model_len
         self._engine: Engine | None = None
         self._batches: dict[int, dict[str, Any]] = {}
         self._bar = ProgressBar(model.label, shown=progress)
@@ -78,7 +82,7 @@ class Generator:
         stored = self.stored(pairs)
         missing = list(dict.fromkeys(pair for pair, done in zip(pairs, stored, strict=True) if done is None))
         if missing:
-            self.cost += Cost(sampled=self._sample(missing, accepted))
+            self._sample_all(missing, accepted)
             sampled = dict(zip(missing, self.stored(missing), strict=True))
             stored = [done or sampled[pair] for pair, done in zip(pairs, stored, strict=True)]
         completions = cast(list[Completion], stored)
@@ -106,8 +110,25 @@ class Generator:
         was_too_long = completion.finish == TOO_LONG and self._start is not None
         return was_too_long and completion.prompt_tokens + request.sampling.max_tokens <= self._max_model_len
 
-    def _sample(self, pairs: Sequence[Pair], accepted: Callable[[str], bool] | None) -> int:
-        """Sample the pairs, store them (at an interrupt, those that are done), and return how many are new there."""
+    def _sample_all(self, missing: Sequence[Pair], accepted: Callable[[str], bool] | None) -> None:
+        """Sample the pairs; an engine that fails on its way is started again as long as each start gets further.
+
+        After any failure or interrupt the engine is ended: what it was doing then is not known.
+        """
+        while missing:
+            try:
+                self._sample(missing, accepted)
+                return
+            except BaseException as error:
+                self._end_engine()
+                rest = [pair for pair, done in zip(missing, self.stored(missing), strict=True) if done is None]
+                if not isinstance(error, EngineError) or len(rest) == len(missing):
+                    raise
+                print(f"engine: started again for {len(rest):,} completions ({error})", flush=True)
+                missing = rest
+
+    def _sample(self, pairs: Sequence[Pair], accepted: Callable[[str], bool] | None) -> None:
+        """Sample the pairs and store them; at an interrupt, those that are done."""
         if self._start is None:
             request, sample = pairs[0]
             raise ReplayMiss(
@@ -121,7 +142,7 @@ class Generator:
         jobs = [Job(request, i, sample_seed(keys[request], i, request.sampling.seed)) for request, i in pairs]
         meter = runs.Meter(self._engine.devices)
         chunk: list[tuple[Request, int, Completion]] = []
-        added, last_commit = 0, time.monotonic()
+        last_commit = time.monotonic()
         self._bar.start(len(jobs))
         answers = self._engine.sample(jobs)
         try:
@@ -130,7 +151,7 @@ class Generator:
                 chunk.append((request, jobs[index].sample, completion))
                 self._bar.update(completion.tokens, accepted(request.prefix + completion.text) if accepted else None)
                 if len(chunk) >= COMMIT_EVERY or time.monotonic() - last_commit >= COMMIT_SECONDS:
-                    added += self._commit(chunk, meter)
+                    self._commit(chunk, meter)
                     chunk, last_commit = [], time.monotonic()
         except BaseException as interrupt:
             for index, completion in answered_before(interrupt, answers):
@@ -138,11 +159,10 @@ class Generator:
             raise
         finally:
             if chunk:
-                added += self._commit(chunk, meter)
+                self._commit(chunk, meter)
             self._bar.pause()
-        return added
 
-    def _commit(self, chunk: list[tuple[Request, int, Completion]], meter: runs.Meter) -> int:
+    def _commit(self, chunk: list[tuple[Request, int, Completion]], meter: runs.Meter) -> None:
         assert self._engine is not None
         record = {
             "engine": self._engine.name,
@@ -151,7 +171,7 @@ class Generator:
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             **meter.lap(),
         }
-        return self.store.put(chunk, record)
+        self.cost += Cost(sampled=self.store.put(chunk, record))
 
     def _account(self, completions: list[Completion]) -> None:
         """Add what these completions took, each its share of the batch that it was sampled in, now or long ago."""
@@ -186,12 +206,18 @@ class Generator:
         """What a completion depends on, as the engines say that sampled those asked for; sorted, joined by "; "."""
         return "; ".join(sorted({batch["guarantee"] for batch in self._batches.values() if batch.get("guarantee")}))
 
+    def _end_engine(self) -> None:
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
     def close(self) -> None:
-        """End the engine, then the store."""
+        """Give the engine back, which ends it unless the run's next stage may need it, then close the store."""
         self._bar.close()
+        engine, self._engine = self._engine, None
         try:
-            if self._engine is not None:
-                self._engine.close()
+            if engine is not None:
+                self._give_back(engine)
         finally:
             self.store.close()
 
@@ -213,8 +239,9 @@ def open_generator(settings: Common, model: models.Model | None = None, *, label
     if model is None:
         model = models.resolve_model(settings.model, label, weights=settings.engine != "server")
     store = GenerationStore(runs.run_folder(settings) / STORE_NAME)
-    start = partial(start_engine, settings, model)
-    return Generator(store, model, settings.seed, start, max_model_len=settings.max_model_len, progress=True)
+    start, give_back = partial(_take_engine, settings, model), partial(_keep_engine, settings, model)
+    longest = settings.max_model_len
+    return Generator(store, model, settings.seed, start, give_back=give_back, max_model_len=longest, progress=True)
 
 
 def _replay(settings: Common, label: str) -> Generator:
@@ -229,6 +256,46 @@ def _replay(settings: Common, label: str) -> Generator:
         raise models.ModelError("a replay has no weights; choose engine: auto")
 
     return Generator(store, models.Model(label, fingerprint, nowhere), settings.seed, None)
+
+
+# --- the engine of a run whose stages share a process -----------------------------------------------------------------
+
+_waiting: dict[tuple[object, ...], Engine] = {}  # at most one engine, by all that it was started with
+
+
+def _take_engine(settings: Common, model: models.Model) -> Engine:
+    """Return the engine that waits where it was started alike, else end that one and start another."""
+    engine = _waiting.pop(_engine_key(settings, model), None)
+    if engine is None:
+        release_engine()
+        engine = start_engine(settings, model)
+    return engine
+
+
+def _keep_engine(settings: Common, model: models.Model, engine: Engine) -> None:
+    """Let a vLLM on CPU wait for the next stage of this process, where `crescent run` asks for it; end all others.
+
+    On a GPU the next stage may need the memory.
+    """
+    import torch
+
+    if engine.name == "vllm" and os.environ.get(KEEP_ENGINE) and not torch.cuda.is_available():
+        _waiting[_engine_key(settings, model)] = engine
+    else:
+        engine.close()
+
+
+def release_engine() -> None:
+    """End the engine that waits for a next stage, if there is one: its memory is needed, or the run is over."""
+    while _waiting:
+        _waiting.popitem()[1].close()
+
+
+def _engine_key(settings: Common, model: models.Model) -> tuple[object, ...]:
+    return settings.engine, model.fingerprint, settings.dtype, settings.max_model_len, repr(settings.engine_args)
+
+
+# --- choosing and starting --------------------------------------------------------------------------------------------
 
 
 def choose_engine(settings: Common) -> tuple[str, str]:

@@ -171,6 +171,7 @@ def begin_stage(name: str, settings: Common) -> Stage:
                 f"run notebooks/{NOTEBOOKS[above]}.ipynb with the same `run` first"
             )
         upstream[above] = manifest
+    costs.reset_peak_memory()
     stage = Stage(name, settings, folder / name, contents.stage_inputs(name, settings), upstream)
     stage.folder.mkdir(parents=True, exist_ok=True)
     (stage.folder / "manifest.json").unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import tiny
 
 from crescent_utils.generation import generator as generator_module
 from crescent_utils.generation import models
-from crescent_utils.generation.engines import Job
+from crescent_utils.generation.engines import EngineError, Job
 from crescent_utils.generation.engines.transformers import TransformersEngine
 from crescent_utils.generation.generator import STORE_NAME, Generator, ReplayMiss, choose_engine, open_generator
 from crescent_utils.generation.store import GenerationStore, Request, Sampling, sample_seed
@@ -257,3 +257,78 @@ def test_auto_says_which_engine_and_why():
     assert name in {"vllm", "transformers"} and why
     assert choose_engine(params.build_settings("elicit", {"engine": "server"}))[0] == "server"
     assert folders.library_versions()["crescent"]
+
+
+def started_one_by_one(path, engines):
+    waiting = iter(engines)
+    return Generator(GenerationStore(path), models.Model("base", "tiny", lambda: path), 1, lambda: next(waiting))
+
+
+class Failing(Counting):
+    """Dies, as a worker without memory does, after `limit` completions."""
+
+    def sample(self, jobs):
+        try:
+            yield from super().sample(jobs)
+        except KeyboardInterrupt:
+            raise EngineError("the worker died") from None
+
+
+def test_an_engine_that_dies_is_ended_and_started_again_as_long_as_each_start_gets_further(engine, tmp_path, capsys):
+    requests = [ask("x" * i) for i in range(1, 9)]
+    engines = [Failing(engine, 3), Failing(engine, 2), Counting(engine)]
+    with started_one_by_one(tmp_path / "store.sqlite", engines) as sampler:
+        texts = [done[0].text for done in sampler.generate(requests)]
+        assert sampler.cost.sampled == sampler.cost.completions == 8
+    assert [one.sampled for one in engines] == [3, 2, 3] and all(one.closed for one in engines)
+    assert "started again for 5 completions (the worker died)" in capsys.readouterr().out
+    assert texts == [done.text for _, done in sorted(engine.sample(jobs_of(requests, 1)))]
+    dead = [Failing(engine, 0), Counting(engine)]
+    with started_one_by_one(tmp_path / "dead.sqlite", dead) as sampler, pytest.raises(EngineError, match="worker died"):
+        sampler.generate(requests)
+    assert dead[0].closed and not dead[1].sampled
+
+
+def test_after_an_interrupt_the_engine_is_ended_and_the_next_cell_starts_another(engine, tmp_path):
+    engines = [Counting(engine, 3), Counting(engine)]
+    with started_one_by_one(tmp_path / "store.sqlite", engines) as sampler:
+        with pytest.raises(KeyboardInterrupt):
+            sampler.generate([ask("x" * i) for i in range(1, 9)])
+        assert engines[0].closed
+        sampler.generate([ask("x" * i) for i in range(1, 9)])
+    assert [one.sampled for one in engines] == [3, 5]
+
+
+def test_an_engine_waits_for_the_next_stage_of_a_run_and_ends_for_another_model_or_a_training(monkeypatch, tmp_path):
+    started = []
+
+    def start(settings, model):
+        started.append(NamedEngine())
+        return started[-1]
+
+    class NamedEngine:
+        name, closed = "vllm", False
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(generator_module, "start_engine", start)
+    settings = params.build_settings("elicit", {"engine": "vllm", "outputs": str(tmp_path)})
+    base, tuned = (models.Model(label, label, lambda: tmp_path) for label in ("base", "tuned"))
+
+    def run_a_stage(model, settings=settings):
+        with open_generator(settings, model) as sampler:
+            sampler._engine = sampler._start()
+
+    run_a_stage(base)
+    assert started[0].closed  # a notebook of its own ends its engine
+    monkeypatch.setenv(generator_module.KEEP_ENGINE, "1")
+    run_a_stage(base)
+    run_a_stage(base)
+    assert len(started) == 2 and not started[1].closed
+    run_a_stage(base, params.build_settings("elicit", {**dict(settings), "max_model_len": 512}))
+    assert len(started) == 3 and started[1].closed and not started[2].closed
+    run_a_stage(tuned)
+    assert len(started) == 4 and started[2].closed and not started[3].closed
+    generator_module.release_engine()
+    assert started[3].closed

@@ -1,7 +1,9 @@
-"""vLLM, offline, on CPU or CUDA: continuous batching in a process of its own.
+"""vLLM, offline, on CPU or CUDA: continuous batching.
 
-On CPU a per-request seed needs chunked prefill off (vLLM 0.32: a seeded CPU generator cannot be cut), and
-`gpu_memory_utilization` means the share of host memory; both were found by running it.
+On CPU the engine works within this process: processes of its own would import everything twice more, for 40 seconds a
+start, and sample the same at the same speed. On CUDA it has processes of its own. On CPU a per-request seed needs
+chunked prefill off (vLLM 0.32: a seeded CPU generator cannot be cut), and `gpu_memory_utilization` means the share of
+host memory; both were found by running it.
 """
 
 from __future__ import annotations
@@ -57,6 +59,8 @@ def start_vllm(start: Callable[[], Any]) -> Any:
         leftovers.end_processes(leftovers.leftover_engines())
         for name, value in _CPU_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        # One engine has its place within this process, a second one has to have processes of its own.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(_is_within_this_process()))
     others = {process.pid for process in leftovers.own_engines()}
     try:
         engine = start()
@@ -67,12 +71,24 @@ def start_vllm(start: Callable[[], Any]) -> Any:
     return engine
 
 
+def _is_within_this_process() -> bool:
+    """Return whether an engine works within this process: it has set up torch's process group of one."""
+    import torch
+
+    return bool(torch.distributed.is_available() and torch.distributed.is_initialized())
+
+
 def shut_down(engine: Any) -> None:
     """Shut down vLLM's `llm_engine`, and end what is left of this process's engine processes."""
+    from vllm.distributed import cleanup_dist_env_and_memory
+    from vllm.v1.engine.core_client import InprocClient
+
     processes = leftovers.own_engines()
     try:
         engine.engine_core.shutdown()
     finally:
+        if isinstance(engine.engine_core, InprocClient):
+            cleanup_dist_env_and_memory()  # a trainer in this process must not find itself in vLLM's process group
         leftovers.end_processes(processes, patience=10.0)
 
 
@@ -140,7 +156,7 @@ class VllmEngine:
                         continue
                     engine.add_request(str(index), {"prompt_token_ids": prompt}, _parameters(job))
                     requested.add(str(index))
-                for output in engine.step() if requested else ():
+                for output in self._step() if requested else ():
                     if output.finished:
                         number = output.request_id.split("-")[0]
                         requested.discard(number)
@@ -149,6 +165,12 @@ class VllmEngine:
             if requested:  # the consumer left early; an engine that the same interrupt has ended cannot be asked
                 with contextlib.suppress(Exception):
                     engine.abort_request(list(requested))
+
+    def _step(self) -> list[Any]:
+        try:
+            return list(self._llm.llm_engine.step())
+        except Exception as error:  # out of memory, a worker that died
+            raise EngineError(f"vLLM failed while sampling: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         """Shut the engine's processes down and free the memory, so that training may follow on the same device."""

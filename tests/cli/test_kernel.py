@@ -1,0 +1,48 @@
+"""One kernel for a run: it forgets between notebooks, and dies at most once without harm."""
+
+from __future__ import annotations
+
+import nbformat
+import pytest
+
+from crescent_utils.cli.kernel import Kernel
+
+
+@pytest.fixture
+def kernel(tmp_path):
+    with Kernel(tmp_path / "kernel.log") as kernel:
+        yield kernel
+
+
+def execute(kernel, folder, source):
+    """Execute a notebook of one cell; return how it failed, and what its cell printed."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    notebook.metadata.kernelspec = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    nbformat.write(notebook, folder / "source.ipynb")
+    failure = kernel.execute(folder / "source.ipynb", folder / "target.ipynb", {}, "a notebook")
+    cell = nbformat.read(folder / "target.ipynb", as_version=4).cells[-1]
+    return failure, "".join(output.get("text", "") for output in cell.outputs), cell.execution_count
+
+
+def test_the_next_notebook_has_the_same_python_and_none_of_the_names(kernel, tmp_path):
+    first = execute(kernel, tmp_path, "import os\nleft_over = 1\nprint(os.getpid())")
+    second = execute(kernel, tmp_path, "import os\nprint(os.getpid(), 'left_over' in globals())")
+    assert first[0] == second[0] == ""
+    assert second[1] == first[1].strip() + " False\n"
+    assert first[2] == second[2] == 1
+
+
+def test_a_mistake_names_its_cell_and_the_kernel_goes_on(kernel, tmp_path):
+    failure, _, _ = execute(kernel, tmp_path, "raise ValueError('no such thing')")
+    assert failure == " failed in cell 1: ValueError: no such thing"
+    assert execute(kernel, tmp_path, "print(3)")[:2] == ("", "3\n")
+
+
+def test_a_kernel_that_dies_is_started_once_more_and_then_given_up(kernel, tmp_path, capsys):
+    mark = tmp_path / "mark"
+    die_once = f"import os, pathlib\np = pathlib.Path({str(mark)!r})\n"
+    die_once += "if not p.exists():\n    p.touch()\n    os.kill(os.getpid(), 9)\nprint('alive')"
+    assert execute(kernel, tmp_path, die_once)[:2] == ("", "alive\n")
+    assert "once more on a new one" in capsys.readouterr().out
+    assert "its kernel died twice" in execute(kernel, tmp_path, "import os\nos.kill(os.getpid(), 9)")[0]
+    assert execute(kernel, tmp_path, "print(4)")[:2] == ("", "4\n")
