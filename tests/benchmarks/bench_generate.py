@@ -52,7 +52,7 @@ def bare(engine: VllmEngine, pairs: list, seeded: bool) -> int:
 def kit(engine: VllmEngine, model: models.Model, pairs: list, gates: dict, folder: Path) -> int:
     """Sample through a generator with a fresh store; return the completion tokens."""
     made = generator.Generator(GenerationStore(folder / "store.sqlite"), model, 1, lambda: engine, progress=True)
-    done = made.complete(pairs, lambda text: tables.is_question(text, gates))
+    done = made.complete(pairs, lambda text: tables.is_question(text, gates, "paper"))
     made._engine = None  # the engine serves the next round, too
     made.close()
     return sum(completion.tokens for completion in done)

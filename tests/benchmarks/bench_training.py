@@ -21,12 +21,12 @@ import pandas as pd
 
 from crescent_utils.finetune import masks, training
 from crescent_utils.generation import models
-from crescent_utils.runs import Finetune, costs, domains, folders
+from crescent_utils.runs import Finetune, costs, domains, folders, params
 
 
 def pairs(count: int) -> list:
     """Return pairs of the reference run, again from the start where there are too few."""
-    qa = folders.read_table(folders.ROOT / "outputs" / "reference", "vote", "qa")
+    qa = folders.read_table(params.ROOT / "outputs" / "reference", "vote", "qa")
     qa = pd.concat([qa] * (1 + count // len(qa)), ignore_index=True).head(count)
     return training.training_pairs(qa, domains.get_domain("arithmetic"))
 
