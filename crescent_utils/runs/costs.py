@@ -115,13 +115,17 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_bytes() -> int:
-    """Return the largest resident memory in bytes: of this process, plus that of its finished children."""
+    """Return the largest resident memory of this process in bytes.
+
+    Its children are left out: a child begins as a copy of its parent, which Linux counts as memory of its own, so that
+    any subprocess of a trainer or engine would double the figure.
+    """
     try:
         import resource
     except ImportError:  # Windows
         return 0
     unit = 1 if platform.system() == "Darwin" else 1024
-    return sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * unit
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def peak_device_bytes() -> int | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -73,3 +76,16 @@ def test_a_replay_shows_what_the_recorded_run_took(tmp_path):
     assert column.tolist() == [f"{value:,.1f}" for value in [*recorded, sum(recorded), sum(recorded) / 209]]
     live = costs.cost_table({"elicit": folders.read_manifest(REFERENCE, "elicit")})
     assert not any("recorded" in name for name in live.columns)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux alone begins the peak anew")
+def test_each_stage_of_a_process_has_a_peak_of_its_own_and_children_do_not_count():
+    costs.reset_peak_memory()
+    before = costs.peak_memory_bytes()
+    large = bytearray(200_000_000)
+    subprocess.run([sys.executable, "-c", ""], check=True)
+    with_large = costs.peak_memory_bytes()
+    del large
+    costs.reset_peak_memory()
+    assert before + 150_000_000 < with_large < before + 300_000_000
+    assert costs.peak_memory_bytes() < before + 100_000_000
