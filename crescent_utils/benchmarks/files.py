@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import answers
-from ..runs import BENCHMARK_FILES
+from ..runs import BENCHMARK_FILES, InputError
 
 BBH_TASKS = tuple(
     """
@@ -38,7 +38,7 @@ BBH_SOLVE = (  # ours
 )
 
 
-class BenchmarkError(ValueError):
+class BenchmarkError(InputError, ValueError):
     """A benchmark that cannot be loaded; the message names it, where it was looked for and the fix."""
 
 

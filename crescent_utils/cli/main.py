@@ -13,19 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import benchmarks, generation, runs
+from .. import generation, runs
 
 if TYPE_CHECKING:
     from .kernel import Kernel
 
 DONE, FAILED, BAD_INPUT = 0, 1, 2
-INPUT_ERRORS = (
-    runs.ParameterError,
-    runs.RunError,
-    benchmarks.BenchmarkError,
-    generation.ModelError,
-    generation.StoreError,
-)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except generation.EngineError as error:
         print(f"crescent: {' '.join(str(error).split())}", file=sys.stderr)
         return FAILED
-    except INPUT_ERRORS as error:
+    except runs.InputError as error:
         print(f"crescent: {error}", file=sys.stderr)
         return BAD_INPUT
 
@@ -166,7 +159,7 @@ def _settings_of(stage: str, values: dict[str, Any]) -> Any:
 
 
 def _check_input(values: dict[str, Any], stages: Sequence[str] = runs.STAGES) -> None:
-    """Raise one of INPUT_ERRORS now for what would end the run in an hour: prompts, benchmarks, folders, recipes."""
+    """Raise InputError now for what would end the run in an hour: prompts, benchmarks, folders, recipes."""
     from .. import evaluate, vote
 
     settings = _settings_of("evaluate", values)
@@ -188,6 +181,8 @@ def _check_input(values: dict[str, Any], stages: Sequence[str] = runs.STAGES) ->
 
 
 def _check_benchmarks(settings: runs.Evaluate, domain: runs.Domain, stages: Sequence[str]) -> None:
+    from .. import benchmarks
+
     names = settings.evaluate_on or domain.benchmarks
     if "evaluate" in stages and not names:
         raise runs.ParameterError(

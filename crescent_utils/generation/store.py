@@ -20,6 +20,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from ..runs import InputError
+
 VERSION = 2  # of the file's format; 1 had no checksums
 STOP, LENGTH, TOO_LONG = "stop", "length", "prompt too long"  # how a completion ends: its `finish`
 RECOVER = "`crescent store recover` saves what can be read"
@@ -47,7 +49,7 @@ WHERE finish = '{TOO_LONG}' AND excluded.finish != '{TOO_LONG}'
 """
 
 
-class StoreError(RuntimeError):
+class StoreError(InputError, RuntimeError):
     """A store that cannot be opened or written; the message says why and what to do."""
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import params
-from .params import Common
+from .params import Common, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ NO_STUDENT = "none"  # value of `student`: nothing is distilled
 NOTEBOOKS = {stage: f"{number:02d}_{stage}" for number, stage in enumerate(UPSTREAM, start=1)}
 
 
-class RunError(RuntimeError):
+class RunError(InputError, RuntimeError):
     """A run folder that cannot be used as asked; the message says which stage is missing or stale and what to run."""
 
 

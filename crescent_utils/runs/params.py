@@ -25,14 +25,18 @@ YAML_SUFFIXES = (".yaml", ".yml")
 PathFormat = Literal["few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct"]
 
 
-class ParameterError(ValueError):
+class InputError(Exception):
+    """What a user gave cannot be used; the message names it, what is allowed and the fix. A command ends with 2."""
+
+
+class ParameterError(InputError, ValueError):
     """A parameter or a profile that cannot be used; the message names it, what is allowed and the fix."""
 
 
 class Frozen(BaseModel):
     """Values that cannot change, each of just its type; a name that is not known is refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class Common(Frozen):
