@@ -110,7 +110,7 @@ def diversify(
         readable = [candidate for candidate in waiting if not candidate.reason]
         readable_texts = [candidate.after for candidate in readable]
         vectors = encoder.encode(readable_texts)
-        selection = select_diverse(vectors, threshold, pool_vectors)
+        selection = select_diverse(vectors, threshold, pool_vectors, settings.exact_rows)
         recalls.append(selection.recall)
         _set_neighbours(readable, selection.nearest, selection.similarity, pool_texts + readable_texts)
         for candidate, is_kept in zip(readable, selection.kept, strict=True):

@@ -89,6 +89,7 @@ class Dedup(Common):
     bait_prefixes: list[str] = []
     embedder: str = "bundled"
     similarity_threshold: float = Field(0.0, ge=0, le=2)  # 0: the domain's own; above 1: nothing is too similar
+    exact_rows: int = Field(60_000, ge=0)  # ours
     max_rewrites: int = Field(2, ge=0)
     rewrite_temperature: float = Field(1.0, ge=0)
     rewrite_max_tokens: int = Field(24, ge=1)

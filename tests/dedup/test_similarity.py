@@ -113,12 +113,11 @@ def clustered(count):
     return chance.normal(size=(60, 32))[chance.integers(60, size=count)] + 0.45 * chance.normal(size=(count, 32))
 
 
-def test_the_approximate_selection_states_its_recall(monkeypatch):
+def test_the_approximate_selection_states_its_recall():
     pytest.importorskip("faiss")
     vectors = clustered(5000)
     exact = similarity.select_diverse(vectors, 0.85)
-    monkeypatch.setattr(similarity, "EXACT_ROWS", 4999)
-    got = similarity.select_diverse(vectors, 0.85)
+    got = similarity.select_diverse(vectors, 0.85, exact_rows=4999)
     assert (exact.recall, exact.recall_rows) == (1.0, 0)
     assert got.recall_rows > 500 and 0.95 < got.recall <= 1.0
     assert (got.kept == exact.kept).mean() > 0.95
@@ -131,22 +130,27 @@ def test_the_approximate_selection_states_its_recall(monkeypatch):
     assert (got.similarity[got.kept] < 0.85).all()
 
 
-def test_an_approximate_pool_counts_as_kept_before(monkeypatch):
+def test_an_approximate_pool_counts_as_kept_before():
     pytest.importorskip("faiss")
     vectors = clustered(3000)
     expected = similarity.select_diverse(vectors[1000:], 0.85, vectors[:1000])
-    monkeypatch.setattr(similarity, "EXACT_ROWS", 10)
-    got = similarity.select_diverse(vectors[1000:], 0.85, vectors[:1000])
+    got = similarity.select_diverse(vectors[1000:], 0.85, vectors[:1000], exact_rows=10)
     assert (got.kept == expected.kept).mean() > 0.95
     assert got.nearest.min() >= 0 and got.nearest.max() < 3000
+
+
+def test_a_few_rows_against_a_large_pool_are_compared_with_each_of_it():
+    vectors = clustered(3000)
+    got = similarity.select_diverse(vectors[2900:], 0.85, vectors[:2900], exact_rows=1000)
+    assert got.recall_rows == 0 and got.recall == 1.0
+    assert similarity.select_diverse(vectors[1000:], 0.85, vectors[:1000], exact_rows=1000).recall_rows > 0
 
 
 def test_a_search_that_finds_nothing_is_not_called_good(monkeypatch):
     pytest.importorskip("faiss")
     monkeypatch.setattr(similarity._Index, "nearest", lambda self, numbers, unit: similarity._Nearest(len(numbers)))
     monkeypatch.setattr(similarity, "BLOCK", 64)
-    monkeypatch.setattr(similarity, "EXACT_ROWS", 10)
-    got = similarity.select_diverse(clustered(2000), 0.85)
+    got = similarity.select_diverse(clustered(2000), 0.85, exact_rows=10)
     assert got.recall < 0.5 and got.recall_rows > 500
 
 
@@ -154,9 +158,8 @@ def test_without_faiss_the_fix_is_named(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setattr(similarity, "EXACT_ROWS", 4)
-    with pytest.raises(ImportError, match="install faiss-cpu"):
-        similarity.select_diverse(np.eye(5), 0.5)
+    with pytest.raises(ImportError, match="install faiss-cpu, or raise exact_rows"):
+        similarity.select_diverse(np.eye(5), 0.5, exact_rows=4)
 
 
 # --- the released rule ----------------------------------------------------------------------------------------------
