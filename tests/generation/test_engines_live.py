@@ -101,7 +101,7 @@ def test_vllm_gives_the_same_whatever_the_batch_the_order_and_the_cuts_and_leave
 def test_no_process_of_vllm_is_left_after_an_interrupt_or_an_exception(tmp_path, end):
     code = f"""
         import os, signal, sys, threading
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(ROOT / "tests")!r}]
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
         from test_engines_live import jobs
         from crescent_utils import generation, runs
