@@ -99,7 +99,12 @@ class Kernel:
     def __enter__(self) -> Kernel:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        """End the kernel; after an interrupt, its cell is interrupted first: it stores what was sampled."""
+        from jupyter_core.utils import run_sync
+
+        if error is not None and self._manager is not None:
+            run_sync(self._manager.interrupt_kernel)()
         self.close()
 
 

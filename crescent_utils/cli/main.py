@@ -1,6 +1,6 @@
 """The `crescent` command: its parser, its commands, the check of a run's input, and the run of the six notebooks.
 
-Exit status: 0 done; 1 a stage failed or a number differs; 2 bad input, named before any model loads.
+Exit status: 0 done; 1 a stage failed or a number differs; 2 bad input, named before any model loads; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .. import generation, runs
 if TYPE_CHECKING:
     from .kernel import Kernel
 
-DONE, FAILED, BAD_INPUT = 0, 1, 2
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,6 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except runs.InputError as error:
         print(f"crescent: {error}", file=sys.stderr)
         return BAD_INPUT
+    except KeyboardInterrupt:
+        print("\ncrescent: interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
 
 
 # --- the parser -----------------------------------------------------------------------------------

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import nbformat
 import pytest
 
@@ -46,3 +49,16 @@ def test_a_kernel_that_dies_is_started_once_more_and_then_given_up(kernel, tmp_p
     assert "once more on a new one" in capsys.readouterr().out
     assert "its kernel died twice" in execute(kernel, tmp_path, "import os\nos.kill(os.getpid(), 9)")[0]
     assert execute(kernel, tmp_path, "print(4)")[:2] == ("", "4\n")
+
+
+def test_an_interrupt_reaches_the_cell_before_the_kernel_ends(tmp_path):
+    mark = tmp_path / "stored"
+    source = f"import os, pathlib, signal, time\ntry:\n    os.kill({os.getpid()}, signal.SIGINT)\n    time.sleep(60)\n"
+    source += f"except KeyboardInterrupt:\n    pathlib.Path({str(mark)!r}).touch()\n    raise"
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt), Kernel(tmp_path / "kernel.log") as kernel:
+            execute(kernel, tmp_path, source)
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert mark.exists()
