@@ -2,60 +2,135 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import tiny
 import yaml
+from shared import REFERENCE
 
 from crescent_utils.cli import main, plan
-from crescent_utils.generation.store import GenerationStore
-from crescent_utils.runs import folders, params
+from crescent_utils.generation import generator as generator_module
+from crescent_utils.generation.store import Completion, GenerationStore
+from crescent_utils.runs import costs, folders, params
+
+
+class Clock:
+    """A clock that stands still unless an engine works."""
+
+    now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+
+class Engine:
+    """Answers with a question of four tokens after 0.02 s, and needs 0.2 s for each batch and 10 s to start."""
+
+    name, guarantee, devices = "vllm", "none", 1
+
+    def __init__(self, clock):
+        self.clock, self.sampled = clock, []
+        clock.now += 10
+
+    def sample(self, jobs):
+        self.clock.now += 0.2
+        for index, job in enumerate(jobs):
+            self.clock.now += 0.02
+            self.sampled.append((job.request.key(), job.sample))
+            yield index, Completion("1 plus 2?" if len(self.sampled) % 2 else "", "stop", 9, 4)
+
+    def close(self):
+        pass
 
 
 @pytest.fixture
 def values(tmp_path):
     folder = tiny.model_folder(tmp_path / "model", layers=1)
-    place = {"run": "r", "outputs": str(tmp_path / "outputs"), "engine": "transformers", "model": str(folder)}
-    size = {"elicit_samples": 45, "benchmark_items": 12, "elicit_max_tokens": 6, "max_rewrites": 2, "votes": 3}
+    place = {"run": "r", "outputs": str(tmp_path / "outputs"), "engine": "vllm", "model": str(folder)}
+    size = {"elicit_samples": 145, "benchmark_items": 12, "elicit_max_tokens": 6, "max_rewrites": 2, "votes": 3}
     return place | size | {"other_runs": []}
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    """The engines that were started."""
+    started, clock = [], Clock()
+
+    def start(settings, model):
+        started.append(Engine(clock))
+        return started[-1]
+
+    monkeypatch.setattr(generator_module, "start_engine", start)
+    monkeypatch.setattr(plan, "time", clock)
+    monkeypatch.setattr(costs, "time", clock)
+    monkeypatch.setattr(plan, "GROUPS", (8, 16, 32))
+    return started
 
 
 def by_stage(a_plan):
     return {(row.stage, row.model): row for row in a_plan.rows}
 
 
-def test_a_plan_counts_requests_and_what_the_store_holds(values, tmp_path):
+def test_a_plan_counts_requests_and_what_the_store_holds(values, engines, tmp_path):
     first = plan.estimate_run(values, params.STAGES)
     rows = by_stage(first)
     elicit = rows["elicit", "base"]
-    assert (elicit.completions, elicit.stored) == (45, 10), "the probe takes turns with the evaluation"
-    assert elicit.prompt_tokens > 45 * 50 and 0 < elicit.length <= 6
-    assert 0 < first.speed.fast <= first.speed.slow and elicit.missing_tokens == 35 * elicit.length
-    assert rows["evaluate", "base"].completions == rows["evaluate", "tuned"].completions == 24
-    assert rows["evaluate", "student"].completions == 12
-    assert rows["vote", "base"].prompt_tokens is None and rows["vote", "base"].completions % 3 == 0
+    assert (elicit.count, elicit.stored, elicit.tokens) == (145, 58, 145 * 4), "2 to warm up, then 8, 16 and 32"
+    assert elicit.prompt_tokens > 145 * 50
+    assert elicit.seconds == pytest.approx(0.2 + 87 * 0.02), "the clock's speed"
+    assert rows["evaluate", "base"].count == rows["evaluate", "base"].stored == rows["evaluate", "tuned"].count == 24
+    assert rows["evaluate", "student"].count == 12
+    assert rows["vote", "base"].about == "≤ " and rows["vote", "base"].count % 3 == 0
+    assert rows["finetune", "tuned"].seconds is None, "no recorded run has this model"
+    assert "elicit: probe of 56, 20.0 ms and 4.0 tokens a completion" in first.facts
+    assert any("29 of 58 completions were questions: 50 % [3" in fact for fact in first.facts)
     with GenerationStore(tmp_path / "outputs" / "r" / "store.sqlite", read_only=True) as store:
-        assert store.count() == 20
-    again = by_stage(plan.estimate_run(values, params.STAGES))
-    assert again["elicit", "base"].stored == again["evaluate", "base"].stored == 20
-    last = by_stage(plan.estimate_run(values, params.STAGES))
-    assert (last["elicit", "base"].stored, last["evaluate", "base"].stored) == (36, 24)
-    assert last["evaluate", "base"].missing_tokens == 0 and last["elicit", "base"].missing_tokens > 0
+        assert store.count() == 58 + 24
 
 
-def test_a_plan_counts_each_number_of_shots_and_no_student_where_there_is_none(values):
+def test_nothing_is_probed_twice_and_what_is_stored_costs_nothing(values, engines, tmp_path):
+    for stored in (58, 116, 145, 145):
+        elicit = by_stage(plan.estimate_run(values, params.STAGES))["elicit", "base"]
+        assert elicit.stored == stored and (elicit.seconds > 0) == (stored < 145)
+    sampled = [pair for engine in engines for pair in engine.sampled]
+    assert len(engines) == 3 and len(set(sampled)) == len(sampled) == 145 + 24
+
+
+def test_a_probe_ends_with_the_group_that_took_long_enough(values, engines, monkeypatch):
+    monkeypatch.setattr(plan, "LONG_ENOUGH", 0.5)
+    assert by_stage(plan.estimate_run(values, params.STAGES))["elicit", "base"].stored == 2 + 8 + 16
+
+
+def test_a_finished_pool_is_voted_on_as_it_is_and_finished_stages_cost_nothing(values, engines, tmp_path, monkeypatch):
+    for stage in ("elicit", "dedup"):
+        shutil.copytree(REFERENCE / stage, tmp_path / "outputs" / "r" / stage)
+    monkeypatch.setattr(plan.runs, "is_current", lambda stage, settings: stage in ("elicit", "dedup"))
+    manifest = json.loads((REFERENCE / "dedup" / "manifest.json").read_text())
+    rows = by_stage(plan.estimate_run(values, params.STAGES[1:]))
+    assert ("elicit", "base") not in rows
+    assert rows["dedup", "base"].count == rows["dedup", "base"].stored == manifest["cost"]["completions"]
+    assert rows["dedup", "base"].seconds == 0
+    votes = rows["vote", "base"]
+    assert (votes.count, votes.about) == (manifest["counts"]["kept"] * 3, "") and votes.prompt_tokens > 0
+    assert votes.seconds == pytest.approx(0.2 + (votes.count - 58) * 0.02)
+
+
+def test_a_plan_counts_each_number_of_shots_and_no_student_where_there_is_none(values, engines):
     rows = by_stage(plan.estimate_run({**values, "shots": [0, 2], "student": "none"}, params.STAGES))
-    evaluated = {model: row.completions for (stage, model), row in rows.items() if stage == "evaluate"}
+    evaluated = {model: row.count for (stage, model), row in rows.items() if stage == "evaluate"}
     assert evaluated == {"base": 24, "base, shots": 24, "tuned": 48}, "each number of shots, of the tuned model too"
 
 
-def test_a_plan_of_questions_from_elsewhere_stays_within_its_budget(values):
+def test_a_plan_of_questions_from_elsewhere_stays_within_its_budget(values, engines):
     values |= {"question_source": "arithmetic", "question_items": 30, "student": "none"}
     stages = [stage for stage in params.STAGES if stage not in folders.left_out_stages(values)]
     rows = by_stage(plan.estimate_run(values, stages))
-    assert set(rows) == {("vote", "base"), ("evaluate", "base"), ("evaluate", "tuned")}
-    assert rows["vote", "base"].completions == 30 * 3
+    assert set(rows) == {("vote", "base"), ("finetune", "tuned"), ("evaluate", "base"), ("evaluate", "tuned")}
+    assert rows["vote", "base"].count == 30 * 3
     short = by_stage(plan.estimate_run({**values, "token_budget": 100}, stages))["vote", "base"]
-    assert 100 <= short.missing_tokens < 100 + 4 * 40 and short.completions < 90
+    assert 100 <= short.tokens < 100 + 2 * 3 * 4
 
 
 def test_a_replay_has_nothing_to_plan(values):
@@ -63,12 +138,21 @@ def test_a_replay_has_nothing_to_plan(values):
     assert plan.plan_text(nothing) == "engine: replay samples nothing"
 
 
+def test_the_text_is_one_table_one_time_and_what_it_rests_on(values, engines, monkeypatch):
+    text = plan.plan_text(plan.estimate_run(values, params.STAGES))
+    assert text.count("in all ") == 1 and "in all at most about" in text and "finetune, distil, unknown" in text
+    monkeypatch.setattr(plan.forecast, "find_recorded", lambda settings: REFERENCE)
+    text = plan.plan_text(plan.estimate_run(values, params.STAGES))
+    assert "in all about" in text and "unknown" not in text and "pairs to learn from" in text
+    assert [plan.duration(seconds) for seconds in (90, 250, 800, 9000)] == ["90 s", "4.2 min", "13 min", "2.5 h"]
+
+
 def test_the_command_prints_the_plan_and_runs_nothing(values, tmp_path, capsys):
     path = tmp_path / "p.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(yaml.safe_dump(values | {"engine": "transformers", "elicit_samples": 12}))
     assert main.main(["run", str(path), "--plan"]) == 0
     out = capsys.readouterr().out
-    assert "elicit    base" in out and "of 10 completions were questions" in out and "at most about" in out
+    assert "elicit    base" in out and "of 12 completions were questions" in out and "at most about" in out
     assert not (tmp_path / "outputs" / "r" / "elicit" / "manifest.json").exists()
 
 
@@ -87,7 +171,7 @@ def test_the_command_prints_the_plan_and_runs_nothing(values, tmp_path, capsys):
 def test_what_keeps_a_plan_from_being_made_is_one_line(values, tmp_path, capsys, monkeypatch, change, status, named):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     path = tmp_path / "p.yaml"
-    path.write_text(yaml.safe_dump(values | change))
+    path.write_text(yaml.safe_dump(values | {"engine": "transformers"} | change))
     assert main.main(["run", str(path), "--plan"]) == status
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if line.startswith("crescent: ")]

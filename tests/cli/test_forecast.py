@@ -1,0 +1,120 @@
+"""A forecast counts and times what is not known before a run; no model is needed."""
+
+from __future__ import annotations
+
+import pytest
+from shared import REFERENCE
+
+from crescent_utils.cli import forecast
+from crescent_utils.cli.forecast import Pace
+from crescent_utils.runs import params
+
+# What two runs on the machine of these paces took, an engine of vLLM in their process (2026-11-21): seconds of sampling
+# and training by stage, and the time of the whole run.
+BAITS, ANSWERS = Pace(0.0185, 2.2, 6.6), Pace(0.0363, 0.7, 18.9)
+CPU = {"dedup": 41, "vote": 203, "finetune": 203, "distil": 120, "evaluate": 60}
+NINTH = {"vote": 46, "finetune": 60, "distil": 38, "evaluate": 8}
+
+
+def settings_of(**values):
+    return {stage: params.settings_from(stage, {"engine": "vllm", "run": "none", **values}) for stage in params.STAGES}
+
+
+def rows_of(questions=1313, recorded=REFERENCE, paces=None, engine="vllm", due=params.STAGES, **values):
+    """The rows of a run by stage and model, and the facts."""
+    paces = {"elicit": BAITS, "evaluate": ANSWERS} if paces is None else paces
+    rows, facts = forecast.estimated_rows(
+        settings_of(**values), due, ["elicit", "evaluate"], questions, paces, engine, recorded
+    )
+    return {(row.stage, row.model): row for row in rows}, "\n".join(facts)
+
+
+@pytest.mark.parametrize(
+    ("size", "questions", "taken"),
+    [({}, 1313, CPU), ({"elicit_samples": 300, "benchmark_items": 40}, 140, NINTH)],
+    ids=["the laptop run", "a ninth of it"],
+)
+def test_each_stage_of_two_recorded_runs_is_forecast_within_30_percent(size, questions, taken):
+    rows, _ = rows_of(questions, **size)
+    for stage, seconds in taken.items():
+        expected = sum(row.seconds for row in rows.values() if row.stage == stage)
+        assert 0.7 * seconds <= expected <= 1.3 * seconds, (stage, expected)
+
+
+def test_the_recorded_run_tells_what_stages_hand_on():
+    rows, facts = rows_of()
+    assert rows["dedup", "base"].count == 1310 and rows["vote", "base"].count == 596 * 8
+    assert rows["finetune", "tuned"].count == 209 and round(rows["finetune", "tuned"].tokens) == 34192
+    assert round(rows["distil", "student_tuned"].tokens) == 22711
+    assert {row.about for (stage, _), row in rows.items() if stage != "evaluate"} == {"~ "}
+    assert "1,310 rewrites, 596 questions to vote on, 209 pairs" in facts and "but it was made" not in facts
+
+
+def test_what_a_run_does_otherwise_is_counted_by_its_own_rules():
+    assert ("dedup", "base") not in rows_of(max_rewrites=0)[0]
+    everything, facts = rows_of(max_rewrites=0, similarity_threshold=1.1)
+    assert 596 * 8 < everything["vote", "base"].count < 1313 * 8 and "similarity_threshold 0.0" in facts
+    assert rows_of(decontaminate=False)[0]["vote", "base"].count == 800 * 8
+    strict, all_paths = rows_of(min_agreement=0.9)[0], rows_of(path_choice="all")[0]
+    assert strict["finetune", "tuned"].count < 209 < all_paths["finetune", "tuned"].count
+    assert rows_of(votes=3)[0]["vote", "base"].count == 596 * 3
+    assert rows_of(max_pairs=50)[0]["finetune", "tuned"].count == 50
+    half = rows_of(epochs=1.5)[0]["finetune", "tuned"].seconds
+    assert half == pytest.approx(rows_of()[0]["finetune", "tuned"].seconds / 2)
+    assert "made with method 'lora'" in rows_of(method="full")[1]
+
+
+def test_a_budget_ends_the_vote_and_with_it_the_pairs():
+    source = {"question_source": "arithmetic", "question_items": 1000}
+    rows, _ = rows_of(0, **source, token_budget=10_000)
+    assert 10_000 <= rows["vote", "base"].tokens < 10_000 + 2 * 8 * 40
+    assert rows["finetune", "tuned"].count < rows_of(0, **source)[0]["finetune", "tuned"].count
+
+
+def test_a_slower_machine_trains_slower_where_the_same_engine_tells():
+    slow = {"elicit": Pace(0.037, 4.4, 6.6), "evaluate": ANSWERS}
+    usual, twice = (rows_of(paces=paces)[0]["finetune", "tuned"].seconds for paces in (None, slow))
+    assert twice == pytest.approx(2 * usual)
+    assert rows_of(paces=slow, engine="server")[0]["finetune", "tuned"].seconds == pytest.approx(usual, rel=0.05)
+
+
+def test_without_a_recorded_run_all_survives_and_training_is_unknown():
+    rows, facts = rows_of(100, recorded=None)
+    assert (rows["dedup", "base"].count, rows["vote", "base"].count) == (200, 800)
+    assert rows["vote", "base"].about == "≤ " and rows["finetune", "tuned"].seconds is None
+    assert "training is unknown" in facts
+
+
+def test_a_finished_stage_costs_nothing():
+    rows, _ = rows_of(due=["evaluate"])
+    assert all(row.seconds == 0 and row.stored == row.count for (stage, _), row in rows.items() if stage != "evaluate")
+
+
+def test_the_recorded_run_is_one_of_the_same_kind(tmp_path):
+    assert forecast.find_recorded(settings_of(outputs=str(tmp_path))) == REFERENCE, "the kit's own, wherever one writes"
+    for other in ({"domain": "math_word_problems"}, {"protocol": "strict"}, {"replay_from": "none"}):
+        assert forecast.find_recorded(settings_of(**other)) is None
+
+
+def test_a_sum_goes_on_like_its_last_quarter():
+    values = [1] * 6 + [0, 1]
+    assert [forecast.extended_sum(values, count) for count in (0, 3, 8, 12)] == [0, 3, 7, 9]
+    assert forecast.extended_sum([], 5) == 0
+
+
+def test_a_pace_is_the_slope_of_groups_of_several_sizes():
+    pace = forecast.fitted_pace([(32, 1.64), (64, 2.28), (128, 3.56)], 10.0)
+    assert (pace.each, pace.batch) == (pytest.approx(0.02), pytest.approx(1.0))
+    assert pace.seconds(100, batches=2) == pytest.approx(4.0) and pace.seconds(0) == 0
+    assert pace.of_length(28.0).each == pytest.approx(0.04)
+    assert forecast.fitted_pace([(32, 3.2)], 10.0) == Pace(pytest.approx(0.1), 0.0, 10.0)
+    assert forecast.fitted_pace([(32, 5.0), (64, 5.1)], 10.0).each == pytest.approx(5.1 / 64 / 2), "noise has bounds"
+
+
+def test_starts_are_counted_by_engine_and_machine(monkeypatch):
+    rows = list(rows_of()[0].values())
+    beside = sum(forecast.BESIDE.values())
+    assert forecast.seconds_beside(rows, params.STAGES, "vllm", 10.0) == pytest.approx(beside + 10 + 3 * 2)
+    assert forecast.seconds_beside([], [], "vllm", 0.0) == 0
+    monkeypatch.setattr(forecast.generation, "best_device", lambda: "cuda")
+    assert forecast.seconds_beside(rows, params.STAGES, "vllm", 10.0) == pytest.approx(beside + 5 * 10)
