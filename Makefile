@@ -14,8 +14,11 @@ LOCK = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --
 
 # Files of tests are dealt out to as many processes as there are cores, eight at most.
 SPREAD := -n logical --maxprocesses 8 --dist loadfile
-# Tests must not reach for a hub, and stray user settings must not change what they see.
-OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+# A process has a core, so threads of its own would stand in the other processes' way.
+ONE_THREAD := OMP_NUM_THREADS=1
+# Tests must not reach for a hub, and stray user settings must not change what they see. Containers often keep Python from
+# storing what it compiles; then each of the many processes that tests start compiles torch anew, which is half its start.
+OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce test lint types unit live notebooks doctor lock clean
@@ -38,7 +41,7 @@ types: setup  ## mypy, strict
 	$(BIN)/mypy
 
 unit: setup  ## pytest without a model run, with the replay of the reference run
-	$(OFFLINE) $(BIN)/python -m pytest $(SPREAD)
+	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest $(SPREAD)
 
 live: setup  ## all six notebooks on the real small model, a few completions a stage
 	$(OFFLINE) $(BIN)/python -m pytest -m "live and not slow and not gpu"
