@@ -21,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint types unit live notebooks doctor lock clean
+.PHONY: help setup reproduce test lint types unit live notebooks bench doctor lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -48,6 +48,9 @@ live: setup  ## all six notebooks on the real small model, a few completions a s
 
 notebooks: setup  ## the committed notebooks print what is committed
 	$(OFFLINE) $(BIN)/python -m pytest --nbval-lax notebooks
+
+bench: setup  ## speed over the plain alternatives, one table (12 minutes on two idle cores)
+	$(OFFLINE) $(BIN)/python tests/benchmarks/run.py
 
 doctor: setup  ## what this machine can run
 	$(BIN)/crescent doctor

@@ -22,7 +22,7 @@ from .similarity import RELEASED_BATCH, RELEASED_COSINE, select_diverse, select_
 if TYPE_CHECKING:
     import pandas as pd
 
-ENCODE_BATCH = 64  # texts; tests/benchmarks/bench_dedup.py compares others
+ENCODE_BATCH = 64  # texts; tests/benchmarks/bench_dedup.py compares it with the library's own 32
 REMEMBERED_TEXTS = 100_000  # texts whose vectors are remembered: 150 MB with MiniLM
 TOO_SIMILAR = "too similar"
 LATER_TOO_SIMILAR = "a later one of its batch is too similar"

@@ -1,42 +1,26 @@
-"""Speed of reading answers: extraction, normal form and vote of a million stored paths; against Math-Verify on each;
-hostile texts.
-
-    python tests/benchmarks/bench_answers.py [--paths 1000000] [--math-verify 1000] [--hostile 100000] [--processes 2]
-
-The paths are those of the committed reference store and, where CRESCENT_BENCHMARK_DIR (or ../shared/data) has GSM8K,
-its solutions in the endings of several models. Each is repeated with other numbers: every digit is turned by a shift
-of its own repetition, so that no text stands twice and a cache of normal forms cannot answer for them. (Answers are
-short, so the normal forms of a million of them do repeat; that part of the cache's work is real, and the share of
-hits is printed.) Paths are read in chunks of eight, a question each, in a process pool; the parent's and the
-children's peak memory is printed.
-"""
+"""Final answers: reading and voting over Math-Verify, scoring over lm-evaluation-harness's own filters."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import random
-import resource
-import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 
-import pandas as pd
+from measure import Row, compare, reference
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from crescent_utils.answers import equality, reading  # noqa: E402
-from crescent_utils.answers.normal_form import _cached_form  # noqa: E402
-from crescent_utils.vote import majority  # noqa: E402
+from crescent_utils.answers import equality, reading
+from crescent_utils.answers.normal_form import _cached_form
+from crescent_utils.benchmarks import scoring
+from crescent_utils.runs import params
+from crescent_utils.vote import majority
 
 VOTES = 8
-CHUNK = 250  # questions that go to a process at once
+GSM8K = Path(os.environ.get("CRESCENT_BENCHMARK_DIR") or params.ROOT.parent / "shared" / "data") / "gsm8k_train.jsonl"
 ENDINGS = (
     "{s}\n#### {g}",
     "{s}\n\nThe answer is {g}.",
@@ -44,175 +28,112 @@ ENDINGS = (
     "{s}",
     "{s} So \\boxed{{{g}}}",
 )
+REGEXES = ((r"#### (\-?[0-9\.\,]+)", 0), (r"(-?[$0-9.,]{2,})|(-?[0-9]+)", -1))  # the harness's strict and flexible
+IGNORED = [",", "\\$", "(?s).*#### ", "\\.$"]
 
 
-def material(gsm8k: bool = True) -> list[str]:
-    """Real texts to repeat: the reference store's paths, and GSM8K's solutions where they are."""
-    texts = list(pd.read_parquet(ROOT / "outputs/reference/vote/paths.parquet")["path"])
-    folder = Path(os.environ.get("CRESCENT_BENCHMARK_DIR", ROOT / "../shared/data"))
-    path = next(
-        (p for p in (folder, Path("/") / "work" / "shared" / "data") if (p / "gsm8k_train.jsonl").exists()), None
-    )
-    if gsm8k and path:
-        for number, line in enumerate((path / "gsm8k_train.jsonl").read_text(encoding="utf-8").splitlines()):
+def material() -> list[str]:
+    """The reference's paths, and GSM8K's solutions in the endings of several models where the file is there."""
+    texts = reference("vote", "paths", "path")
+    if GSM8K.exists():
+        for number, line in enumerate(GSM8K.read_text(encoding="utf-8").splitlines()):
             solution, _, gold = json.loads(line)["answer"].rpartition("####")
             texts.append(ENDINGS[number % len(ENDINGS)].format(s=solution.strip(), g=gold.strip()))
     random.Random(0).shuffle(texts)
     return texts
 
 
-def ballots(texts: list[str], n: int) -> Iterator[list[str]]:
-    """`n` paths in lists of eight: each repetition of the material turns its digits by another shift."""
-    made = 0
-    while made < n:
-        shift = made // len(texts)
-        digits = "".join(str((d * (1 + 2 * (shift % 5)) + shift + 1) % 10) for d in range(10))
+def batches(texts: list[str], count: int) -> Iterator[list[str]]:
+    """Yield lists of `count` texts; each repetition turns their digits, so that none stands twice."""
+    place = 0
+    while True:
+        shift = place // len(texts)
+        digits = "".join(str((digit * (1 + 2 * (shift % 5)) + shift + 1) % 10) for digit in range(10))
         table = str.maketrans("0123456789", digits)
-        row = []
-        for i in range(made, min(n, made + VOTES)):
-            text = texts[i % len(texts)].translate(table)
-            row.append(f"{text[:40]} {shift}\n{text[40:]}" if shift >= 10 else text)
-        made += len(row)
-        yield row
+        yield [texts[i % len(texts)].translate(table) for i in range(place, place + count)]
+        place += count
 
 
-def voted(rows: list[list[str]]) -> tuple[int, int, int, int]:
-    """Read and vote; return questions, readable answers, and the hits and misses of the normal form's cache."""
-    before = _cached_form.cache_info()
-    readable = 0
-    for seed, row in enumerate(rows):
-        read = [reading.extract_answer(path) for path in row]
-        readable += sum(answer is not None for answer in read)
-        majority.majority_vote(read, 0.5, seed=seed)
-    after = _cached_form.cache_info()
-    return len(rows), readable, after.hits - before.hits, after.misses - before.misses
+def over(batches: Iterator[list], work: Callable[[list], object]) -> Callable[[], tuple[int, float]]:
+    """Return `work` on the next batch at each call, without what normal forms remember of the last one."""
+    work(next(batches))  # to warm up
+
+    def step() -> tuple[int, float]:
+        _cached_form.cache_clear()
+        batch = next(batches)
+        began = time.perf_counter()
+        work(batch)
+        return len(batch), time.perf_counter() - began
+
+    return step
 
 
-def chunks(rows: Iterator[list[str]]) -> Iterator[list[list[str]]]:
-    """The ballots in lists that are worth sending to another process."""
-    while chunk := list(islice(rows, CHUNK)):
-        yield chunk
+def answers(scale: float) -> Row:
+    """Verdicts: is the answer 42?"""
+    from math_verify import parse, verify
 
-
-def peak_mb() -> float:
-    """Peak resident memory of this process and, a child each, of its finished children."""
-    own, child = (resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return (own + 2 * child) / 1024
-
-
-def throughput(texts: list[str], n: int, processes: int) -> float:
-    """Print and return the seconds for `n` paths; making the paths is part of them."""
-    start = time.perf_counter()
-    total = [0, 0, 0, 0]
-    with ProcessPoolExecutor(processes) as pool:
-        waiting = []
-        for chunk in chunks(ballots(texts, n)):
-            waiting.append(pool.submit(voted, chunk))
-            if len(waiting) > 4 * processes:  # bounded: a million paths are never in memory together
-                total = [a + b for a, b in zip(total, waiting.pop(0).result(), strict=True)]
-        for job in waiting:
-            total = [a + b for a, b in zip(total, job.result(), strict=True)]
-    spent = time.perf_counter() - start
-    hits = total[2] / max(1, total[2] + total[3])
-    print(
-        f"extraction + normal form + vote: {n:,} paths, {total[0]:,} questions, {total[1]:,} readable, "
-        f"{processes} processes"
-    )
-    print(
-        f"  {spent:.1f} s, {1e6 * spent / n:.0f} us a path, peak memory {peak_mb():.0f} MB, "
-        f"cache of normal forms {hits:.0%} hits"
-    )
-    return spent
-
-
-def against_math_verify(texts: list[str], n: int) -> None:
-    """Print the processor time of a verdict (is the answer 42?) by ours and by Math-Verify on the same texts."""
-    try:
-        from math_verify import parse, verify
-    except ImportError:
-        print("Math-Verify is not installed: nothing to compare with")
-        return
-    sample = [row[0] for row in islice(ballots(texts, n * VOTES), n)]
     gold = parse("42")
-    start = time.process_time()
-    for text in sample:
-        verify(gold, parse(text))
-    theirs = time.process_time() - start
-    _cached_form.cache_clear()
-    start = time.process_time()
-    for text in sample:
-        found = reading.extract_answer(text)
-        found is not None and equality.answers_equal(found, "42")
-    ours = time.process_time() - start
-    print(f"one process, {len(sample):,} verdicts: Math-Verify {1e6 * theirs / n:.0f} us a text, "
-          f"ours {1e6 * ours / n:.0f} us, "
-          f"ratio {theirs / ours:.0f}")  # fmt: skip
+
+    def judge(batch: list[str]) -> None:
+        for text in batch:
+            answer = reading.extract_answer(text)
+            answer is not None and equality.answers_equal(answer, "42")
+
+    def plain(batch: list[str]) -> None:
+        for text in batch:
+            verify(gold, parse(text))
+
+    texts, count = material(), round(500 * scale)
+    row = compare("Math-Verify", "verdicts/s", *[over(batches(texts, count), way) for way in (judge, plain)])
+    return replace(row, note="" if GSM8K.exists() else "short texts alone: gsm8k_train.jsonl is not here")
 
 
-def hostile(seed: int) -> str:
-    """One hostile text: pieces that nest, repeat and pile up, some of them very long."""
-    draw = random.Random(seed)
-    pieces = [
-        "\\frac{", "\\boxed{", "{", "}", "^{9", "^9", "9", "1,", "1:", "1/", "\0", "#### ", "the answer is ", "\n",
-        "=", "**", "½", "١",
-        "\\text{", "<<", "</think>", "<think>", "Answer:\n", "\nA: ", "- ", "e9", "(", ")", "because ", "so ", ". ",
-        "$", " is 5 ", "x",
-        "twenty-",
-        "\\sqrt{", "999999999^999999999", "1e999999999", "\u202f", "I", "'", "nswer", "round to ", " of the ",
-        "to find ", "_", "%", "5 5",
-    ]  # fmt: skip
-    text = "".join(draw.choice(pieces) * draw.choice((1, 1, 2, 3, 30, 300)) for _ in range(draw.randint(1, 12)))
-    if draw.random() < 0.002:
-        text = draw.choice(pieces) * (10**6 // 3)
-    if draw.random() < 0.001:
-        text = "9" * 10**6
-    return text if draw.random() < 0.5 else f"\\boxed{{{text}}} 5"
+def voting(scale: float) -> Row:
+    """The vote on eight paths of each question, reading included, answers grouped by their value."""
+    from math_verify import parse, verify
+
+    def ballots(batch: list[str]) -> list[list[str]]:
+        return [batch[i : i + VOTES] for i in range(0, len(batch), VOTES)]
+
+    def vote(batch: list[str]) -> None:
+        for paths in ballots(batch):
+            majority.majority_vote([reading.extract_answer(path) for path in paths], 0.5)
+
+    def plain(batch: list[str]) -> None:
+        for paths in ballots(batch):
+            groups: list[list] = []
+            for answer in (parse(path) for path in paths):
+                same = next((group for group in groups if verify(group[0], answer)), None)
+                groups.append([answer]) if same is None else same.append(answer)
+            max(groups, key=len)
+
+    paths, count = reference("vote", "paths", "path"), round(60 * scale) * VOTES
+    ways = [over(batches(paths, count), way) for way in (vote, plain)]
+    return compare("Math-Verify, compared with each group", "paths/s", *ways)
 
 
-def fuzz(n: int, seed: int = 0) -> tuple[int, float, str]:
-    """Read `n` hostile texts; return the number of exceptions, the slowest text's seconds and its beginning."""
-    errors, slowest, which = 0, 0.0, ""
-    for i in range(n):
-        text = hostile(seed + i)
-        spent = []
-        for _ in range(3):  # the best of three: other work on the machine disturbs a single timing
-            start = time.process_time()
-            try:
-                reading.extract_answer(text)
-                reading.extract_answer(text, "choice")
-            except Exception as error:
-                errors += 1
-                print(f"{type(error).__name__} on seed {seed + i}: {text[:60]!r}")
-            spent.append(time.process_time() - start)
-            if spent[-1] < 0.1:
-                break
-        if min(spent) > slowest:
-            slowest, which = min(spent), f"seed {seed + i}, {len(text):,} characters: {text[:40]!r}"
-    return errors, slowest, which
+def score(scale: float) -> Row:
+    """Verdicts on recorded completions: ours in three ways, the harness's strict-match and flexible-extract."""
+    from lm_eval.api.metrics import exact_match_hf_evaluate
+    from lm_eval.filters.extraction import RegexFilter
+
+    completions, golds = (reference("evaluate", "scores", column) for column in ("completion", "gold"))
+    pairs = list(zip(completions, golds, strict=True))
+    random.Random(0).shuffle(pairs)
+    filters = [RegexFilter(*regex) for regex in REGEXES]
+
+    def plain(batch: list[tuple[str, str]]) -> None:
+        for completion, gold in batch:
+            for extract in filters:
+                answer = next(iter(extract.apply([[completion]], [{}])))[0]
+                exact_match_hf_evaluate([answer], [gold], regexes_to_ignore=IGNORED, ignore_case=True)
+
+    def ours(batch: list[tuple[str, str]]) -> None:
+        for pair in batch:
+            scoring.score_answer(*pair)
+
+    ways = [over(repeat(pairs[: round(4_000 * scale)]), way) for way in (ours, plain)]
+    return compare("lm-evaluation-harness", "answers/s", *ways)
 
 
-def main() -> None:
-    """Run the three measurements."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--paths", type=int, default=1_000_000)
-    parser.add_argument("--math-verify", type=int, default=1_000)
-    parser.add_argument("--hostile", type=int, default=100_000)
-    parser.add_argument("--processes", type=int, default=2)
-    own = parser.parse_args()
-    texts = material()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
-          f"material: {len(texts):,} texts, "
-          f"{sum(map(len, texts)) / len(texts):.0f} characters on average")  # fmt: skip
-    if own.paths:
-        throughput(texts, own.paths, own.processes)
-    if own.math_verify:
-        against_math_verify(texts, own.math_verify)
-    if own.hostile:
-        start = time.perf_counter()
-        errors, slowest, which = fuzz(own.hostile)
-        print(f"{own.hostile:,} hostile texts in {time.perf_counter() - start:.0f} s: {errors} exceptions, ", end="")
-        print(f"slowest {1e3 * slowest:.1f} ms ({which})")
-
-
-if __name__ == "__main__":
-    main()
+ROWS = {"answers": answers, "voting": voting, "scoring": score}

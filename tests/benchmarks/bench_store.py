@@ -1,140 +1,131 @@
-"""What the generation store costs: time a completion, memory, look-up, iteration, and resuming a finished stage.
-
-`python tests/benchmarks/bench_store.py [--completions 2000000] [--stage 50000]` writes completions of 200 tokens in
-chunks of 256, as a run does, beside the plain alternative: lines of JSON in a file, flushed as often. A share of
-generation time is given for engines of several speeds, since this machine's own is slow.
-"""
+"""The generation store over plain SQLite, and resuming: asking again for what is stored, and a run a second time."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import random
+import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
-import psutil
+from measure import REFERENCE, SECONDS, Row, compare, reference, row_of
 
 from crescent_utils.generation import generator, models
 from crescent_utils.generation.store import Completion, GenerationStore, Request, Sampling
-from crescent_utils.runs import costs, folders
+from crescent_utils.runs import params
 
 TOKENS, VOTES = 200, 8
+Stored = list[tuple[Request, int, Completion]]
 
 
-def vote_request(number: int) -> Request:
-    """The request of question `number`."""
-    content = f"Question {number}: " + "what is it? " * 12
-    return Request.of("bench", [{"role": "user", "content": content}], Sampling(0.7, 1.0, 256, (), 1))
+def in_a_folder(measure: Callable[[float, Path], Row]) -> Callable[[float], Row]:
+    """Give a measurement a folder that is gone afterwards."""
+
+    def measure_there(scale: float) -> Row:
+        with tempfile.TemporaryDirectory() as folder:
+            return measure(scale, Path(folder))
+
+    return measure_there
 
 
-def completions(count: int) -> Iterator[tuple[Request, int, Completion]]:
+def completions(number: int) -> Stored:
     """Requests of a vote, eight samples each, with texts of about 200 tokens (800 characters) that differ."""
-    chance = random.Random(1)
-    paths = list(folders.read_table(folders.ROOT / "outputs" / "reference", "vote", "paths")["path"])
-    for number in range(count // VOTES):
-        request = vote_request(number)
+    chance, paths = random.Random(1), reference("vote", "paths", "path")
+    made = []
+    for question in range(number // VOTES):
+        messages = [{"role": "user", "content": f"Question {question}: " + "what is it? " * 12}]
+        request = Request.of("bench", messages, Sampling(0.7, 1.0, 256, (), 1))
         for sample in range(VOTES):
-            text = f"{number} {sample} " + " ".join(chance.choices(paths, k=40))
-            yield request, sample, Completion(text[:800], "stop", 60, TOKENS)
+            text = f"{question} {sample} " + " ".join(chance.choices(paths, k=40))
+            made.append((request, sample, Completion(text[:800], "stop", 60, TOKENS)))
+    return made
 
 
-def chunks(rows: Iterator, size: int = generator.COMMIT_EVERY) -> Iterator[list]:
-    """Rows in lists of `size`."""
-    chunk = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
+def chunks(stored: Stored) -> Iterator[Stored]:
+    """As many at a time as a run commits."""
+    for start in range(0, len(stored), generator.COMMIT_EVERY):
+        yield stored[start : start + generator.COMMIT_EVERY]
 
 
-def memory() -> float:
-    """Resident memory of this process, in MB."""
-    return psutil.Process().memory_info().rss / 1e6
-
-
-def write(path: Path, count: int) -> tuple[float, float, float]:
-    """Seconds of `put`, and resident MB after a tenth and after all."""
-    spent = early = 0.0
+def put(path: Path, stored: Stored) -> int:
+    """Write them as a run does, in chunks; return how many."""
     with GenerationStore(path) as store:
-        for number, chunk in enumerate(chunks(completions(count))):
-            began = time.perf_counter()
+        for chunk in chunks(stored):
             store.put(chunk, {"engine": "bench", "seconds": 1.0, "device_seconds": 1.0})
-            spent += time.perf_counter() - began
-            if number * len(chunk) >= count / 10 and not early:
-                early = memory()
-        late = memory()
-    return spent, early, late
+    return len(stored)
 
 
-def write_lines(path: Path, count: int) -> float:
-    """Seconds of the plain alternative."""
-    spent = 0.0
-    with open(path, "w", encoding="utf-8") as handle:
-        for chunk in chunks(completions(count)):
-            began = time.perf_counter()
-            for request, sample, completion in chunk:
-                handle.write(json.dumps({"request": asdict(request), "sample": sample, **asdict(completion)}) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-            spent += time.perf_counter() - began
-    return spent
+def plain_key(request: Request) -> str:
+    """What a plain table would be asked by."""
+    return repr(request)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--completions", type=int, default=2_000_000)
-    parser.add_argument("--stage", type=int, default=50_000)
-    options = parser.parse_args()
-    count = options.completions // VOTES * VOTES
-    print(costs.device_name())
-    with tempfile.TemporaryDirectory() as work:
-        path = Path(work) / "store.sqlite"
-        spent, early, late = write(path, count)
-        each = spent / count
-        print(f"put: {count:,} completions, {1e6 * each:.1f} us each; file {path.stat().st_size / 1e9:.2f} GB; "
-              f"resident {early:.0f} MB after a tenth, {late:.0f} MB after all")  # fmt: skip
-        lines = min(count, 100_000)
-        print(f"plain lines of JSON: {1e6 * write_lines(Path(work) / 'lines', lines) / lines:.1f} us each")
-        for speed in (300, 3_000, 30_000):
-            print(f"  put's share of generation at {speed:>6,} tokens/s: {100 * each * speed / TOKENS:.2f} %")
-        with GenerationStore(path, read_only=True) as store:
-            asked = [row[0] for row in completions(count)][:: VOTES * 50] if count <= 200_000 else _some(count)
-            before, began = memory(), time.perf_counter()
-            pairs = [[(request, sample) for sample in range(VOTES)] for request in asked]
-            found = sum(completion is not None for votes in pairs for completion in store.lookup(votes))
-            spent = time.perf_counter() - began
-            each = 1e6 * spent / len(asked)
-            print(f"look-up: {len(asked):,} requests x {VOTES}, {each:.0f} us a request, {found:,} found")
-            print(f"  resident {before:.0f} -> {memory():.0f} MB")
-            before, began, peak, seen = memory(), time.perf_counter(), 0.0, 0
-            for _ in store.completions():
-                seen += 1
-                if seen % 100_000 == 0:
-                    peak = max(peak, memory())
-            print(f"iteration: {seen:,} in {time.perf_counter() - began:.1f} s")
-            print(f"  resident {before:.0f} MB, at most {peak:.0f} MB")
-        stage = [(request, sample) for request, sample, _ in completions(min(options.stage, count))]
-        with generator.Generator(
-            GenerationStore(path), models.Model("base", "bench", lambda: path), 1, None
-        ) as resumed:
-            began = time.perf_counter()
-            done = resumed.complete(stage)
-            spent = time.perf_counter() - began
-        print(f"resuming a finished stage: {len(done):,} completions in {spent:.2f} s, {resumed.cost.sampled} sampled")
+def put_plainly(path: Path, stored: Stored) -> int:
+    """Write them into one table, as often to disk and in the same mode; return how many."""
+    database = sqlite3.connect(path, isolation_level=None)
+    database.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; CREATE TABLE completions (request, "
+        "sample, text, finish, prompt_tokens, tokens, PRIMARY KEY (request, sample)) WITHOUT ROWID")  # fmt: skip
+    for chunk in chunks(stored):
+        rows = [(plain_key(request), i, c.text, c.finish, c.prompt_tokens, c.tokens) for request, i, c in chunk]
+        database.execute("BEGIN")
+        database.executemany("INSERT INTO completions VALUES (?,?,?,?,?,?)", rows)
+        database.execute("COMMIT")
+    database.close()
+    return len(stored)
 
 
-def _some(count: int) -> list[Request]:
-    return [vote_request(number) for number in random.Random(2).sample(range(count // VOTES), 5000)]
+def writing(scale: float) -> Row:
+    """A new file each time."""
+    stored = completions(round(16_000 * scale))
+
+    def into_new_file(write: Callable[[Path, Stored], int]) -> int:
+        with tempfile.TemporaryDirectory() as folder:
+            return write(Path(folder) / "store.sqlite", stored)
+
+    ways = (partial(into_new_file, put), partial(into_new_file, put_plainly))
+    return compare("plain SQLite, executemany", "completions/s", *ways)
 
 
-if __name__ == "__main__":
-    main()
+@in_a_folder
+def asking_again(scale: float, folder: Path) -> Row:
+    """A stage that is done, through a generator; a plain table asked for each row by its key."""
+    stored = completions(round(16_000 * scale))
+    pairs = [(request, sample) for request, sample, _ in stored]
+    put(folder / "ours.sqlite", stored)
+    put_plainly(folder / "plain.sqlite", stored)
+    model = models.Model("base", "bench", lambda: folder)
+
+    def ours() -> int:
+        with generator.Generator(GenerationStore(folder / "ours.sqlite"), model, 1, None) as resumed:
+            return len(resumed.complete(pairs))
+
+    def plain() -> int:
+        database = sqlite3.connect(folder / "plain.sqlite")
+        query = "SELECT * FROM completions WHERE request = ? AND sample = ?"
+        return len([database.execute(query, (plain_key(request), i)).fetchone() for request, i in pairs])
+
+    return compare("plain SQLite, a SELECT each", "completions/s", ours, plain)
+
+
+@in_a_folder
+def second_run(_: float, folder: Path) -> Row:
+    """01 to 03 of a replay of the reference, whose second run finds each of them done."""
+    (folder / "reference").symlink_to(REFERENCE)
+    command = [sys.executable, "-m", "crescent_utils.cli.main", "run", "params/cpu.yaml", "--to", "vote"]
+    command += [f"-p{text}" for text in (f"outputs={folder}", "engine=replay", "run=bench")]
+    rates = []
+    for _ in range(2):
+        began = time.perf_counter()
+        done = subprocess.run(command, cwd=params.ROOT, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(" ".join((done.stderr or done.stdout).split())[-300:])
+        rates.append(1 / (time.perf_counter() - began))
+    first, second = rates
+    return row_of("the first, a replay", SECONDS, [second], [first], 1, 1 / first + 1 / second)
+
+
+ROWS = {"store": writing, "resume, asking again": asking_again, "resume, a second run": second_run}
