@@ -20,9 +20,9 @@ from ..evaluate import PAIRS, method_pairs
 TOKENS_OF_A_REQUEST = 8  # a completion costs 11 ms, as much as so many tokens, and 1.3 ms for each of its own
 REWRITE = 1.6  # times that of a bait: its prompt is twice as long and hardly ever the same
 HELD_OUT = 1 / 3  # of a training pass: the loss alone, nothing is learned
-FIRST_START = 30.0  # seconds of an engine's start with all imports, where the probe saw none
+FIRST_START = 24.0  # seconds of an engine's start with all imports, where the probe saw none
 FURTHER_START = 0.2  # of the first one: another model's start, on CPU
-BESIDE = {"elicit": 10, "dedup": 8, "vote": 3, "finetune": 7, "distil": 4, "evaluate": 22}  # seconds: tables, figures
+BESIDE = {"elicit": 14, "dedup": 8, "vote": 3, "finetune": 7, "distil": 4, "evaluate": 24}  # seconds: tables, figures
 REFERENCE_BAIT = 52.2 / 2700  # seconds on the reference run's machine; its own store was made before times were kept
 
 TRAINED = {"finetune": "tuned", "distil": "student_tuned"}  # the model that a stage trains
@@ -82,9 +82,10 @@ class Row:
 def fitted_pace(groups: Sequence[tuple[int, float]], length: float) -> Pace:
     """Return the pace that groups of several sizes show: the slope of the line through their seconds, and its rest.
 
-    The slope is taken to lie between half of what a completion of the largest group took and all of it.
+    The slope is taken to lie between half of what a completion of the fastest group took and all of it: in a slower one
+    another program was at work, or the group was small.
     """
-    size, seconds = max(groups)
+    size, seconds = min(groups, key=lambda group: group[1] / group[0])
     each = seconds / size
     if len({size for size, _ in groups}) > 1:
         slope = linear_regression([size for size, _ in groups], [seconds for _, seconds in groups]).slope

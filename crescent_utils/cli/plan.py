@@ -6,10 +6,11 @@ A probe gives the pace of each stage whose requests are known; its completions a
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -49,6 +50,8 @@ def estimate_run(values: dict[str, Any], stages: Sequence[str]) -> Plan:
         known = _known_samples(generator, settings, stages, due)
         paces, start, facts = _probe(generator, known)
         rows = [_known_row(generator, stage, samples, paces.get(stage)) for stage, samples in known.items()]
+        if settings["elicit"].elicit_until or settings["elicit"].elicit_min_yield:  # 01 may stop before
+            rows = [replace(row, about="≤ ") if row.stage == "elicit" else row for row in rows]
         questions, fact = _expected_questions(generator, settings, known.get("elicit", []), "elicit" in due)
         engine = generator.engine_name
     recorded = forecast.find_recorded(settings)
@@ -56,7 +59,8 @@ def estimate_run(values: dict[str, Any], stages: Sequence[str]) -> Plan:
     rows = [row for row in rows + later_rows if row.stage in stages]
     rows.sort(key=lambda row: runs.STAGES.index(row.stage))
     unplanned = ["general_tasks are not estimated"] if settings["evaluate"].general_tasks else []
-    return Plan(rows, forecast.seconds_beside(rows, due, engine, start), [*facts, *fact, *facts_of_record, *unplanned])
+    facts += [*fact, *facts_of_record, *unplanned, *_note_on_a_busy_machine()]
+    return Plan(rows, forecast.seconds_beside(rows, due, engine, start), facts)
 
 
 def due_stages(settings: dict[str, Any], stages: Sequence[str]) -> list[str]:
@@ -173,6 +177,16 @@ def _pace(generator: generation.Generator, samples: Samples, groups: list[tuple[
         return forecast.fitted_pace(groups, length)
     seconds = (generator.cost.seconds - before) / len(done)
     return Pace(seconds, 0.0, length) if seconds else None
+
+
+def _note_on_a_busy_machine() -> list[str]:
+    """Return a line where more wants to run than the machine has processors for: the probe's pace is that of now."""
+    load, processors = os.getloadavg()[0], os.cpu_count() or 1
+    if load <= processors + 1:  # the probe itself keeps all of them busy
+        return []
+    return [
+        f"other programs were at work during the probe (load {load:.1f} on {processors} processors): idle is faster"
+    ]
 
 
 def _known_row(generator: generation.Generator, stage: str, samples: Samples, pace: Pace | None) -> Row:

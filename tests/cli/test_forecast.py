@@ -6,7 +6,7 @@ import pytest
 from shared import REFERENCE
 
 from crescent_utils.cli import forecast
-from crescent_utils.cli.forecast import Pace
+from crescent_utils.cli.forecast import Pace, Row
 from crescent_utils.runs import params
 
 # What two runs on the machine of these paces took, an engine of vLLM in their process (2026-11-21): seconds of sampling
@@ -30,15 +30,20 @@ def rows_of(questions=1313, recorded=REFERENCE, paces=None, engine="vllm", due=p
 
 
 @pytest.mark.parametrize(
-    ("size", "questions", "taken"),
-    [({}, 1313, CPU), ({"elicit_samples": 300, "benchmark_items": 40}, 140, NINTH)],
+    ("size", "baits", "answers", "questions", "taken", "whole"),
+    [({}, 2700, 700, 1313, CPU, 823), ({"elicit_samples": 300, "benchmark_items": 40}, 300, 80, 140, NINTH, 280)],
     ids=["the laptop run", "a ninth of it"],
 )
-def test_each_stage_of_two_recorded_runs_is_forecast_within_30_percent(size, questions, taken):
+def test_each_stage_of_two_recorded_runs_is_forecast_within_30_percent(size, baits, answers, questions, taken, whole):
     rows, _ = rows_of(questions, **size)
     for stage, seconds in taken.items():
         expected = sum(row.seconds for row in rows.values() if row.stage == stage)
         assert 0.7 * seconds <= expected <= 1.3 * seconds, (stage, expected)
+    known = [Row("elicit", "base", baits, 0, 0, BAITS.seconds(baits))]
+    known.append(Row("evaluate", "base", answers, 0, 0, ANSWERS.seconds(answers)))
+    every_row = [*rows.values(), *known]
+    beside = forecast.seconds_beside(every_row, params.STAGES, "vllm", 23.5)
+    assert 0.8 * whole <= beside + sum(row.seconds for row in every_row) <= 1.2 * whole
 
 
 def test_the_recorded_run_tells_what_stages_hand_on():
@@ -109,6 +114,8 @@ def test_a_pace_is_the_slope_of_groups_of_several_sizes():
     assert pace.of_length(28.0).each == pytest.approx(0.04)
     assert forecast.fitted_pace([(32, 3.2)], 10.0) == Pace(pytest.approx(0.1), 0.0, 10.0)
     assert forecast.fitted_pace([(32, 5.0), (64, 5.1)], 10.0).each == pytest.approx(5.1 / 64 / 2), "noise has bounds"
+    jammed = forecast.fitted_pace([(32, 1.4), (64, 2.1), (128, 3.0), (256, 16.1)], 10.0)
+    assert jammed.each == pytest.approx(3.0 / 128), "as another program made it on the last group"
 
 
 def test_starts_are_counted_by_engine_and_machine(monkeypatch):

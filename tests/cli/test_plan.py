@@ -123,6 +123,11 @@ def test_a_plan_counts_each_number_of_shots_and_no_student_where_there_is_none(v
     assert evaluated == {"base": 24, "base, shots": 24, "tuned": 48}, "each number of shots, of the tuned model too"
 
 
+def test_baits_that_may_stop_before_are_counted_at_most(values, engines):
+    assert by_stage(plan.estimate_run(values, params.STAGES))["elicit", "base"].about == ""
+    assert by_stage(plan.estimate_run({**values, "elicit_until": 9}, params.STAGES))["elicit", "base"].about == "≤ "
+
+
 def test_a_plan_of_questions_from_elsewhere_stays_within_its_budget(values, engines):
     values |= {"question_source": "arithmetic", "question_items": 30, "student": "none"}
     stages = [stage for stage in params.STAGES if stage not in folders.left_out_stages(values)]
@@ -131,6 +136,12 @@ def test_a_plan_of_questions_from_elsewhere_stays_within_its_budget(values, engi
     assert rows["vote", "base"].count == 30 * 3
     short = by_stage(plan.estimate_run({**values, "token_budget": 100}, stages))["vote", "base"]
     assert 100 <= short.tokens < 100 + 2 * 3 * 4
+
+
+def test_a_busy_machine_is_named(values, engines, monkeypatch):
+    for load, named in ((100_000.0, True), (0.5, False)):
+        monkeypatch.setattr(plan.os, "getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert ("other programs were at work" in plan.plan_text(plan.estimate_run(values, params.STAGES))) == named
 
 
 def test_a_replay_has_nothing_to_plan(values):
