@@ -55,6 +55,7 @@ class Generator:
         self.store, self.model, self.seed = store, model, seed
         self._start, self._give_back, self._max_model_len = start_engine, give_back, max_model_len
         self._engine: Engine | None = None
+        self.engine_name = "replay" if start_engine is None else "store"  # then that of the engine that sampled
         self._batches: dict[int, dict[str, Any]] = {}
         self._bar = ProgressBar(model.label, shown=progress)
         self.cost = Cost()  # of all completions that were asked for, sampled now or before
@@ -138,6 +139,7 @@ class Generator:
             )
         if self._engine is None:
             self._engine = self._start()
+            self.engine_name = self._engine.name
         keys = {request: request.key() for request in dict.fromkeys(request for request, _ in pairs)}
         jobs = [Job(request, i, sample_seed(keys[request], i, request.sampling.seed)) for request, i in pairs]
         meter = runs.Meter(self._engine.devices)
@@ -193,13 +195,6 @@ class Generator:
             prompt_tokens=sum(completion.prompt_tokens for completion in completions),
             completion_tokens=sum(completion.tokens for completion in completions),
         )
-
-    @property
-    def engine_name(self) -> str:
-        """Name of the engine that sampled, "store" where nothing had to be."""
-        if self._engine is not None:
-            return self._engine.name
-        return "replay" if self._start is None else "store"
 
     @property
     def guarantee(self) -> str:

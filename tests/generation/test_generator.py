@@ -297,6 +297,7 @@ def test_after_an_interrupt_the_engine_is_ended_and_the_next_cell_starts_another
         assert engines[0].closed
         sampler.generate([ask("x" * i) for i in range(1, 9)])
     assert [one.sampled for one in engines] == [3, 5]
+    assert sampler.engine_name == "transformers"  # a manifest is written when the engine has been given back
 
 
 def test_an_engine_waits_for_the_next_stage_of_a_run_and_ends_for_another_model_or_a_training(monkeypatch, tmp_path):
