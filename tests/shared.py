@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
+from filelock import FileLock
 from matplotlib.figure import Figure
 
 from crescent_utils.finetune import training
@@ -44,6 +45,18 @@ def gsm8k_solutions(folder: Path, split: str) -> list[tuple[str, str]]:
     lines = (folder / f"gsm8k_{split}.jsonl").read_text(encoding="utf-8").splitlines()
     answers = [json.loads(line)["answer"].rpartition("####") for line in lines]
     return [(solution.strip(), gold.strip()) for solution, _, gold in answers]
+
+
+def made_once(factory: pytest.TempPathFactory, worker: str, name: str, make: Callable[[Path], object]) -> Path:
+    """Return the folder `name` that `make` fills, once for all processes of this test run."""
+    session = factory.getbasetemp() if worker == "master" else factory.getbasetemp().parent
+    folder = session / name
+    with FileLock(session / f"{name}.lock"):
+        if not folder.exists():
+            (session / f"{name}.part").mkdir()
+            make(session / f"{name}.part")
+            (session / f"{name}.part").rename(folder)
+    return folder
 
 
 def pairs(count: int = 12) -> list:
