@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from .. import benchmarks, generation
 from ..generation import Completion, Job, Request, Sampling
@@ -37,23 +38,25 @@ def run_task(
     model: Any, task: Any, *, shots: int, chat: bool, system: str | None = None, manager: Any = None, limit: int = 0
 ) -> dict[str, Any]:
     """Run one task, given by name or definition, on a model of the harness; return the results with all samples."""
-    import lm_eval
+    from lm_eval import evaluator
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    result: dict[str, Any] = lm_eval.simple_evaluate(
-        model=model,
-        tasks=[task],
-        task_manager=manager or TaskManager(include_defaults=False),  # the index of its own tasks takes 7 s to read
-        num_fewshot=shots,
-        apply_chat_template=chat,
-        fewshot_as_multiturn=chat and shots > 0,
-        system_instruction=system,
-        limit=limit or None,
-        bootstrap_iters=0,
-        log_samples=True,
-        verbosity="ERROR",
-    )
+    # It would start programs for 2 s each time, to describe a machine that the manifest names.
+    with patch.object(evaluator, "add_env_info"):
+        result: dict[str, Any] = evaluator.simple_evaluate(
+            model=model,
+            tasks=[task],
+            task_manager=manager or TaskManager(include_defaults=False),  # the index of its own tasks takes 7 s to read
+            num_fewshot=shots,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=chat and shots > 0,
+            system_instruction=system,
+            limit=limit or None,
+            bootstrap_iters=0,
+            log_samples=True,
+            verbosity="ERROR",
+        )
     return result
 
 

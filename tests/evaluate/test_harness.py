@@ -152,6 +152,13 @@ def test_log_likelihoods_survive_a_kill(generator, folder, tasks, monkeypatch):
     assert table["score"].tolist() == [s["acc_norm"] for s in plain(folder, tasks, 0)["samples"]["colours"]]
 
 
+def test_no_program_is_started_to_describe_the_machine(generator, tasks, monkeypatch):
+    described = []
+    monkeypatch.setattr("torch.utils.collect_env.get_pretty_env_info", lambda: described.append(1))
+    harness.general_ability(generator, settings_of(tasks))
+    assert not described
+
+
 def test_general_scores_become_comparisons(generator, tasks):
     table = harness.general_ability(generator, settings_of(tasks))
     both = pd.concat([table, table.assign(model="tuned")], ignore_index=True)
