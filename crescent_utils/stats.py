@@ -203,11 +203,9 @@ def paired_scores(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values after Holm's step-down correction (1979); a nan (not tested) stays nan and does not count."""
     corrected = np.array(p_values, dtype=float)
-    is_tested = ~np.isnan(corrected)
-    if is_tested.any():
-        from statsmodels.stats.multitest import multipletests
-
-        corrected[is_tested] = multipletests(corrected[is_tested], method="holm")[1]
+    order = np.argsort(corrected, kind="stable")[: np.count_nonzero(~np.isnan(corrected))]  # nan is sorted to the end
+    scaled = corrected[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
     return [float(p_value) for p_value in corrected]
 
 
