@@ -13,7 +13,7 @@ LOCK = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --
 	--no-header --quiet $(UPGRADE)
 
 # Files of tests are dealt out to as many processes as there are cores, eight at most.
-SPREAD := -n logical --maxprocesses 8 --dist loadfile
+SPREAD := -n logical --maxprocesses 8 --dist worksteal
 # A process has a core, so threads of its own would stand in the other processes' way.
 ONE_THREAD := OMP_NUM_THREADS=1
 # Tests must not reach for a hub, and stray user settings must not change what they see. Containers often keep Python from
