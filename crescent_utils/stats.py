@@ -6,8 +6,8 @@ In come scores between 0 and 1: a sequence with one score per item, or a table o
   of them (`compare_models`);
 - p-values corrected for the number of tests (`holm`);
 - how often the majority of m answers is right (`accuracy_by_votes`).
-Intervals are of 95 %. Whatever resamples takes a seed. Wilson's interval, McNemar's test and Holm's correction are
-statsmodels', which loads pandas and is therefore imported where it is called.
+Intervals are of 95 %. Whatever resamples takes a seed. Wilson's interval and McNemar's test are statsmodels', which
+loads pandas and is therefore imported where it is called.
 """
 
 from __future__ import annotations
