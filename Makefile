@@ -12,7 +12,7 @@ TORCH ?= --find-links https://download.pytorch.org/whl/cpu/torch/
 LOCK = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--no-header --quiet $(UPGRADE)
 
-# Files of tests are dealt out to as many processes as there are cores, eight at most.
+# Tests are dealt out to as many processes as there are cores, eight at most; one that has none left takes of another's.
 SPREAD := -n logical --maxprocesses 8 --dist worksteal
 # A process has a core, so threads of its own would stand in the other processes' way.
 ONE_THREAD := OMP_NUM_THREADS=1
