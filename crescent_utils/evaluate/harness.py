@@ -38,13 +38,13 @@ def run_task(
     model: Any, task: Any, *, shots: int, chat: bool, system: str | None = None, manager: Any = None, limit: int = 0
 ) -> dict[str, Any]:
     """Run one task, given by name or definition, on a model of the harness; return the results with all samples."""
-    from lm_eval import evaluator
+    import lm_eval
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     # It would start programs for 2 s each time, to describe a machine that the manifest names.
-    with patch.object(evaluator, "add_env_info"):
-        result: dict[str, Any] = evaluator.simple_evaluate(
+    with patch("lm_eval.evaluator.add_env_info"):
+        result: dict[str, Any] = lm_eval.simple_evaluate(
             model=model,
             tasks=[task],
             task_manager=manager or TaskManager(include_defaults=False),  # the index of its own tasks takes 7 s to read
