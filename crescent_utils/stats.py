@@ -6,8 +6,8 @@ In come scores between 0 and 1: a sequence with one score per item, or a table o
   of them (`compare_models`);
 - p-values corrected for the number of tests (`holm`);
 - how often the majority of m answers is right (`accuracy_by_votes`).
-Intervals are of 95 %. Whatever resamples takes a seed. Wilson's interval and McNemar's test are statsmodels', which
-loads pandas and is therefore imported where it is called.
+Intervals are of 95 %. Whatever resamples takes a seed. Wilson's interval, McNemar's test and Holm's correction are
+statsmodels', which loads pandas and is therefore imported where it is called.
 """
 
 from __future__ import annotations
@@ -203,9 +203,11 @@ def paired_scores(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values after Holm's step-down correction (1979); a nan (not tested) stays nan and does not count."""
     corrected = np.array(p_values, dtype=float)
-    order = np.argsort(corrected, kind="stable")[: np.count_nonzero(~np.isnan(corrected))]  # nan is sorted to the end
-    scaled = corrected[order] * np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(np.maximum.accumulate(scaled), 1)
+    is_tested = ~np.isnan(corrected)
+    if is_tested.any():
+        from statsmodels.stats.multitest import multipletests
+
+        corrected[is_tested] = multipletests(corrected[is_tested], method="holm")[1]
     return [float(p_value) for p_value in corrected]
 
 
