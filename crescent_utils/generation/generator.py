@@ -120,13 +120,16 @@ class Generator:
             try:
                 self._sample(missing, accepted)
                 return
-            except BaseException as error:
+            except EngineError as error:
                 self._end_engine()
                 rest = [pair for pair, done in zip(missing, self.stored(missing), strict=True) if done is None]
-                if not isinstance(error, EngineError) or len(rest) == len(missing):
+                if len(rest) == len(missing):
                     raise
                 print(f"engine: started again for {len(rest):,} completions ({error})", flush=True)
                 missing = rest
+            except BaseException:
+                self._end_engine()
+                raise
 
     def _sample(self, pairs: Sequence[Pair], accepted: Callable[[str], bool] | None) -> None:
         """Sample the pairs and store them; at an interrupt, those that are done."""
