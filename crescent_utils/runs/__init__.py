@@ -1,7 +1,8 @@
 """Runs: the parameters of a run, its domain, its folder with tables and manifests, and what it cost.
 
 `settings_from` turns the variables of a notebook into frozen, checked settings; `load_profile` merges YAML profiles.
-`get_domain` gives what the method knows of a kind of question: prompts, gates, threshold. `begin_stage` opens the
+`get_domain` gives what the method knows of a kind of question: prompts, gates, threshold; `solve_messages` and
+`bare_messages` word a question, `own_exemplars` reads the examples that a run made itself. `begin_stage` opens the
 folder `outputs/<run>/<stage>/`; the stage writes Parquet tables there and, last of all, `manifest.json`, whose
 presence means that the stage is complete: parameters as given, contents of what was read, versions, models, counts,
 tokens, seconds, memory. `is_current` tells by these contents whether a finished stage has to run again;
@@ -26,7 +27,9 @@ from .domains import (
     Message,
     bait_count,
     bait_messages,
+    bare_messages,
     get_domain,
+    own_exemplars,
     rewrite_messages,
     solve_messages,
     validity_gates,
@@ -97,6 +100,7 @@ __all__ = [
     "Vote",
     "bait_count",
     "bait_messages",
+    "bare_messages",
     "begin_stage",
     "benchmark_folder",
     "build_settings",
@@ -110,6 +114,7 @@ __all__ = [
     "left_out_stages",
     "library_versions",
     "load_profile",
+    "own_exemplars",
     "parameters_of",
     "read_manifest",
     "read_table",

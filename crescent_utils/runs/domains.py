@@ -9,11 +9,14 @@ same loader. Every prompt is worded by us and can be replaced by a parameter of 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from . import params
+from . import layout, params
+from .layout import RunError
 from .params import Frozen, ParameterError
 
 Message = dict[str, str]
@@ -151,9 +154,42 @@ def rewrite_messages(domain: Domain, question: str, neighbour: str, system: str 
     return _messages(system, _fill(domain.rewrite_prompt, question=question, neighbour=neighbour))
 
 
-def solve_messages(domain: Domain, question: str, system: str = "") -> list[Message]:
-    """Return the request to answer `question`: the same for voting, for training and for evaluation."""
-    return _messages(system or domain.solve_system, _fill(domain.solve_prompt, question=question))
+def solve_messages(
+    domain: Domain, question: str, system: str = "", exemplars: Sequence[Exemplar] = ()
+) -> list[Message]:
+    """Return the request to answer `question`: the same for voting, for training and for evaluation.
+
+    Each of the `exemplars` is a turn of the user and one of the assistant before it, as lm-evaluation-harness puts few
+    shots to a chat model: so the model's reply ends with its turn, and needs no stop text before a next question.
+    """
+    chat = _messages(system or domain.solve_system, _fill(domain.solve_prompt, question=question))
+    turns = []
+    for exemplar in exemplars:
+        turns.append({"role": "user", "content": _fill(domain.solve_prompt, question=exemplar.question)})
+        turns.append({"role": "assistant", "content": exemplar.path})
+    return [*chat[:-1], *turns, chat[-1]]
+
+
+def bare_messages(question: str, system: str = "") -> list[Message]:
+    """Return the request that is the question alone, without the domain's words around it or its system prompt.
+
+    Without `system` the chat template says what it says by itself.
+    """
+    return _messages(system, question)
+
+
+def own_exemplars(folder: Path) -> list[Exemplar]:
+    """Return the exemplars that the run in `folder` made itself, in the order of the prompt: `vote/exemplars.parquet`.
+
+    Raises RunError where its vote made none.
+    """
+    if not (folder / "vote" / "exemplars.parquet").exists():
+        raise RunError(
+            f"vote/exemplars.parquet is not in run {folder.name!r}: its vote made no exemplars of its own; run "
+            "notebooks/03_vote.ipynb there with vote_shots: own"
+        )
+    table = layout.read_table(folder, "vote", "exemplars")
+    return [Exemplar(question=row.question, path=row.path, answer=row.answer) for row in table.itertuples()]
 
 
 def _fill(template: str, **values: str) -> str:

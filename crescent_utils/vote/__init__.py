@@ -8,6 +8,7 @@ Golds judge labels where they are known (`known_golds`); they never make one. Th
 can be trusted, from these alone.
 """
 
+from ..runs import own_exemplars
 from .labels import (
     accuracy_by_agreement,
     agreement_by_group,
@@ -32,6 +33,7 @@ __all__ = [
     "learned_texts",
     "length_groups",
     "majority_vote",
+    "own_exemplars",
     "path_likelihoods",
     "questions_of_stage",
     "sampled_paths",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crescent_utils.benchmarks import items
 from crescent_utils.elicit import questions
-from crescent_utils.runs import domains
+from crescent_utils.runs import domains, layout
 
 DOMAINS = [domains.get_domain(name) for name in ("arithmetic", "math_word_problems")]
 ids = [domain.name for domain in DOMAINS]
@@ -58,6 +59,32 @@ def test_the_system_prompt_comes_first_and_a_parameter_replaces_the_domains():
     assert [m["role"] for m in domains.solve_messages(words, "q")] == ["user"]
     assert [m["role"] for m in domains.bait_messages(words, 0)[0]] == ["user"]
     assert [m["role"] for m in domains.rewrite_messages(words, "q", "n", "s")] == ["system", "user"]
+
+
+def test_exemplars_are_turns_before_the_question():
+    domain = domains.get_domain("arithmetic")
+    asked = domains.solve_messages(domain, "What is 3 + 4?", exemplars=domain.exemplars)
+    assert [m["role"] for m in asked] == ["system", *["user", "assistant"] * len(domain.exemplars), "user"]
+    for i, exemplar in enumerate(domain.exemplars):
+        assert asked[1 + 2 * i] == domains.solve_messages(domain, exemplar.question)[-1]
+        assert asked[2 + 2 * i]["content"] == exemplar.path
+    assert [asked[0], asked[-1]] == domains.solve_messages(domain, "What is 3 + 4?")
+
+
+def test_a_bare_question_has_nothing_around_it_but_a_given_system_prompt():
+    assert domains.bare_messages("{question}?") == [{"role": "user", "content": "{question}?"}]
+    assert domains.bare_messages("q", "Be brief.")[0] == {"role": "system", "content": "Be brief."}
+
+
+def test_own_exemplars_are_read_in_the_order_of_the_prompt(tmp_path):
+    with pytest.raises(layout.RunError, match="own.*vote_shots: own"):
+        domains.own_exemplars(tmp_path / "own")
+    (tmp_path / "own" / "vote").mkdir(parents=True)
+    rows = [("What is 9 - 2?", "It is 7.", "7", 0.5), ("What is 1 + 1?", "2", "2", 1.0)]
+    table = pd.DataFrame(rows, columns=["question", "path", "answer", "agreement"])
+    table.to_parquet(tmp_path / "own" / "vote" / "exemplars.parquet")
+    read = domains.own_exemplars(tmp_path / "own")
+    assert [(one.question, one.path, one.answer) for one in read] == [row[:3] for row in rows]
 
 
 def test_each_bait_meets_each_prefix_once_and_then_again():
