@@ -50,7 +50,7 @@ def student_pairs(stage: runs.Stage, domain: runs.Domain, qa: pd.DataFrame) -> S
     import pandas as pd
 
     settings: Any = stage.settings
-    pairs = finetune.training_pairs(qa, domain, settings.system_prompt)
+    pairs = finetune.training_pairs(qa, domain, settings.system_prompt, settings.train_prompt)
     if settings.student_data in ("pairs", "on_policy"):
         return StudentPairs(pairs, qa, pd.DataFrame(columns=REJECTED_COLUMNS), [])
     recorded = runs.parameters_of("vote", runs.recorded_parameters(stage.upstream["vote"]))
@@ -64,7 +64,7 @@ def student_pairs(stage: runs.Stage, domain: runs.Domain, qa: pd.DataFrame) -> S
             rows, rejected = seed_augmented(generator, settings, domain, vote_settings, len(pairs))
         sampled_by.append(generator)
     tokenizer = generation.load_tokenizer(generation.resolve_model(settings.model).locate())
-    kept = within_budget(rows, pairs, domain, settings.system_prompt, tokenizer)
+    kept = within_budget(rows, pairs, domain, settings.system_prompt, tokenizer, settings.train_prompt)
     return StudentPairs(kept, rows, rejected, sampled_by)
 
 
@@ -214,12 +214,17 @@ def _answered(
 
 
 def within_budget(
-    rows: pd.DataFrame, pairs: list[dict[str, Any]], domain: runs.Domain, system: str, tokenizer: Any
+    rows: pd.DataFrame,
+    pairs: list[dict[str, Any]],
+    domain: runs.Domain,
+    system: str,
+    tokenizer: Any,
+    train_prompt: str = "solve",
 ) -> list[dict[str, Any]]:
     """Return the training pairs of `rows`, in order, as long as they are no more than `pairs` in number and tokens."""
     tokens_left = sum(len(finetune.loss_mask(tokenizer, pair)) for pair in pairs)
     chosen: list[dict[str, Any]] = []
-    for pair in finetune.training_pairs(rows, domain, system):
+    for pair in finetune.training_pairs(rows, domain, system, train_prompt):
         tokens_left -= len(finetune.loss_mask(tokenizer, pair))
         if tokens_left < 0 or len(chosen) == len(pairs):
             break

@@ -1,7 +1,8 @@
 """Training: from rows of the vote to trained weights, or to what an earlier run trained.
 
-The prompt of a pair is the very request of `03_vote` through the same chat template; the loss counts the completion
-alone, its end-of-turn token included. Both are checked before the first step. `sft.py` holds the training itself.
+The prompt of a pair is the request of `03_vote` without its exemplars, or the bare question, through the same chat
+template; the loss counts the completion alone, its end-of-turn token included. Both are checked before the first step.
+`sft.py` holds the training itself.
 """
 
 from __future__ import annotations
@@ -75,27 +76,46 @@ def _with_paths_of_others(qa: pd.DataFrame, seed: int) -> pd.DataFrame:
 
 
 def check_asked_alike(voted: Mapping[str, Any], settings: Training) -> str:
-    """Return a line which says that training asks as the vote did, whose manifest is `voted`.
+    """Return a line which says how training asks beside the vote, whose manifest is `voted`.
 
-    Raises TrainingError naming the parameter that differs. That both become the same tokens is checked by `train`.
+    Raises TrainingError naming a parameter that differs and should not. With train_prompt "bare" the solve prompt is
+    not learned, so it may differ. That both become the same tokens is checked by `train`.
     """
-    for name, of_vote, value in runs.differing_parameters(voted, settings, PROMPT_PARAMETERS):
+    bare = settings.train_prompt == "bare"
+    alike = [name for name in PROMPT_PARAMETERS if not (bare and name == "solve_prompt")]
+    for name, of_vote, value in runs.differing_parameters(voted, settings, alike):
         content = " of another content" if value == of_vote else ""
         raise TrainingError(
             f"{name}: {value!r} here, but the vote sampled with {of_vote!r}{content}; set it alike, or the model is "
             "trained on other prompts than it is asked"
         )
-    return "asked as in the vote: same " + ", ".join(name.replace("_", " ") for name in PROMPT_PARAMETERS)
+    shots = voted["parameters"].get("vote_shots", "none")
+    asked = "the bare question, not the vote's request" if bare else "asked as in the vote"
+    without = "" if shots == "none" else f", without its exemplars ({shots})"
+    return f"{asked}{without}: same " + ", ".join(name.replace("_", " ") for name in alike)
 
 
-def training_pairs(qa: pd.DataFrame, domain: runs.Domain, system_prompt: str = "") -> list[dict[str, Any]]:
+def training_pairs(
+    qa: pd.DataFrame, domain: runs.Domain, system_prompt: str = "", train_prompt: str = "solve"
+) -> list[dict[str, Any]]:
     """Return (question, winning path) pairs in TRL's conversational prompt-completion form.
 
-    A row with a `prompt` of its own (one of LMSI's formats) is learned as the answer to that prompt.
+    `train_prompt` "solve" learns the path as the answer to the vote's request; "bare" as the answer to the question
+    alone, without the domain's system prompt (without `system_prompt` the chat template says what it says by itself).
+    A row with a `prompt` of its own (one of LMSI's formats) is learned as the answer to that prompt; ParameterError
+    with "bare".
     """
+    if train_prompt == "bare" and "prompt" in qa:
+        raise runs.ParameterError(
+            "train_prompt: 'bare' contradicts the vote's path_formats, whose rows bring prompts of their own; set "
+            "train_prompt: solve, or path_formats: [] in the vote"
+        )
     pairs = []
     for row in qa.itertuples():
-        prompt = runs.solve_messages(domain, row.question, system_prompt)
+        if train_prompt == "bare":
+            prompt = runs.bare_messages(row.question, system_prompt)
+        else:
+            prompt = runs.solve_messages(domain, row.question, system_prompt)
         if "prompt" in qa:
             prompt[-1] = {"role": "user", "content": row.prompt}
         pairs.append({"prompt": prompt, "completion": [{"role": "assistant", "content": row.path}]})
@@ -228,7 +248,7 @@ def _check_trained_alike(manifest: Mapping[str, Any], settings: runs.Common) -> 
 
     A replay shows what was recorded, so it must not go under the name of a training that never happened.
     """
-    decisive = recipes.LEARNING_SETTINGS | {"model"}
+    decisive = recipes.LEARNING_SETTINGS | {"model", "train_prompt"}
     names = [name for name in type(settings).model_fields if name in decisive or name.startswith("student")]
     differences = [
         f"{name}: {recorded!r}, not {value!r}"

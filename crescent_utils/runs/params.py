@@ -132,6 +132,7 @@ class Training(Common):
     train_min_agreement: float = Field(0.0, ge=0, le=1)  # ours: learn only from pairs with at least this agreement
     max_pairs: int = Field(0, ge=0)  # 0: all; else so many, drawn by `seed`
     label_source: Literal["vote", "random"] = "vote"  # "random": each question gets another's path, a negative control
+    train_prompt: Literal["solve", "bare"] = "solve"  # "bare", the question alone: Crescent, released scripts
     micro_batch_size: int = Field(16, ge=1)
     max_length: int = Field(256, ge=16)
     packing: bool = False

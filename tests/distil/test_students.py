@@ -97,6 +97,8 @@ def test_a_budget_holds_examples_and_tokens():
     assert sum(size[: len(chosen)]) <= budget < sum(size[: len(chosen) + 1])
     assert len(students.within_budget(rows.assign(path=""), pairs, DOMAIN, "", WORDS)) == 10
     assert students.within_budget(rows.head(0), pairs, DOMAIN, "", WORDS) == []
+    bare = students.within_budget(rows, pairs, DOMAIN, "", WORDS, "bare")
+    assert bare == training.training_pairs(rows, DOMAIN, train_prompt="bare")[: len(bare)] and len(bare) == 10
 
 
 def test_the_seed_set_is_labelled_and_apart_from_what_is_tested():

@@ -323,6 +323,16 @@ def test_other_prompts_than_the_votes_are_refused():
             training.check_asked_alike({"parameters": voted["parameters"] | {name: value}}, settings)
 
 
+def test_a_bare_question_needs_the_votes_model_and_not_its_solve_prompt():
+    settings = params.build_settings("finetune", {"train_prompt": "bare"})
+    voted = {"parameters": params.build_settings("vote", {"solve_prompt": "{question}!"}).model_dump()}
+    line = training.check_asked_alike(voted, settings)
+    assert line == "the bare question, not the vote's request: same model, domain, system prompt"
+    for name, value in (("system_prompt", "t"), ("model", "other"), ("domain", "math_word_problems")):
+        with pytest.raises(TrainingError, match=f"{name}: .*but the vote sampled with"):
+            training.check_asked_alike({"parameters": voted["parameters"] | {name: value}}, settings)
+
+
 # --- on-policy distillation -----------------------------------------------------------------------------------------
 
 

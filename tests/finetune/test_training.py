@@ -86,6 +86,23 @@ def test_a_pair_asks_as_the_vote_and_the_evaluation_ask():
     assert pair["completion"] == [{"role": "assistant", "content": "It is 7."}]
 
 
+def test_a_bare_pair_is_the_question_alone_and_its_path():
+    rows = pd.DataFrame({"question": ["What is {3} + 4?"], "path": ["It is 7."]})
+    (pair,) = training.training_pairs(rows, DOMAIN, train_prompt="bare")
+    assert pair["prompt"] == [{"role": "user", "content": "What is {3} + 4?"}]
+    assert pair["completion"] == [{"role": "assistant", "content": "It is 7."}]
+    (pair,) = training.training_pairs(rows, DOMAIN, "Be brief.", "bare")
+    assert pair["prompt"][0] == {"role": "system", "content": "Be brief."} and len(pair["prompt"]) == 2
+    with pytest.raises(params.ParameterError, match="train_prompt: 'bare' contradicts the vote's path_formats"):
+        training.training_pairs(rows.assign(format="zero_shot_cot", prompt="Q: …"), DOMAIN, "", "bare")
+
+
+@pytest.mark.parametrize("style", ["chatml", "llama3", "llama2", "gemma"])
+def test_a_bare_pair_is_rendered_in_training_as_it_is_asked(style):
+    bare = training.training_pairs(pd.DataFrame({"question": ["3 + 4?"], "path": ["7"]}), DOMAIN, "", "bare")
+    masks.check_pairs(tiny.tokenizer(style), bare, 200)
+
+
 @pytest.mark.parametrize("style", ["chatml", "llama3", "llama2", "gemma"])
 def test_the_mask_covers_the_prompt_and_leaves_the_reply_with_its_end(style):
     words = tiny.tokenizer(style)

@@ -193,7 +193,8 @@ CHANGED = {
     "lr_schedule": "cosine", "benchmark_split": "dev", "decontaminate": False, "student": "s", "embedder": "e",
     "path_formats": ["zero_shot_cot"],
     "elicit_temperatures": [0.5],
-    "served_names": {"base": "b"}, "label_source": "random", "packing": True, "gradient_checkpointing": True,
+    "served_names": {"base": "b"}, "label_source": "random", "train_prompt": "bare", "packing": True,
+    "gradient_checkpointing": True,
     "report_to": ["wandb"], "student_data": "on_policy", "shots": [5], "general_tasks": ["piqa"], "claims_of": "lmsi",
     "compare_runs": {"tuned_no_vote": ["r"]},
 }  # fmt: skip
