@@ -1,9 +1,10 @@
 """Benchmarks: the questions that a claim is judged on, and how an answer to them is scored.
 
-`load_benchmark` returns a benchmark by name, from the hub, from files in `benchmark_dir`, or generated (`arithmetic`):
-its items (question, gold answer, form of the answer), worked examples, and where they come from. `load_evaluated` and
-`load_held_out` return those of a run: what it is judged on, and what its training questions must not repeat
-(`repeated_items`). `score_answer` scores one answer in three ways side by side, `SCORINGS`: strict, flexible, symbolic.
+`load_benchmark` returns a benchmark by name, from the hub, from files in `benchmark_dir`, or generated: `arithmetic`,
+and problem spaces such as `three_terms_40` (`spaces.py`). It has items (question, gold answer, form of the answer),
+worked examples, and where they come from. `load_evaluated` and `load_held_out` return those of a run: what it is judged
+on, and what its training questions must not repeat (`repeated_items`). `score_answer` scores one answer in three ways
+side by side, `SCORINGS`: strict, flexible, symbolic.
 """
 
 from ..runs import benchmark_folder
@@ -13,6 +14,7 @@ from .items import (
     arithmetic_problem,
     benchmark_names,
     harness_task,
+    is_generated,
     load_benchmark,
     load_evaluated,
     load_held_out,
@@ -31,6 +33,7 @@ __all__ = [
     "benchmark_folder",
     "benchmark_names",
     "harness_task",
+    "is_generated",
     "load_benchmark",
     "load_evaluated",
     "load_held_out",

@@ -16,6 +16,7 @@ from typing import Any
 
 from .. import answers
 from ..runs import BENCHMARK_FILES, Domain, benchmark_folder, did_you_mean
+from . import spaces
 from .files import Benchmark, BenchmarkError, Item, read_benchmark
 from .scoring import SCORINGS, score_answer
 
@@ -24,19 +25,26 @@ FEW_SHOT_ITEMS = 8  # ours: its worked examples
 
 
 def load_benchmark(name: str, *, folder: str = "", split: str = "test", items: int = 0, seed: int = 2025) -> Benchmark:
-    """Return benchmark `name`: generated (arithmetic), else from `folder`, $CRESCENT_BENCHMARK_DIR or the hub.
+    """Return benchmark `name`: generated, else from `folder`, $CRESCENT_BENCHMARK_DIR or the hub.
 
-    `split` "dev" exists for arithmetic alone; `items` limits the number (0: all); `seed` generates or draws them.
-    Raises BenchmarkError for an unknown name, a split that does not exist and files that cannot be had.
+    `split` is "test"; generated benchmarks have "dev" and "train" as well. `items` limits the number of test items (0:
+    all); `seed` generates or draws them. Raises BenchmarkError for an unknown name, a split that does not exist and
+    files that cannot be had.
     """
+    if spaces.is_space(name):
+        return spaces.load_space(name, split, items, seed)
     if name not in benchmark_names():
         hint = did_you_mean(name, benchmark_names())
-        raise BenchmarkError(f"evaluate_on: {name!r} is unknown; allowed: {', '.join(benchmark_names())}.{hint}")
+        raise BenchmarkError(
+            f"evaluate_on: {name!r} is unknown; allowed: {', '.join(benchmark_names())}, and problem spaces such as "
+            f"{spaces.EXAMPLES}.{hint}"
+        )
     if name == "arithmetic":
         return generated_arithmetic(seed, split, items or 350)
     if split != "test":
         raise BenchmarkError(
-            f"benchmark_split: {split!r} exists for arithmetic alone; {name} is scored on its test split"
+            f"benchmark_split: {split!r} exists for arithmetic and problem spaces alone; {name} is scored on its test "
+            "split"
         )
     benchmark = read_benchmark(name, benchmark_folder(folder))
     if not items or items >= len(benchmark.items):
@@ -55,13 +63,17 @@ def load_evaluated(settings: Any, domain: Domain) -> list[Benchmark]:
 def load_held_out(settings: Any, domain: Domain) -> list[Benchmark]:
     """Return the benchmarks that no training question may repeat.
 
-    They are those of `load_evaluated`; of the generated one both splits, dev and test.
+    They are those of `load_evaluated`; of generated ones dev and test. Of a problem space the whole test split is held
+    out, whatever `benchmark_items` says, and its worked examples are as well.
     """
-    return [
-        _load_for(name, settings, split)
-        for name in settings.evaluate_on or domain.benchmarks
-        for split in (("dev", "test") if name == "arithmetic" else ("test",))
-    ]
+    held_out: list[Benchmark] = []
+    for name in settings.evaluate_on or domain.benchmarks:
+        if spaces.is_space(name):
+            held_out += [spaces.load_space(name, split, 0, settings.benchmark_seed) for split in spaces.HELD_OUT_SPLITS]
+        else:
+            splits = ("dev", "test") if name == "arithmetic" else ("test",)
+            held_out += [_load_for(name, settings, split) for split in splits]
+    return held_out
 
 
 def _load_for(name: str, settings: Any, split: str) -> Benchmark:
@@ -71,8 +83,13 @@ def _load_for(name: str, settings: Any, split: str) -> Benchmark:
 
 
 def benchmark_names() -> list[str]:
-    """Return the names that the parameter `evaluate_on` may hold."""
+    """Return the names that the parameter `evaluate_on` may hold, beside those of problem spaces (`spaces.py`)."""
     return ["arithmetic", *BENCHMARK_FILES]
+
+
+def is_generated(name: str) -> bool:
+    """Return whether a benchmark is generated: it has a train split, and its golds can be worked out."""
+    return name == "arithmetic" or spaces.is_space(name)
 
 
 def generated_arithmetic(seed: int, split: str, items: int) -> Benchmark:
@@ -126,6 +143,9 @@ _NUMBER = r"\d[\d,]*(?:\.\d+)?"
 _SIGN = "|".join(map(re.escape, _OPERATIONS))
 # Signs match as ASCII: without it "i" and "s" match foreign letters as well, which `_OPERATIONS` does not have.
 _PROBLEM = re.compile(rf"(-?{_NUMBER})\s*((?ai:{_SIGN}))\s*(-?{_NUMBER})")
+_PLUS_OR_MINUS = "|".join(re.escape(sign) for sign, operation in _OPERATIONS.items() if operation in "+-")
+_NEXT_TERM = rf"\s*((?ai:{_PLUS_OR_MINUS}))\s*(-?{_NUMBER})"
+_SUM_OF_THREE = re.compile(rf"(-?{_NUMBER}){_NEXT_TERM}{_NEXT_TERM}")
 
 
 def arithmetic_problem(question: str) -> tuple[Fraction, str, Fraction] | None:
@@ -144,14 +164,29 @@ def arithmetic_problem(question: str) -> tuple[Fraction, str, Fraction] | None:
     return a, operation, b
 
 
-def arithmetic_gold(question: str) -> str | None:
-    """Return the right answer of an arithmetic question, in normal form; None where there is no single operation.
+def three_terms(question: str) -> tuple[Fraction, ...] | None:
+    """Return the terms of a sum of three with their signs, in order of size: "What is 7 + 12 - 5?" gives -5, 7, 12.
 
-    It judges labels; nothing is ever trained on it.
+    None where the question has other numbers or other operations.
+    """
+    sums = _SUM_OF_THREE.findall(question)
+    if len(sums) != 1 or len(re.findall(_NUMBER, question)) != 3:
+        return None
+    first, second_sign, second, third_sign, third = sums[0]
+    terms = [Fraction(number.replace(",", "")) for number in (first, second, third)]
+    signs = ["+", _OPERATIONS[second_sign.lower()], _OPERATIONS[third_sign.lower()]]
+    return tuple(sorted(-term if sign == "-" else term for sign, term in zip(signs, terms, strict=True)))
+
+
+def arithmetic_gold(question: str) -> str | None:
+    """Return the right answer of an arithmetic question, in normal form: two numbers, or a sum of three terms.
+
+    None for any other question. It judges labels; nothing is ever trained on it.
     """
     problem = arithmetic_problem(question)
     if problem is None:
-        return None
+        terms = three_terms(question)
+        return answers.normal_form(str(sum(terms))) if terms else None
     a, operation, b = problem
     if operation == "/" and b == 0:
         return None
@@ -160,9 +195,13 @@ def arithmetic_gold(question: str) -> str | None:
 
 def overlap_key(question: str) -> str:
     """Return a key that two questions share if one repeats the other: the arithmetic problem, else the words."""
-    problem = arithmetic_problem(question)
-    if problem is not None and len(question.split()) <= 12:
-        return f"{problem[0]} {problem[1]} {problem[2]}"
+    if len(question.split()) <= 12:
+        problem = arithmetic_problem(question)
+        if problem is not None:
+            return f"{problem[0]} {problem[1]} {problem[2]}"
+        terms = three_terms(question)
+        if terms is not None:
+            return f"sum of {terms[0]}, {terms[1]} and {terms[2]}"
     return " ".join(re.findall(r"\w+", question.lower()))
 
 

@@ -118,13 +118,15 @@ def seed_items(settings: Distil, domain: runs.Domain) -> list[benchmarks.Item]:
     Raises BenchmarkError for a benchmark without one.
     """
     name = settings.seed_set or domain.benchmarks[0]
-    if name == "arithmetic":  # its training split is what its test items leave
+    if benchmarks.is_generated(name):  # its training split is what its test items leave
         size, seed = settings.benchmark_items, settings.benchmark_seed
         items = benchmarks.load_benchmark(name, split="train", items=size, seed=seed).items
     else:
         items = benchmarks.load_benchmark(name, folder=settings.benchmark_dir).train
     if not items:
-        raise benchmarks.BenchmarkError(f"seed_set: {name} has no training split; allowed: arithmetic, gsm8k")
+        raise benchmarks.BenchmarkError(
+            f"seed_set: {name} has no training split; allowed: arithmetic, a problem space, gsm8k"
+        )
     drawn = random.Random(settings.seed).sample(range(len(items)), min(settings.seed_items, len(items)))
     return [items[i] for i in sorted(drawn)]
 

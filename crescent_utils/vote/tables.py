@@ -65,14 +65,14 @@ def token_budget(settings: VoteSettings) -> int:
 
 
 def known_golds(questions: pd.DataFrame, domain: runs.Domain) -> dict[int, str]:
-    """Return the right answers that are known, by question id: the source's, or those of arithmetic problems.
+    """Return the right answers that are known, by question id: the source's, or those of generated domains.
 
     They judge labels and never make one. A missing gold, which a table holds as None or as nan, is left out here, once
     for all.
     """
     if "gold" in questions:
         golds = list(questions["gold"])
-    elif domain.name == "arithmetic":
+    elif any(map(benchmarks.is_generated, domain.benchmarks)):
         golds = [benchmarks.arithmetic_gold(text) for text in questions["question"]]
     else:
         return {}

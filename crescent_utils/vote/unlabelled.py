@@ -67,6 +67,9 @@ def _rows(settings: Vote) -> tuple[list[tuple[str, str | None]], str]:
     name = settings.question_source
     if name == "arithmetic":
         return _arithmetic(settings.seed), f"generated with seed {settings.seed}"
+    if benchmarks.is_generated(name):  # a problem space: what it does not hold out
+        benchmark = benchmarks.load_benchmark(name, split="train", seed=settings.benchmark_seed)
+        return [(item.question, item.gold) for item in benchmark.items], f"{name}, {benchmark.source}"
     if name == "gsm8k":
         benchmark = benchmarks.load_benchmark("gsm8k", folder=settings.benchmark_dir)
         return [(item.question, item.gold) for item in benchmark.train], "gsm8k, train split"
@@ -75,8 +78,8 @@ def _rows(settings: Vote) -> tuple[list[tuple[str, str | None]], str]:
     if "/" in name:
         return _hub(name)
     raise benchmarks.BenchmarkError(
-        f"question_source: {name!r} is unknown; allowed: pool, arithmetic, gsm8k, a file (.jsonl, .json, .parquet, "
-        ".csv) with a column `question`, or a dataset's hub id such as openai/gsm8k"
+        f"question_source: {name!r} is unknown; allowed: pool, arithmetic, a problem space such as three_terms_40, "
+        "gsm8k, a file (.jsonl, .json, .parquet, .csv) with a column `question`, or a hub id such as openai/gsm8k"
     )
 
 

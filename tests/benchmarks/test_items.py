@@ -139,15 +139,14 @@ def test_a_gold_is_the_value_of_the_problem_however_it_is_written(a, sign, b, da
         "",
         "How far is it to Rome?",
         "What is 3?",
-        "What is 3 + 4 + 5?",
         "What is 3 + 4 x 5?",
         "What is 1/2 + 1/3?",
         "What is 3 and 4?",
-        "What is 10 - 2 - 3?",
         "What is 2 times 3 plus 4?",
+        "What is 2 + 3 + 4 + 5?",
     ],
 )
-def test_a_question_without_a_single_operation_has_no_gold(question):
+def test_a_question_that_is_neither_one_operation_nor_a_sum_of_three_has_no_gold(question):
     assert items.arithmetic_problem(question) is None
     assert items.arithmetic_gold(question) is None
 

@@ -87,7 +87,9 @@ def test_a_file_that_is_no_domain_is_named(tmp_path, text):
 def test_a_missing_file_is_named_with_those_that_are_there(tmp_path):
     with pytest.raises(params.ParameterError, match=r"params/domains/common\.yaml.*commonsense\.yaml"):
         domains.get_domain("params/domains/common.yaml")
-    with pytest.raises(ValueError, match=r"allowed: arithmetic, commonsense, math_word_problems, or a \.yaml file"):
+    with pytest.raises(
+        ValueError, match=r"allowed: arithmetic, commonsense, math_word_problems, three_terms, or a \.yaml file"
+    ):
         domains.get_domain("common")
 
 

@@ -13,19 +13,19 @@ from crescent_utils.benchmarks import items
 from crescent_utils.elicit import questions
 from crescent_utils.runs import domains, layout
 
-DOMAINS = [domains.get_domain(name) for name in ("arithmetic", "math_word_problems")]
+DOMAINS = [domains.get_domain(name) for name in ("arithmetic", "math_word_problems", "three_terms")]
 ids = [domain.name for domain in DOMAINS]
 
 
 @pytest.mark.parametrize("domain", DOMAINS, ids=ids)
 def test_a_domain_is_whole(domain):
     assert domain.bait and domain.bait_prefixes and domain.benchmarks
-    assert set(domain.benchmarks) <= set(items.benchmark_names())
+    assert all(name in items.benchmark_names() or items.is_generated(name) for name in domain.benchmarks)
     assert 0 < domain.similarity_threshold <= 1 and 0 < domain.gates.min_words < domain.gates.max_words
     re.compile(domain.gates.pattern)
-    assert questions.extract_question(
-        "What is 3 + 4?", **{**domains.validity_gates(domain), "min_words": 1}
-    ) == questions.Question("What is 3 + 4?")
+    question = "What is 13 + 4 - 6?" if domain.name == "three_terms" else "What is 3 + 4?"
+    gates = {**domains.validity_gates(domain), "min_words": 1}
+    assert questions.extract_question(question, **gates) == questions.Question(question)
 
 
 @settings(max_examples=100, deadline=None)
