@@ -86,7 +86,10 @@ class Kernel:
             return
         self.close()
         self._manager = AsyncKernelManager(kernel_name="python3")
-        run_sync(self._manager.start_kernel)(env=os.environ | {generation.KEEP_ENGINE: "1"})
+        # Containers often keep Python from storing what it compiles; then each run would compile torch and vLLM anew.
+        run_sync(self._manager.start_kernel)(
+            env=os.environ | {generation.KEEP_ENGINE: "1", "PYTHONDONTWRITEBYTECODE": ""}
+        )
 
     def close(self) -> None:
         """End the kernel and, with it, its engine."""

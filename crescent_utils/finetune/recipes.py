@@ -71,15 +71,16 @@ def check_recipe(recipe: Finetune, batch_parameter: str = "batch_size") -> None:
 def precision(dtype: str, method: str) -> tuple[Any, bool, bool]:
     """Return the dtype of the loaded weights, and whether steps are computed in mixed bfloat16 or in mixed float16.
 
-    "auto" is bfloat16 on a GPU that has it, float16 on one that has not, else float32. Weights that are trained are
-    always float32: in 16 bits most updates of a small learning rate would be rounded away.
+    "auto" is bfloat16 where the GPU or the CPU computes in it, float16 on an older GPU, else float32. Weights that are
+    trained are always float32: in 16 bits most updates of a small learning rate would be rounded away.
     """
     import torch
 
-    if dtype == "auto" and not torch.cuda.is_available():
-        dtype = "float32"
-    elif dtype == "auto":
+    if dtype == "auto" and torch.cuda.is_available():
         dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    elif dtype == "auto":
+        instructions = torch.cpu.get_capabilities()
+        dtype = "bfloat16" if instructions.get("avx512_bf16") or instructions.get("amx_bf16") else "float32"
     weights = torch.float32 if method == "full" else getattr(torch, dtype)
     return weights, dtype == "bfloat16", dtype == "float16"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from measure import REFERENCE, Row, compare
 
-from crescent_utils.finetune import masks, sft, training
+from crescent_utils.finetune import masks, recipes, sft, training
 from crescent_utils.generation import models
 from crescent_utils.runs import Finetune, domains, layout
 
@@ -29,12 +29,14 @@ def bare(base: models.Model, examples: list[dict[str, Any]], work: Path) -> floa
     from trl import SFTConfig, SFTTrainer
 
     cpu = not torch.cuda.is_available()
+    weights, bfloat16, float16 = recipes.precision(RECIPE.dtype, RECIPE.method)  # the same for both
     arguments = SFTConfig(
         output_dir=str(work), per_device_train_batch_size=RECIPE.micro_batch_size, learning_rate=RECIPE.learning_rate,
         num_train_epochs=RECIPE.epochs, warmup_steps=RECIPE.warmup_ratio, max_length=RECIPE.max_length,
-        completion_only_loss=True, use_cpu=cpu, bf16=not cpu, seed=RECIPE.seed, logging_steps=1, save_strategy="epoch",
+        completion_only_loss=True, use_cpu=cpu, bf16=bfloat16, fp16=float16, seed=RECIPE.seed,
+        logging_steps=1, save_strategy="epoch",
         report_to="none", disable_tqdm=True, gradient_checkpointing=RECIPE.gradient_checkpointing,
-        dataloader_pin_memory=False, model_init_kwargs={"dtype": torch.float32 if cpu else torch.bfloat16},
+        dataloader_pin_memory=False, model_init_kwargs={"dtype": weights},
     )  # fmt: skip
     adapter = LoraConfig(
         r=RECIPE.lora_rank, lora_alpha=RECIPE.lora_alpha, target_modules=RECIPE.lora_targets, task_type="CAUSAL_LM"

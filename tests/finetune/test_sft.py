@@ -17,7 +17,7 @@ import shared
 import tiny
 from shared import ROOT, pairs
 
-from crescent_utils.finetune import recipes, sft, training
+from crescent_utils.finetune import masks, recipes, sft, training
 from crescent_utils.finetune.masks import TrainingError
 from crescent_utils.generation import models
 from crescent_utils.runs import domains, params
@@ -217,8 +217,19 @@ def test_weights_that_are_trained_in_full_are_float32(method):
     weights, bf16, fp16 = recipes.precision("bfloat16", method)
     assert (bf16, fp16) == (True, False)
     assert weights == (torch.float32 if method == "full" else torch.bfloat16)
-    if not torch.cuda.is_available():
-        assert recipes.precision("auto", method) == (torch.float32, False, False)
+
+
+@pytest.mark.parametrize(
+    ("instructions", "mixed"),
+    [({"avx2": True, "avx512_bf16": False}, False), ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True)],
+)
+def test_a_cpu_trains_in_bfloat16_where_it_computes_in_it(instructions, mixed, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    assert recipes.precision("auto", "full") == (torch.float32, mixed, False)
+    assert recipes.precision("auto", "lora") == (torch.bfloat16 if mixed else torch.float32, mixed, False)
 
 
 # --- the ways to train ----------------------------------------------------------------------------------------------
@@ -226,6 +237,31 @@ def test_weights_that_are_trained_in_full_are_float32(method):
 
 def first_loss(base, folder, how, count=12):
     return training.train(base, pairs(count), folder, how, "tuned").log["loss"].iloc[0]
+
+
+def test_only_learned_tokens_go_through_the_head(base, tmp_path, monkeypatch):
+    import trl.trainer.utils as of_trainers
+
+    def losses_and_positions(folder):
+        positions = []
+        apply = of_trainers._ChunkedLogProbFunction.apply
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                of_trainers._ChunkedLogProbFunction,
+                "apply",
+                lambda rows, *rest: positions.append(len(rows)) or apply(rows, *rest),
+            )
+            trained = training.train(base, pairs(), folder, recipe(epochs=1), "tuned")
+        return trained.log["loss"].tolist(), sum(positions)
+
+    alone, learned = losses_and_positions(tmp_path / "alone")
+    monkeypatch.setattr(sft, "_score_learned_tokens_alone", lambda: None)
+    monkeypatch.setattr(of_trainers, "_use_triton", lambda device: False)
+    everywhere, all_positions = losses_and_positions(tmp_path / "everywhere")
+    tokenizer = models.load_tokenizer(base.locate())
+    assert learned == sum(learned for pair in pairs() for _, learned in masks.loss_mask(tokenizer, pair))
+    assert learned < all_positions / 2
+    assert alone == pytest.approx(everywhere, abs=1e-5)
 
 
 def test_gradient_checkpointing_changes_no_loss(base, tmp_path):

@@ -25,7 +25,6 @@ AHEAD = 4096  # requests in the engine's queue: many more than it works on at on
 _CPU_ENVIRONMENT = {
     "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",  # use both cores of a small machine
     "VLLM_CPU_KVCACHE_SPACE": "2",  # GiB
-    "OMP_WAIT_POLICY": "PASSIVE",  # a thread that waits must not spin on the core that the scheduler needs
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",
