@@ -132,8 +132,7 @@ def test_over_seeds_without_variation():
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
-    [(np.zeros((2, 5)), np.zeros((3, 5))), ([True], [True, False]), ([2.0], [1.0]), ([], [])],
+    ("before", "after"), [(np.zeros((2, 5)), np.zeros((3, 5))), ([True], [True, False]), ([2.0], [1.0]), ([], [])]
 )
 def test_paired_rejects(before, after):
     with pytest.raises(ValueError, match=r"seeds, items"):

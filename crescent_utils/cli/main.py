@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import generation, runs
+from . import audit
 
 if TYPE_CHECKING:
     from .kernel import Kernel
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_commands_of_profiles(commands)
     _add_commands_of_runs(commands)
+    audit.add_command(commands)
     generation.add_store_commands(commands)
     doctor = commands.add_parser(
         "doctor", help="say what this machine can run, and what is left over from a killed run"

@@ -5,10 +5,12 @@ In come questions: the pool of `02_dedup`, or unlabelled ones from elsewhere as 
 question, answer, path, agreement, votes, total, margin, entropy, tied, gold, correct; with LMSI's formats also format
 and prompt), `paths` (question_id, sample, path, answer, won) and `rejected` (id, question, the same counts, reason).
 Golds judge labels where they are known (`known_golds`); they never make one. The other tables say how far the labels
-can be trusted, from these alone.
+can be trusted, from these alone. `headroom_table` says from samples and greedy answers whether a model can lift itself
+(quantity, estimate, low, high, n, needs_gold, stand_in, sentence), and `headroom_verdict` puts it in one line.
 """
 
 from ..runs import own_exemplars
+from .headroom import auroc, calibration_error, headroom_table, pass_at_k, reliability_table
 from .labels import (
     accuracy_by_agreement,
     agreement_by_group,
@@ -21,21 +23,30 @@ from .likelihood import path_likelihoods
 from .majority import majority_vote
 from .tables import all_rejected, known_golds, learned_texts, sampled_paths, token_budget, vote_tables
 from .unlabelled import MOST_ARITHMETIC, questions_of_stage
+from .verdict import Verdict, headroom_text, headroom_verdict
 
 __all__ = [
     "MOST_ARITHMETIC",
+    "Verdict",
     "accuracy_by_agreement",
     "agreement_by_group",
     "all_rejected",
+    "auroc",
+    "calibration_error",
     "cost_of_released",
+    "headroom_table",
+    "headroom_text",
+    "headroom_verdict",
     "kept_by_threshold",
     "known_golds",
     "learned_texts",
     "length_groups",
     "majority_vote",
     "own_exemplars",
+    "pass_at_k",
     "path_likelihoods",
     "questions_of_stage",
+    "reliability_table",
     "sampled_paths",
     "token_budget",
     "vote_tables",

@@ -35,10 +35,7 @@ FIGURES = {
         lambda: vote.agreement_by_group({"length": labels.agreement_by_group(LABELS, list("abbbb"))}),
         "length a: 0.25 [",
     ),
-    "votes": (
-        lambda: vote.votes_needed(curve_of([["1", "1", "2"]] * 9)),
-        "1: 66.7% [66.7%, 66.7%], 3: 100.0% [",
-    ),
+    "votes": (lambda: vote.votes_needed(curve_of([["1", "1", "2"]] * 9)), "1: 66.7% [66.7%, 66.7%], 3: 100.0% ["),
 }
 
 
