@@ -17,7 +17,7 @@ from .. import elicit
 from ..benchmarks import Benchmark
 from .contamination import find_contamination
 from .loop import Encoder
-from .similarity import nearest_other, select_diverse, select_released
+from .similarity import EXACT_ROWS, nearest_other, select_diverse, select_released
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +58,11 @@ def _numbers(text: str) -> list[str]:
 
 
 def compare_protocols(
-    texts: Sequence[str], encoder: Encoder, threshold: float, held_out: Sequence[Benchmark]
+    texts: Sequence[str],
+    encoder: Encoder,
+    threshold: float,
+    held_out: Sequence[Benchmark],
+    exact_rows: int = EXACT_ROWS,
 ) -> pd.DataFrame:
     """Return what each protocol does with the raw questions `texts`: one row per protocol, counts of questions.
 
@@ -66,20 +70,22 @@ def compare_protocols(
     - `kept`: in the pool before any rewrite; `near-duplicates left`: of these, with another kept one at >= `threshold`.
     - `to rewrite`: sent back to the model; `dropped`: gone for good; `rewrite checked`: whether it is looked at again.
     - `contaminated`: of the kept, with any sign of `find_contamination`; "strict" removes them.
+
+    More than `exact_rows` questions are searched approximately.
     """
     import pandas as pd
 
     vectors = encoder.encode(texts)
-    kept = select_diverse(vectors, threshold).kept
-    flaws = _flaws(list(compress(texts, kept)), vectors[kept], encoder, threshold, held_out)
+    kept = select_diverse(vectors, threshold, exact_rows=exact_rows).kept
+    flaws = _flaws(list(compress(texts, kept)), vectors[kept], encoder, threshold, held_out, exact_rows)
     paper = {"read": len(texts), "damaged": 0, "to rewrite": (~kept).sum(), "dropped": 0, "rewrite checked": True}
 
     cleaning = damage_of_released_cleaner(texts)
     cleaned = list(cleaning.loc[cleaning["damage"] != "lost", "cleaned"])
     vectors = encoder.encode(cleaned)
-    selection = select_released(vectors)
+    selection = select_released(vectors, exact_rows)
     kept = ~selection.dropped & ~selection.close
-    released_flaws = _flaws(list(compress(cleaned, kept)), vectors[kept], encoder, threshold, held_out)
+    released_flaws = _flaws(list(compress(cleaned, kept)), vectors[kept], encoder, threshold, held_out, exact_rows)
     released = {
         "read": len(cleaned),
         "damaged": cleaning["damage"].isin(["signs", "cut"]).sum(),
@@ -96,14 +102,19 @@ def compare_protocols(
 
 
 def _flaws(
-    pool: Sequence[str], vectors: np.ndarray, encoder: Encoder, threshold: float, held_out: Sequence[Benchmark]
+    pool: Sequence[str],
+    vectors: np.ndarray,
+    encoder: Encoder,
+    threshold: float,
+    held_out: Sequence[Benchmark],
+    exact_rows: int,
 ) -> pd.DataFrame:
     """Return for each question of a pool whether it has a near-duplicate in it (`near`), and is `contaminated`."""
     import pandas as pd
 
     matches = find_contamination(range(len(pool)), pool, held_out, encoder, closeness=threshold)
     contaminated = np.isin(np.arange(len(pool)), matches["id"].astype(int))
-    return pd.DataFrame({"near": nearest_other(vectors) >= threshold, "contaminated": contaminated})
+    return pd.DataFrame({"near": nearest_other(vectors, exact_rows) >= threshold, "contaminated": contaminated})
 
 
 def _counts(flaws: pd.DataFrame) -> dict[str, int]:

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 DIGITS = 12  # of a cosine
-EXACT_ROWS = 60_000  # above the paper's 55,000, which take 8 s on two cores; 100,000 take 25 s exactly, 4 s by FAISS
+EXACT_ROWS = 60_000  # above the paper's 55,000, which take 8 s on two cores; 100,000 take 25 s exactly, 3 s by FAISS
 RELEASED_BATCH, RELEASED_COSINE, RELEASED_SQUARED_L2 = 100, 0.85, 0.25  # Crescent, released scripts
 BLOCK, PIECE = 1024, 8192  # rows that are looked up, and rows of the index that they are compared with, at a time
+SMALL_BLOCK = 256  # rows that are looked up at a time by FAISS: each block also compares all of its own pairs
 CANDIDATES = 4  # rows that FAISS names for each row
-LISTS_SEARCHED = 16  # of about 4 sqrt(n) lists (FAISS's guideline)
-ROWS_PER_LIST, TRAINING_ROUNDS = 20, 6  # what the lists' centres are computed from, and the rounds of k-means
+LISTS_SEARCHED = 8  # of about 4 sqrt(n) lists (FAISS's guideline)
+ROWS_PER_LIST, TRAINING_ROUNDS = 10, 3  # what the lists' centres are computed from, and the rounds of k-means
 RECALL_SAMPLE = 2_000  # rows that the recall is measured on
 
 
@@ -73,7 +74,7 @@ def select_diverse(
     index = _Index(rows, first, exact=pairs <= exact_rows**2)
     kept = np.zeros(len(rows) - first, bool)
     nearest, similarity = np.full(len(kept), -1), np.full(len(kept), -1.0)
-    for numbers in _blocks(first, len(rows)):
+    for numbers in _blocks(first, len(rows), BLOCK if index.exact else min(BLOCK, SMALL_BLOCK)):
         unit = rows.unit32(numbers)
         block_nearest = index.nearest(numbers, unit)
         scores = unit @ unit.T
@@ -87,15 +88,15 @@ def select_diverse(
     return Selection(kept, nearest, similarity, *_recall(rows, first, threshold, kept))
 
 
-def select_released(vectors: np.ndarray) -> Released:
+def select_released(vectors: np.ndarray, exact_rows: int = EXACT_ROWS) -> Released:
     """Select as the authors' public code does (Crescent, released scripts).
 
     In a batch of 100, of two rows with cosine >= 0.85 the earlier is dropped; of the others, a row with squared L2
     distance < 0.25 to any row of an earlier batch (dropped or not) is close. Reads the embeddings alone, so it needs
-    no rewrite.
+    no rewrite. More than `exact_rows` rows are searched approximately.
     """
     rows = _Rows(vectors)
-    index = _Index(rows, 0)
+    index = _Index(rows, 0, exact=len(rows) <= exact_rows)
     dropped, close = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     nearest, similarity = np.full(len(rows), -1), np.full(len(rows), -1.0)
     for batch in _blocks(0, len(rows), RELEASED_BATCH):
@@ -113,10 +114,13 @@ def select_released(vectors: np.ndarray) -> Released:
     return Released(dropped, close, nearest, similarity)
 
 
-def nearest_other(vectors: np.ndarray) -> np.ndarray:
-    """Return the cosine of each row to its nearest *other* row (-1: there is none)."""
+def nearest_other(vectors: np.ndarray, exact_rows: int = EXACT_ROWS) -> np.ndarray:
+    """Return the cosine of each row to its nearest *other* row (-1: there is none).
+
+    More than `exact_rows` rows are searched approximately; a cosine is then a lower bound.
+    """
     rows = _Rows(vectors)
-    index = _Index(rows, len(rows))
+    index = _Index(rows, len(rows), exact=len(rows) <= exact_rows)
     blocks = _blocks(0, len(rows))
     cosines = [index.nearest(numbers, rows.unit32(numbers), itself=False).cosine for numbers in blocks]
     return np.concatenate([np.empty(0), *cosines])
@@ -139,9 +143,9 @@ def nearest_among(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, 
     return cosine, number
 
 
-def rethreshold(vectors: np.ndarray, thresholds: Sequence[float]) -> list[int]:
+def rethreshold(vectors: np.ndarray, thresholds: Sequence[float], exact_rows: int = EXACT_ROWS) -> list[int]:
     """Return how many rows `select_diverse` keeps at each threshold, without sampling anything again."""
-    return [int(select_diverse(vectors, threshold).kept.sum()) for threshold in thresholds]
+    return [int(select_diverse(vectors, level, exact_rows=exact_rows).kept.sum()) for level in thresholds]
 
 
 def _blocks(start: int, end: int, size: int = 0) -> Iterator[np.ndarray]:
@@ -214,7 +218,7 @@ class _Index:
         self._rows, self._size = rows, 0
         self._numbers = np.empty(len(rows), np.int64)
         self._unit = np.empty((len(rows) if exact else 0, rows.dimension), np.float32)  # memory is taken as it fills
-        self._lists: Any = None if exact else _empty_lists(rows)
+        self._lists = None if exact else _Lists(rows)
         for numbers in _blocks(0, count):
             self.add(numbers, rows.unit32(numbers))
 
@@ -222,27 +226,28 @@ class _Index:
         """Add the rows of these numbers, given as float32 unit vectors."""
         here = slice(self._size, self._size + len(numbers))
         self._numbers[here] = numbers
-        if self.exact:
+        if self._lists is None:
             self._unit[here] = unit
         else:
-            self._lists.add(unit)
+            self._lists.add(numbers, unit)
         self._size += len(numbers)
 
     def nearest(self, numbers: np.ndarray, unit: np.ndarray, itself: bool = True) -> _Nearest:
         """Return the nearest row in the index of each of these rows (`unit`: as float32 unit vectors).
 
-        Without `itself`, a row is not its own neighbour; that is for exact indexes of all rows.
+        Without `itself`, a row is not its own neighbour; that is for indexes of all rows.
         """
         nearest = _Nearest(len(numbers))
         if not self._size:
             return nearest
-        if self.exact:
+        if self._lists is None:
             place, position = self._candidates(unit, None if itself else numbers)
         else:
-            positions = self._lists.search(unit, CANDIDATES)[1]
-            place, column = np.nonzero(positions >= 0)
-            position = positions[place, column]
+            place, position = self._lists.candidates(numbers, unit)
         neighbour = self._numbers[position]
+        if not itself:
+            others = neighbour != numbers[place]
+            place, neighbour = place[others], neighbour[others]
         nearest.offer(place, neighbour, self._rows.cosines(numbers[place], neighbour))
         return nearest
 
@@ -267,21 +272,46 @@ class _Index:
         return place[near], position[near]
 
 
-def _empty_lists(rows: _Rows) -> Any:
-    """Return a FAISS index of about 4 sqrt(n) lists in half precision, their centres trained on a sample."""
-    try:
-        import faiss
-    except ImportError:
-        raise ImportError(
-            "exact_rows: so many questions are searched with FAISS, which is not installed; install faiss-cpu, or "
-            "raise exact_rows to compare every pair"
-        ) from None
-    lists = max(1, int(4 * len(rows) ** 0.5))
-    index: Any = faiss.index_factory(rows.dimension, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
-    index.nprobe, index.cp.niter, index.cp.min_points_per_centroid = LISTS_SEARCHED, TRAINING_ROUNDS, 1
-    sample = np.random.default_rng(0).choice(len(rows), min(len(rows), ROWS_PER_LIST * lists), replace=False)
-    index.train(rows.unit32(np.sort(sample)))
-    return index
+class _Lists:
+    """A FAISS index of about 4 sqrt(n) lists in half precision, their centres trained on a sample of the rows.
+
+    Which lists are nearest to a row is computed once, for its search and for its own place.
+    """
+
+    def __init__(self, rows: _Rows) -> None:
+        """Train the centres; the index is still empty."""
+        try:
+            import faiss
+            from faiss.contrib import ivf_tools
+        except ImportError:
+            raise ImportError(
+                "exact_rows: so many questions are searched with FAISS, which is not installed; install faiss-cpu, or "
+                "raise exact_rows to compare every pair"
+            ) from None
+        self._tools: Any = ivf_tools
+        lists = max(1, min(len(rows), int(4 * len(rows) ** 0.5)))
+        index: Any = faiss.index_factory(rows.dimension, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+        index.by_residual = False  # else a product would need the one with the list's centre besides
+        index.cp.niter, index.cp.min_points_per_centroid = TRAINING_ROUNDS, 1
+        sample = np.random.default_rng(0).choice(len(rows), min(len(rows), ROWS_PER_LIST * lists), replace=False)
+        index.train(rows.unit32(np.sort(sample)))
+        index.nprobe = min(LISTS_SEARCHED, lists)
+        self._index = index
+        self._nearest = np.empty((len(rows), index.nprobe), np.int32)  # lists of each row, the nearest first
+        for numbers in _blocks(0, len(rows), PIECE):
+            self._nearest[numbers] = index.quantizer.search(rows.unit32(numbers), index.nprobe)[1]
+
+    def add(self, numbers: np.ndarray, unit: np.ndarray) -> None:
+        """Add the rows of these numbers, given as float32 unit vectors; they are counted in this order."""
+        if len(numbers):
+            self._tools.add_preassigned(self._index, unit, self._nearest[numbers, 0].astype(np.int64))
+
+    def candidates(self, numbers: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (place, position) of each row that may be nearest to one of these; positions count what was added."""
+        lists = self._nearest[numbers].astype(np.int64)
+        positions = self._tools.search_preassigned(self._index, unit, CANDIDATES, lists)[1]
+        place, column = np.nonzero(positions >= 0)
+        return place, positions[place, column]
 
 
 def _choose(rows: _Rows, numbers: np.ndarray, scores: np.ndarray, free: np.ndarray, threshold: float) -> np.ndarray:
@@ -319,7 +349,8 @@ def _recall(rows: _Rows, first: int, threshold: float, kept: np.ndarray) -> tupl
     kept_rows = np.concatenate([np.arange(first), np.flatnonzero(kept) + first])
     for block in _blocks(0, len(kept_rows)):
         numbers = kept_rows[block]
-        scores = np.where(numbers < sample[:, None] + first, unit @ rows.unit32(numbers).T, -1)
-        np.maximum(largest, scores.max(axis=1), out=largest)
+        later = slice(np.searchsorted(sample + first, numbers[0]), None)  # rows of the sample behind some of these
+        scores = np.where(numbers < sample[later, None] + first, unit[later] @ rows.unit32(numbers).T, -1)
+        np.maximum(largest[later], scores.max(axis=1), out=largest[later])
     rejected = ~kept[sample[largest >= threshold]]
     return float(rejected.mean()) if len(rejected) else float("nan"), len(rejected)

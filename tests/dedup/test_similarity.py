@@ -139,6 +139,14 @@ def test_an_approximate_pool_counts_as_kept_before():
     assert got.nearest.min() >= 0 and got.nearest.max() < 3000
 
 
+@pytest.mark.parametrize("count", [0, 1, 2, 10])
+def test_few_rows_can_be_searched_approximately(count):
+    pytest.importorskip("faiss")
+    vectors = clustered(10)[:count]
+    got = similarity.select_diverse(vectors, 0.85, exact_rows=0)
+    assert got.kept.tolist() == similarity.select_diverse(vectors, 0.85).kept.tolist()
+
+
 def test_a_few_rows_against_a_large_pool_are_compared_with_each_of_it():
     vectors = clustered(3000)
     got = similarity.select_diverse(vectors[2900:], 0.85, vectors[:2900], exact_rows=1000)
@@ -207,6 +215,19 @@ def test_nearest_other_and_among(left, right, block):
         value, place = similarity.nearest_among(left, right)
     assert np.abs(value - across.max(axis=1)).max() < 1e-6
     assert np.abs(across[np.arange(len(left)), place] - across.max(axis=1)).max() < 1e-6
+
+
+def test_approximate_neighbours_are_nearly_all_the_nearest():
+    pytest.importorskip("faiss")
+    vectors = clustered(5000)
+    exact, got = similarity.nearest_other(vectors), similarity.nearest_other(vectors, exact_rows=4999)
+    assert (got <= exact + 1e-12).all() and (got < 1 - 1e-9).all(), "a lower bound, and no row is its own neighbour"
+    assert (got == exact).mean() > 0.95
+    rules = [similarity.select_released(vectors, exact_rows) for exact_rows in (5000, 4999)]
+    assert rules[0].dropped.tolist() == rules[1].dropped.tolist()
+    assert rules[0].close.sum() > 500 and 0.95 * rules[0].close.sum() < rules[1].close.sum() <= rules[0].close.sum()
+    kept = similarity.select_diverse(vectors, 0.85, exact_rows=4999).kept
+    assert similarity.rethreshold(vectors, [0.85], 4999) == [kept.sum()]
 
 
 def test_neighbours_of_nothing():
