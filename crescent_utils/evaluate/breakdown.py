@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 KEYS = ["benchmark", "shots", "decoding"]
 FAILURES = ("truncated", "no answer", "wrong operation", "arithmetic slip", "other numbers", "other")
+CELLS_AT_ONCE = 2_000_000  # ours: a block of resamples stays under some 50 MB
 FLIP_COLUMNS = ["benchmark", "kind", "shots", "item", "way", "question", "gold", "before", "after", "failure"]
 PART_COLUMNS = [*KEYS, "before", "after", "scoring", "n", "seeds", "gain"]
 PART_COLUMNS += ["reasoning", "reasoning_low", "reasoning_high", "format", "format_low", "format_high"]
@@ -51,15 +52,16 @@ def gain_parts(
         if holding is None:
             continue
         seeds, items = max(len(table) for table in holding), holding[0].shape[1]
-        random = np.random.default_rng(seed)
-        by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-        by_item = random.multinomial(items, np.full(items, 1 / items), size=resamples) / items
+        tables = {"holding": holding}
         for scoring in SCORINGS:
             accepted = stats.paired_scores(part, before, after, scoring)
             assert accepted is not None  # the same rows as `holding`
-            tables = (*holding, *accepted)
-            values = split_gain(*(table.mean() for table in tables))
-            draws = split_gain(*(_resampled_means(table, by_seed, by_item) for table in tables))
+            tables[scoring] = accepted
+        means = _resampled_means(tables, seeds, items, resamples, seed)
+        for scoring in SCORINGS:
+            accepted = tables[scoring]
+            values = split_gain(*(table.mean() for table in (*holding, *accepted)))
+            draws = split_gain(*means["holding"], *means[scoring])
             row = {**dict(zip(KEYS, key, strict=True)), "before": before, "after": after, "scoring": scoring}
             row |= {"n": items, "seeds": seeds, "gain": float(accepted[1].mean() - accepted[0].mean())}
             for name, value, drawn in zip(("reasoning", "format"), values, draws, strict=True):
@@ -70,10 +72,25 @@ def gain_parts(
     return pd.DataFrame(rows, columns=PART_COLUMNS)
 
 
-def _resampled_means(table: Floats, by_seed: Floats, by_item: Floats) -> Floats:
-    """Return the mean of a table (seeds, items) under each resample; a single seed is the same in every resample."""
-    by_its_seeds = by_seed if len(table) > 1 else np.ones((len(by_seed), 1))
-    means: Floats = ((by_its_seeds @ table) * by_item).sum(axis=1)
+def _resampled_means(
+    tables: dict[str, tuple[Floats, Floats]], seeds: int, items: int, resamples: int, seed: int
+) -> dict[str, list[Floats]]:
+    """Return the means of each pair of tables (seeds, items) under resamples of seeds and items, the same for all.
+
+    A single seed is the same in every resample. The weights of the items are drawn block by block: at 10,000 items all
+    of them together would take 1.6 GB.
+    """
+    random = np.random.default_rng(seed)
+    by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    means = {name: [np.empty(resamples) for _ in pair] for name, pair in tables.items()}
+    block_size = max(1, CELLS_AT_ONCE // items)
+    for start in range(0, resamples, block_size):
+        block = slice(start, min(start + block_size, resamples))
+        by_item = random.multinomial(items, np.full(items, 1 / items), size=block.stop - start) / items
+        for name, pair in tables.items():
+            for table, drawn in zip(pair, means[name], strict=True):
+                by_its_seeds = by_seed[block] if len(table) > 1 else np.ones((len(by_item), 1))
+                drawn[block] = ((by_its_seeds @ table) * by_item).sum(axis=1)
     return means
 
 

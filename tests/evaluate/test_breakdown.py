@@ -67,6 +67,17 @@ def test_a_gain_of_form_alone_and_of_reasoning_alone():
     assert 0 < low < 0.5 < high < 1
 
 
+@pytest.mark.parametrize("cells", [1, 35])
+def test_blocks_of_resamples_draw_what_one_draws(monkeypatch, cells):
+    chance = np.random.default_rng(1)
+    sides = [[tuple(flags) for flags in chance.random((10, 3)) < share] for share in (0.4, 0.6)]
+    scores = table(*sides, seeds=(1, 2, 3))
+    scores.loc[chance.random(len(scores)) < 0.3, "symbolic"] = False  # the seeds differ
+    whole = breakdown.gain_parts(scores, "base", "tuned", resamples=100)
+    monkeypatch.setattr(breakdown, "CELLS_AT_ONCE", cells)
+    pd.testing.assert_frame_equal(breakdown.gain_parts(scores, "base", "tuned", resamples=100), whole)
+
+
 def test_seeds_pair_by_number_and_one_base_stands_against_all():
     whole = table([(False,) * 3] * 4, [(True,) * 3] * 4, seeds=(1, 2))
     alone = whole[(whole["model"] == "tuned") | (whole["seed"] == 1)]
