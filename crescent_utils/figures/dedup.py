@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -102,9 +103,9 @@ def pool_map(places: np.ndarray, shown: float, joined: Sequence[tuple[int, int]]
     untouched = np.setdiff1d(np.arange(len(places)), rewrites.ravel())
     before, after = places[rewrites[:, 0]], places[rewrites[:, 1]]
     axes.scatter(*places[untouched].T, s=9, color=GREY, alpha=0.5, lw=0, label=f"kept as it came ({len(untouched):,})")
-    for start, end in zip(before, after, strict=True):
-        axes.plot(*np.array([start, end]).T, color=ORANGE, lw=0.5, alpha=0.4, zorder=1)
     if len(rewrites):
+        moves = np.stack([before, after], axis=1)
+        axes.add_collection(LineCollection(list(moves), color=ORANGE, lw=0.5, alpha=0.4, zorder=1))
         axes.scatter(*before.T, s=11, color=ORANGE, lw=0, label=f"before rewriting ({len(rewrites):,})")
         axes.scatter(*after.T, s=11, color=BLUE, lw=0, label="after rewriting, accepted")
     axes.set(xlabel="first principal axis", ylabel="second principal axis")
