@@ -29,7 +29,7 @@ TRAINED = {"finetune": "tuned", "distil": "student_tuned"}  # the model that a s
 # Where these are others than the recorded run's, its shares and times may not be this run's, and the plan says so.
 DECISIVE = {
     "dedup": "similarity_threshold rewrite_temperature",
-    "vote": "question_source vote_temperature vote_max_tokens",
+    "vote": "question_source vote_temperature vote_max_tokens vote_shots",
     "finetune": "method batch_size max_length packing gradient_checkpointing processes lora_rank lora_targets",
     "distil": "student student_data student_batch_size max_length packing gradient_checkpointing processes",
 }
@@ -206,7 +206,10 @@ def estimated_rows(
         rewrite = baits and replace(baits, each=baits.each * REWRITE)
         rows.append(_sampling_row("dedup", "base", amounts.rewrites, rewrite, settings["dedup"].max_rewrites))
     if "vote" not in known:
-        rows.append(_sampling_row("vote", "base", amounts.pool * settings["vote"].votes, path, 1))
+        votes = settings["vote"]
+        zero_shot = min(votes.own_questions, amounts.pool) if votes.vote_shots == "own" else 0
+        count = (amounts.pool + zero_shot) * votes.votes
+        rows.append(_sampling_row("vote", "base", count, path, 2 if zero_shot else 1))
     slower = _slower_than(recorded, baits, engine)
     rows += [_training_row(settings[stage], stage, amounts.pairs, recorded, slower) for stage in TRAINED]
     about = "~ " if recorded else "≤ "
@@ -235,7 +238,9 @@ def _pace_of_paths(paces: dict[str, Pace], recorded: Path | None) -> Pace | None
     pace = paces.get("vote") or paces.get("evaluate") or paces.get("elicit")
     manifest = runs.read_manifest(recorded, "vote") if recorded else None
     if pace and manifest and "vote" not in paces:
-        return pace.of_length(manifest["tokens"]["completion"] / max(1, manifest["counts"]["paths"]))
+        counts = manifest["counts"]
+        paths = counts["paths"] + counts.get("zero_shot_sampled", 0)
+        return pace.of_length(manifest["tokens"]["completion"] / max(1, paths))
     return pace
 
 

@@ -88,10 +88,12 @@ def _known_samples(
         baits = settings["elicit"]
         known["elicit"] = elicit.bait_requests(generator, _bait_domain(baits), baits, 0, baits.elicit_samples)
     votes = settings["vote"]
-    if "vote" in stages and "dedup" not in due and votes.question_source == "pool" and not vote.token_budget(votes):
+    is_pool_known = "dedup" not in due and votes.question_source == "pool"
+    if "vote" in stages and is_pool_known and votes.vote_shots != "own" and not vote.token_budget(votes):
         pool = runs.read_table(runs.run_folder(votes), "dedup", "questions")
         sampling = Sampling(votes.vote_temperature, votes.vote_top_p, votes.vote_max_tokens)
-        known["vote"] = _solve_samples(generator, votes, pool["question"], sampling, votes.votes)
+        exemplars = vote.recorded_exemplars(votes, runs.get_domain(votes.domain), runs.run_folder(votes))
+        known["vote"] = _solve_samples(generator, votes, pool["question"], sampling, votes.votes, exemplars)
     if "evaluate" in stages and 0 in settings["evaluate"].shots:
         evaluation = settings["evaluate"]
         known["evaluate"] = []
@@ -113,9 +115,10 @@ def _solve_samples(
     questions: Iterable[str],
     sampling: Sampling,
     repeats: int,
+    exemplars: Sequence[runs.Exemplar] = (),
 ) -> Samples:
     domain = runs.get_domain(settings.domain, solve=settings.solve_prompt)
-    chats = [runs.solve_messages(domain, question, settings.system_prompt) for question in questions]
+    chats = [runs.solve_messages(domain, question, settings.system_prompt, exemplars) for question in questions]
     requests = [generator.request(chat, sampling) for chat in chats]
     return [(request, sample) for request in requests for sample in range(repeats)]
 

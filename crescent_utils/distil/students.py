@@ -61,7 +61,8 @@ def student_pairs(stage: runs.Stage, domain: runs.Domain, qa: pd.DataFrame) -> S
         rows, rejected = raw_samples(tables, settings.seed, vote_settings.path_formats, domain)
     else:
         with generation.open_generator(settings) as generator:
-            rows, rejected = seed_augmented(generator, settings, domain, vote_settings, len(pairs))
+            exemplars = vote.recorded_exemplars(vote_settings, domain, stage.folder.parent)
+            rows, rejected = seed_augmented(generator, settings, domain, vote_settings, len(pairs), exemplars)
         sampled_by.append(generator)
     tokenizer = generation.load_tokenizer(generation.resolve_model(settings.model).locate())
     kept = within_budget(rows, pairs, domain, settings.system_prompt, tokenizer, settings.train_prompt)
@@ -132,13 +133,18 @@ def seed_items(settings: Distil, domain: runs.Domain) -> list[benchmarks.Item]:
 
 
 def seed_augmented(
-    generator: Generator, settings: Distil, domain: runs.Domain, vote_settings: runs.Vote, examples: int
+    generator: Generator,
+    settings: Distil,
+    domain: runs.Domain,
+    vote_settings: runs.Vote,
+    examples: int,
+    exemplars: Sequence[runs.Exemplar] = (),
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return at most `examples` rows made from the seed set, and what was rejected on the way, with reasons.
 
     First the seeds with their own solutions; then, round by round, questions that the teacher rephrased or made after
-    them, which it answers and votes on with the settings of `03_vote`. A question that repeats another, or an item of a
-    benchmark that the run is judged on, is rejected.
+    them, which it answers and votes on with the settings of `03_vote` and the `exemplars` that were shown there. A
+    question that repeats another, or an item of a benchmark that the run is judged on, is rejected.
     """
     import pandas as pd
 
@@ -169,7 +175,7 @@ def seed_augmented(
                 questions.add(variant.text)
                 fresh.append({"id": next_id + len(fresh), "question": variant.text, "source": kind})
         next_id += len(fresh)
-        qa, without_label = _answered(generator, fresh, vote_settings, domain, settings.system_prompt)
+        qa, without_label = _answered(generator, fresh, vote_settings, domain, settings.system_prompt, exemplars)
         rejected += [{"round": number, **row} for row in without_label]
         rows = pd.concat([rows, qa], ignore_index=True)
     return rows.iloc[:examples], pd.DataFrame(rejected, columns=REJECTED_COLUMNS)
@@ -196,14 +202,19 @@ def _variants(
 
 
 def _answered(
-    generator: Generator, fresh: list[dict[str, Any]], vote_settings: runs.Vote, domain: runs.Domain, system: str
+    generator: Generator,
+    fresh: list[dict[str, Any]],
+    vote_settings: runs.Vote,
+    domain: runs.Domain,
+    system: str,
+    exemplars: Sequence[runs.Exemplar],
 ) -> tuple[pd.DataFrame, list[dict[str, str]]]:
     """Vote on the `fresh` questions (id, question, source); return rows to learn, and the questions without a label."""
     import pandas as pd
 
     questions = pd.DataFrame(fresh, columns=["id", "question", "source"])
     sampling = Sampling(vote_settings.vote_temperature, vote_settings.vote_top_p, vote_settings.vote_max_tokens)
-    messages = [runs.solve_messages(domain, text, system) for text in questions["question"]]
+    messages = [runs.solve_messages(domain, text, system, exemplars) for text in questions["question"]]
     requests = [generator.request(message, sampling) for message in messages]
     completions = generator.generate(requests, vote_settings.votes)
     texts = [[completion.text for completion in row] for row in completions]

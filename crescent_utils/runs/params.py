@@ -119,6 +119,9 @@ class Vote(Common):
     vote_temperature: float = Field(0.7, ge=0)  # LMSI, section 3: 0.7; Crescent, released scripts: 1
     vote_top_p: float = Field(1.0, gt=0, le=1)
     vote_max_tokens: int = Field(40, ge=1)
+    vote_shots: Literal["none", "exemplars", "own"] = "none"  # LMSI, section 3.1: exemplars by hand; "own": ours
+    own_questions: int = Field(100, ge=1)  # ours: questions whose zero-shot votes the model's own exemplars come from
+    own_shots: int = Field(4, ge=1)  # ours: at most so many own exemplars
     min_agreement: float = Field(0.5, ge=0, le=1)
     min_margin: float = Field(0.0, ge=0, le=1)  # ours
     path_choice: Literal["shortest", "random", "first", "all", "most_likely"] = "shortest"

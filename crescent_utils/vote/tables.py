@@ -100,7 +100,7 @@ def vote_tables(
     rejected: list[dict[str, Any]] = []
     scores: Sequence[Sequence[float] | None] = likelihoods or [None] * len(paths)
     for number, text, written, likely in zip(questions["id"], questions["question"], paths, scores, strict=True):
-        read = [_read(path, settings.protocol, domain.answer_type) for path in written]
+        read = [read_path(path, settings.protocol, domain.answer_type) for path in written]
         tie_seed = majority.tie_seed(settings.seed, number)
         result = _vote(read, settings, tie_seed)
         winners: list[int] = []
@@ -127,19 +127,20 @@ def vote_tables(
 
 
 def all_rejected(
-    outvoted: pd.DataFrame, too_long: Collection[int], not_asked: pd.DataFrame, repeats: pd.DataFrame
+    outvoted: pd.DataFrame, too_long: Collection[int], not_asked: pd.DataFrame, *left_out: pd.DataFrame
 ) -> pd.DataFrame:
     """Return every question that was not kept, one row each with its reason.
 
     `outvoted` are those that `vote_tables` rejected; of these the ids `too_long` had a prompt that did not fit.
-    `not_asked` are those that the token budget left out, `repeats` those that repeat a benchmark's item.
+    `not_asked` are those that the token budget left out. Tables of others come with a `reason` of their own: those that
+    repeat a benchmark's item, those that serve as exemplars.
     """
     import pandas as pd
 
     outvoted = outvoted.copy()
     outvoted.loc[outvoted["id"].isin(too_long), "reason"] = generation.TOO_LONG
     not_asked = not_asked[["id", "question"]].assign(reason="token_budget")
-    parts = [outvoted, not_asked, repeats[["id", "question", "reason"]]]
+    parts = [outvoted, not_asked, *(part[["id", "question", "reason"]] for part in left_out)]
     return pd.concat([part for part in parts if len(part)] or [outvoted], ignore_index=True)
 
 
@@ -171,7 +172,11 @@ def learned_texts(
     ]
 
 
-def _read(path: str, protocol: str, kind: str) -> str | None:
+def read_path(path: str, protocol: str, kind: str) -> str | None:
+    """Return the final answer of a path as the protocol reads it, in normal form; None where there is none.
+
+    `kind` is the domain's answer type.
+    """
     released = protocol == "released" and kind == "number"  # the released code reads numbers alone
     return labels.read_as_released(path) if released else answers.extract_answer(path, kind)
 

@@ -134,11 +134,11 @@ class Recorder:
         pass
 
 
-def augmented(tmp_path, engine, examples, vote_values, **values):
+def augmented(tmp_path, engine, examples, vote_values, exemplars=(), **values):
     vote_settings = params.build_settings("vote", vote_values)
     store, model = GenerationStore(tmp_path / "s.sqlite"), models.Model("base", "m", lambda: tmp_path)
     with Generator(store, model, 1, engine and (lambda: engine)) as generator:
-        return students.seed_augmented(generator, settings(**values), DOMAIN, vote_settings, examples)
+        return students.seed_augmented(generator, settings(**values), DOMAIN, vote_settings, examples, exemplars)
 
 
 FOUR_VOTES = {"votes": 4, "min_agreement": 0.25}
@@ -162,6 +162,17 @@ def test_a_seed_set_is_rephrased_extended_and_voted_on(tmp_path):
     messages = tuple((m["role"], m["content"]) for m in domains.solve_messages(DOMAIN, question))
     assert solved.messages == messages, "asked as in the vote"
     assert solved.sampling.temperature == 0.7
+
+
+def test_a_seed_set_is_voted_on_with_the_votes_exemplars(tmp_path):
+    engine = Recorder()
+    augmented(tmp_path, engine, 14, FOUR_VOTES, DOMAIN.exemplars, seed_items=6)
+    solved = [request for request in engine.requests if "Write" not in request.messages[-1][1]]
+    assert solved
+    for request in solved:
+        question = request.messages[-1][1].split("?")[0] + "?"
+        asked = domains.solve_messages(DOMAIN, question, exemplars=DOMAIN.exemplars)
+        assert request.messages == tuple((m["role"], m["content"]) for m in asked)
 
 
 def test_each_question_of_all_rounds_has_an_id_of_its_own(tmp_path):
