@@ -17,6 +17,8 @@ from .. import figures, generation, runs, stats
 if TYPE_CHECKING:
     import pandas as pd
 
+LATER_TEMPERATURE = 1.2  # LMSI, section 3: of the paths that a model samples which was trained before
+
 COLUMNS = ("round", "accuracy", "low", "high", "n", "yield", "diversity", "words", "agreement", "entropy", "length",
            "right", "right_low", "right_high", "labels", "distance")  # fmt: skip
 
@@ -44,7 +46,9 @@ def command(arguments: argparse.Namespace) -> int:
 def plan_rounds(profiles: list[Path], overrides: list[str], count: int) -> list[dict[str, Any]]:
     """Return the parameters of each round; those of a later one name the folder that the round before it will fill.
 
-    Raises ParameterError for a bad parameter, and for a replay, which has no weights to go on from.
+    Each round votes anew, so exemplars of the model's own (vote_shots "own") are renewed by the model of that round.
+    With LMSI's profiles (`claims_of: lmsi`) later rounds sample at T = 1.2, as LMSI does, unless an override sets the
+    temperature. Raises ParameterError for a bad parameter, and for a replay, which has no weights to go on from.
     """
     values = runs.load_profile(profiles, overrides)
     if count < 1:
@@ -52,11 +56,14 @@ def plan_rounds(profiles: list[Path], overrides: list[str], count: int) -> list[
     if values.get("engine", "replay") == "replay":
         raise runs.ParameterError("engine: 'replay' has no weights to go on from; choose auto, vllm or transformers")
     name = values.get("run", profiles[0].stem)
+    overridden = {text.partition("=")[0].strip() for text in overrides}
     rounds: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         parameters = values | {"run": f"{name}/round{number}", "other_runs": []}
         if rounds:
             parameters["model"] = str((_folder(rounds[-1]) / "finetune" / "model").resolve())
+            if values.get("claims_of") == "lmsi" and "vote_temperature" not in overridden:
+                parameters["vote_temperature"] = LATER_TEMPERATURE
         rounds.append(parameters)
     return rounds
 

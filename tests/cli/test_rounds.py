@@ -30,6 +30,23 @@ def test_each_round_goes_on_from_the_model_that_the_one_before_tuned(tmp_path):
             rounds.plan_rounds([CPU], [], count)
 
 
+def test_later_rounds_of_lmsi_sample_at_its_higher_temperature():
+    lmsi = ROOT / "params" / "lmsi_cpu.yaml"
+    temperatures = [parameters.get("vote_temperature") for parameters in rounds.plan_rounds([lmsi], [], 3)]
+    assert temperatures == [0.7, 1.2, 1.2]
+    fixed = rounds.plan_rounds([lmsi], ["vote_temperature=0.9"], 2)
+    assert [parameters["vote_temperature"] for parameters in fixed] == [0.9, 0.9]
+    crescent = rounds.plan_rounds([CPU], [], 2)
+    assert crescent[0].get("vote_temperature") == crescent[1].get("vote_temperature"), "Crescent's is left alone"
+
+
+def test_each_round_makes_its_own_exemplars_with_its_own_model():
+    planned = rounds.plan_rounds([CPU], ["vote_shots=own"], 2)
+    assert [parameters["vote_shots"] for parameters in planned] == ["own", "own"]
+    settings = [params.build_settings("vote", params.parameters_of("vote", values)) for values in planned]
+    assert settings[0].model != settings[1].model and folders.run_folder(settings[0]) != folders.run_folder(settings[1])
+
+
 def test_the_first_round_that_fails_ends_it(tmp_path, started):
     assert main.main(["rounds", str(CPU), "--rounds", "3", "-p", f"outputs={tmp_path}"]) == 1
     assert started == ["cpu/round1", "cpu/round2"]
