@@ -65,7 +65,12 @@ def check_recipe(recipe: Finetune, batch_parameter: str = "batch_size") -> None:
     if recipe.method == "qlora" and not importlib.util.find_spec("bitsandbytes"):
         raise TrainingError("method: 'qlora' needs the package bitsandbytes; pip install bitsandbytes, or take lora")
     if recipe.dtype == "float16" and not gpu:
-        raise TrainingError("dtype: 'float16' trains on an NVIDIA GPU alone; allowed here: auto, float32, bfloat16")
+        why = "none is in reach (in Colab: Runtime, Change runtime type, T4)"
+        if not torch.version.cuda:
+            why = "torch is a CPU build here (python3 setup_env.py --cuda brings another; Colab has one)"
+        raise TrainingError(
+            f"dtype: 'float16' trains on an NVIDIA GPU alone, and {why}; allowed here: auto, float32, bfloat16"
+        )
 
 
 def precision(dtype: str, method: str) -> tuple[Any, bool, bool]:
@@ -77,7 +82,8 @@ def precision(dtype: str, method: str) -> tuple[Any, bool, bool]:
     import torch
 
     if dtype == "auto" and torch.cuda.is_available():
-        dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+        # torch also says yes to a GPU that only emulates bfloat16, such as a T4, and is slow at it
+        dtype = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
     elif dtype == "auto":
         instructions = torch.cpu.get_capabilities()
         dtype = "bfloat16" if instructions.get("avx512_bf16") or instructions.get("amx_bf16") else "float32"
@@ -100,6 +106,17 @@ def load_for_training(base: Path, recipe: Finetune) -> Any:
             bnb_4bit_compute_dtype=torch.float16 if float16 else torch.bfloat16,
         )
     return AutoModelForCausalLM.from_pretrained(base, **options)
+
+
+def train_in_float32(model: Any) -> None:
+    """Turn the weights of `model` that are trained into float32, which mixed float16 needs.
+
+    Its scaler of gradients refuses float16 weights (PEFT's troubleshooting guide, "Attempting to unscale FP16
+    gradients"), and has no kernel on a GPU for bfloat16 ones, in which TRL leaves the adapter of a quantised model.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
 
 
 def trainer_arguments(config: Any, work: Path, recipe: Finetune, rows: int, **own: Any) -> Any:

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def _sft_trainer(work: Path, job: dict[str, Any], recipe: Finetune, rows: Any) -
         packing=recipe.packing,
         eval_packing=False,
     )
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=recipes.load_for_training(base, recipe),
         args=arguments,
         train_dataset=rows.select(range(held_out, len(rows))),
@@ -211,6 +212,9 @@ def _sft_trainer(work: Path, job: dict[str, Any], recipe: Finetune, rows: Any) -
         processing_class=generation.load_tokenizer(base),
         peft_config=adapter,
     )
+    if arguments.fp16:
+        recipes.train_in_float32(trainer.model)
+    return trainer
 
 
 def _on_policy_trainer(work: Path, job: dict[str, Any], recipe: Finetune, rows: Any) -> Any:
@@ -221,7 +225,14 @@ def _on_policy_trainer(work: Path, job: dict[str, Any], recipe: Finetune, rows: 
     """
     with warnings.catch_warnings():  # it looks for a vLLM that it would only need to sample on a server
         warnings.simplefilter("ignore")
-        from trl import DistillationConfig, DistillationTrainer
+        try:
+            from trl import DistillationConfig, DistillationTrainer
+        except ImportError:
+            version = metadata.version("trl")
+            raise TrainingError(
+                f"student_data: 'on_policy' needs the DistillationTrainer of TRL, which TRL {version} does not have; "
+                'pip install "trl>=1.16" and restart, or take student_data: pairs'
+            ) from None
 
     base, teacher, sampling = Path(job["base"]), Path(job["teacher_folder"]), job["sampling"]
     tokenizer, of_teacher = generation.load_tokenizer(base), generation.load_tokenizer(teacher)

@@ -232,6 +232,42 @@ def test_a_cpu_trains_in_bfloat16_where_it_computes_in_it(instructions, mixed, m
     assert recipes.precision("auto", "lora") == (torch.bfloat16 if mixed else torch.float32, mixed, False)
 
 
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_auto_is_float16_on_a_gpu_that_only_emulates_bfloat16(monkeypatch, has_bfloat16):
+    import torch
+
+    from crescent_utils.generation.engines import transformers
+
+    def is_supported(including_emulation=True):  # torch says yes to a T4 too
+        return including_emulation or has_bfloat16
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    weights = torch.bfloat16 if has_bfloat16 else torch.float16
+    assert recipes.precision("auto", "lora") == (weights, has_bfloat16, not has_bfloat16)
+    assert recipes.precision("auto", "full") == (torch.float32, has_bfloat16, not has_bfloat16)
+    assert transformers._fast_dtype("cuda") == ("auto" if has_bfloat16 else "float16")
+    assert transformers._fast_dtype("cpu") == "float32"
+
+
+@pytest.mark.parametrize("adapter", ["float16", "bfloat16"])
+def test_mixed_float16_scales_the_gradients_of_what_is_trained(adapter):
+    """The scaler refuses 16-bit weights, so that an adapter would stop a T4 at its first step."""
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2, dtype=torch.float16), torch.nn.Linear(2, 2))
+    model[0].requires_grad_(False)
+    model[1].to(getattr(torch, adapter))
+    recipes.train_in_float32(model)
+    assert {p.dtype for p in model[0].parameters()} == {torch.float16}, "what is not trained stays small"
+    assert {p.dtype for p in model[1].parameters()} == {torch.float32}
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    optimizer = torch.optim.SGD(model[1].parameters(), lr=1.0)
+    scaler.scale(model[1](torch.ones(1, 2)).sum()).backward()
+    scaler.unscale_(optimizer)
+    assert model[1].bias.grad.tolist() == [1.0, 1.0]
+
+
 # --- the ways to train ----------------------------------------------------------------------------------------------
 
 

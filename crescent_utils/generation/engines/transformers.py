@@ -35,7 +35,7 @@ class TransformersEngine:
 
         self._device = best_device()
         if dtype == "auto":
-            dtype = "float32" if self._device == "cpu" else "auto"
+            dtype = _fast_dtype(self._device)
         kind = dtype if dtype == "auto" else getattr(torch, dtype)
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=kind, trust_remote_code=False)
         self._model.to(self._device).eval()
@@ -163,6 +163,15 @@ def best_device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _fast_dtype(device: str) -> str:
+    """Return what "auto" means: float32 on CPU, float16 on a GPU that only emulates bfloat16, else the model's own."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "float16"
+    return "float32" if device == "cpu" else "auto"
 
 
 def choose(logits: Any, sampling: Sampling, draws: Sequence[float]) -> Any:
