@@ -111,7 +111,7 @@ def test_claims_json_and_table():
 
 
 LEDGER = claims.claims_ledger(pd.DataFrame())
-PROFILES = {"PARAMS.yaml": ("cpu", "cpu_full", "llama3_8b", "colab"), "LMSI_PARAMS.yaml": ("lmsi_cpu", "lmsi_gsm8k")}
+PROFILES = {"PARAMS.yaml": ("cpu", "cpu_full", "llama3_8b", "t4_colab"), "LMSI_PARAMS.yaml": ("lmsi_cpu", "lmsi_gsm8k")}
 
 
 def parsed_commands(claim):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from shared import ROOT
 
 from crescent_utils.runs import params
 from crescent_utils.runs.params import ParameterError
@@ -193,3 +194,29 @@ def test_a_run_is_a_folder_below_outputs(run):
 def test_a_run_never_is_or_leaves_outputs(run):
     with pytest.raises(ParameterError, match="run"):
         params.build_settings("elicit", {"run": run})
+
+
+# --- profiles for GPUs ----------------------------------------------------------------------------------
+
+GPU_PROFILES = ("t4_colab", "l4_24gb", "h100_80gb", "llama3_8b", "llama2_7b", "two_nodes")
+
+
+@pytest.mark.parametrize("name", GPU_PROFILES)
+def test_a_gpu_profile_says_on_what_for_how_long_and_whether_it_was_run(name):
+    path = ROOT / "params" / f"{name}.yaml"
+    values = params.load_profile([path], [])
+    head = " ".join(line.lstrip("# ") for line in path.read_text(encoding="utf-8").splitlines() if line[0] == "#")
+    for label in ("Hardware", "Memory", "Tokens", "Time"):
+        assert re.search(rf"\b{label}: \S", head), label
+    assert re.search(r"Run by us: (?:no\b|yes, \d{4}-\d\d-\d\d)", head)
+    sums = head.partition("Tokens: ")[2].partition(" M. ")[0]
+    if "in all" in sums:
+        *parts, whole = map(float, re.findall(r"(?:=|in all) ([\d.]+)", sums))
+        assert len(parts) == 4 and sum(parts) == pytest.approx(whole, abs=0.5)
+        assert f"01 {values['elicit_samples']:,} x" in sums
+        assert f"x {values['votes']} paths" in sums
+
+
+def test_a_gpu_below_8_0_samples_and_trains_in_float16_without_vllm():
+    values = params.load_profile([ROOT / "params" / "t4_colab.yaml"], [])
+    assert (values["engine"], values["dtype"], values["method"]) == ("transformers", "float16", "lora")
