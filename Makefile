@@ -55,9 +55,10 @@ bench: setup  ## speed over the plain alternatives, one table (12 minutes on two
 doctor: setup  ## what this machine can run
 	$(BIN)/crescent doctor
 
-lock: setup  ## make requirements/*.lock.txt again from pyproject.toml (UPGRADE="--upgrade-package NAME" moves versions)
+lock: setup  ## make the locks and the files for conda again from pyproject.toml (UPGRADE="--upgrade-package NAME" moves versions)
 	$(LOCK) --group cpu --override requirements/cpu.overrides.txt --output-file requirements/cpu.lock.txt $(TORCH)
 	$(LOCK) --group cuda --output-file requirements/cuda.lock.txt
+	$(BIN)/python requirements/make_conda.py
 
 clean:  ## remove caches and .venv; outputs/ stays
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info

@@ -44,14 +44,17 @@ For another platform, environment.yml says what can be had there."""
 
 
 def detect_kind() -> str:
-    """Choose the lock: vLLM's CUDA build needs compute capability 8.0. The driver may be absent or stuck."""
+    """Choose the lock: torch's CUDA build needs compute capability 7.5. The driver may be absent or stuck.
+
+    Below 8.0, as on a T4, the lock's vLLM stays unused and the kit samples with transformers.
+    """
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         listing = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return "cpu"
     capabilities = [float(number) for number in re.findall(r"^\s*(\d+\.\d+)\s*$", listing, flags=re.MULTILINE)]
-    return "cuda" if max(capabilities, default=0.0) >= 8.0 else "cpu"
+    return "cuda" if max(capabilities, default=0.0) >= 7.5 else "cpu"
 
 
 def uv_settings(pip_config: str) -> dict[str, str]:

