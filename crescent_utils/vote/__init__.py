@@ -18,6 +18,7 @@ from .headroom import auroc, calibration_error, headroom_table, pass_at_k, relia
 from .labels import (
     accuracy_by_agreement,
     agreement_by_group,
+    cost_of_cut,
     cost_of_released,
     kept_by_threshold,
     length_groups,
@@ -38,6 +39,7 @@ __all__ = [
     "all_rejected",
     "auroc",
     "calibration_error",
+    "cost_of_cut",
     "cost_of_released",
     "headroom_table",
     "headroom_text",

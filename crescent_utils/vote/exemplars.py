@@ -21,7 +21,7 @@ from .. import answers, benchmarks, generation, runs
 from ..generation import Completion, Generator, Sampling
 from ..runs import Domain, Exemplar
 from ..runs import Vote as VoteSettings
-from . import majority, tables
+from . import labels, majority, tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,7 @@ def _own_examples(
         for text in asked["question"]
     ]
     completions = generator.generate(requests, settings.votes)
-    read = [[_read_complete(path, settings, domain) for path in row] for row in completions]
+    read = [_read_complete(row, settings, domain) for row in completions]
     results = [majority.majority_vote(row, ties="abstain") for row in read]
     forms = [question_form(text) for text in asked["question"]]
     agreements = [None if result.answer is None else result.agreement for result in results]
@@ -149,8 +149,10 @@ def chosen_examples(forms: Sequence[str], agreements: Sequence[float | None], sh
     return list(best.values())[:shots]
 
 
-def _read_complete(path: Completion, settings: VoteSettings, domain: Domain) -> str | None:
-    return None if path.truncated else tables.read_path(path.text, settings.protocol, domain.answer_type)
+def _read_complete(paths: Sequence[Completion], settings: VoteSettings, domain: Domain) -> list[str | None]:
+    """Return the paths' answers; None for those that the token limit cut, in protocol `released` too."""
+    read = [labels.read_path(path.text, settings.protocol, domain.answer_type) for path in paths]
+    return [None if path.truncated else answer for path, answer in zip(paths, read, strict=True)]
 
 
 def _shortest_winner(paths: Sequence[Completion], read: Sequence[str | None], result: Vote) -> int:

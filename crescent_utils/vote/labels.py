@@ -11,10 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import answers, stats
+from ..runs import Vote
 from . import majority
 
 if TYPE_CHECKING:
     import pandas as pd
+
+JUDGED_COLUMNS = ["right", "low", "high", "difference", "difference_low", "difference_high"]
 
 
 def kept_by_threshold(qa: pd.DataFrame) -> pd.DataFrame:
@@ -99,24 +102,72 @@ def votes_needed(
     return stats.accuracy_by_votes([row for row, _ in answer_rows], [gold for _, gold in answer_rows], seed, votes)
 
 
+def cost_of_cut(paths: pd.DataFrame, golds: Mapping[int, str], settings: Vote, kind: str = "number") -> pd.DataFrame:
+    """Return what it costs to let paths vote that the token limit cut: one row without their votes, one with them.
+
+    `paths` is the vote's table with a column `cut`; in both rows these paths count in the total. Columns: `rule`;
+    `agreement`, the mean over all questions; `kept`, the questions with a label at `min_agreement`, and `kept_right`,
+    the share of right ones among those of them that can be judged; then over all `n` judged questions `right` (a
+    question without a label is not right) with Wilson's interval, and the paired difference to the first row in shares
+    (`difference`, `difference_low`, `difference_high`). `kind` is the domain's answer type.
+    """
+    import pandas as pd
+
+    ties = "abstain" if settings.protocol == "strict" else "seeded"
+    rows: list[dict[str, Any]] = []
+    right_without: list[bool] = []
+    for rule, counted in (("cut paths cannot win", True), ("cut paths vote", False)):
+        votes = {}
+        for number, part in paths.groupby("question_id", sort=False):
+            read = read_voters(list(part["path"]), list(part["cut"] & counted), "paper", kind)
+            seed = majority.tie_seed(settings.seed, number)
+            votes[number] = majority.majority_vote(read, ties=ties, seed=seed)
+        kept = [number for number, vote in votes.items() if vote.answer and vote.agreement >= settings.min_agreement]
+        right = {number: _is_right(votes[number].answer, golds[number]) for number in votes if number in golds}
+        kept_right = [right[number] for number in kept if number in right]
+        right_without = right_without or list(right.values())
+        rows.append(
+            {"rule": rule, "agreement": _mean([vote.agreement for vote in votes.values()]), "kept": len(kept)}
+            | {"kept_right": _mean(kept_right), "n": len(right), **_judged(right_without, list(right.values()))}
+        )
+    return pd.DataFrame(rows, columns=["rule", "agreement", "kept", "kept_right", "n", *JUDGED_COLUMNS])
+
+
+def _is_right(label: str | None, gold: str) -> bool:
+    return label is not None and answers.answers_equal(label, gold)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _judged(before: list[bool], right: list[bool]) -> dict[str, float]:
+    """Return the share of right labels with Wilson's interval, and the paired difference to the labels `before`."""
+    if not right:
+        return dict.fromkeys(JUDGED_COLUMNS, math.nan)
+    share, paired = stats.wilson(sum(right), len(right)), stats.paired_difference(before, right)
+    values = (share.estimate, share.low, share.high, paired.difference, paired.low, paired.high)
+    return dict(zip(JUDGED_COLUMNS, values, strict=True))
+
+
 def cost_of_released(paths: pd.DataFrame, golds: Mapping[int, str], seed: int = 0) -> pd.DataFrame:
     """Return label accuracy on the same paths by our reading, by the released one, and by the released vote besides.
 
     `paths` is the vote's table; ids and the run's seed draw ties as the vote itself does. Questions without a gold are
-    left out. One row per rule: `labelled`, `right` (of all judged questions, a question without a label counting as not
-    right), Wilson's interval, and the paired difference to the first row in shares (`difference`, `difference_low`,
-    `difference_high`).
+    left out; with a column `cut`, cut paths cannot win our votes. One row per rule: `labelled`, `right` (of all judged
+    questions, a question without a label counting as not right), Wilson's interval, and the paired difference to the
+    first row in shares (`difference`, `difference_low`, `difference_high`).
     """
     import pandas as pd
 
-    judged = {
-        number: list(rows["path"]) for number, rows in paths.groupby("question_id", sort=False) if number in golds
-    }
-    ours = [[answers.extract_answer(path) for path in texts] for texts in judged.values()]
-    released = [[read_as_released(path) for path in texts] for texts in judged.values()]
+    judged = {number: rows for number, rows in paths.groupby("question_id", sort=False) if number in golds}
+    cut = [list(rows["cut"]) if "cut" in rows else [False] * len(rows) for rows in judged.values()]
+    texts = [list(rows["path"]) for rows in judged.values()]
+    ours = [[answers.extract_answer(path) for path in row] for row in texts]
+    released = [[read_as_released(path) for path in row] for row in texts]
     rules: list[tuple[str, list[list[str | None]], dict[str, Any]]] = [
-        ("ours: reading and vote", ours, {"ties": "seeded"}),
-        ("released reading, our vote", released, {"ties": "seeded"}),
+        ("ours: reading and vote", _without_cut(ours, cut), {"ties": "seeded"}),
+        ("released reading, our vote", _without_cut(released, cut), {"ties": "seeded"}),
         ("released reading and vote", released, {"ties": "first", "none_can_win": True}),
     ]
     rows: list[dict[str, Any]] = []
@@ -126,19 +177,39 @@ def cost_of_released(paths: pd.DataFrame, golds: Mapping[int, str], seed: int = 
             majority.majority_vote(row, seed=majority.tie_seed(seed, number), **vote_settings).answer
             for number, row in zip(judged, answer_rows, strict=True)
         ]
-        right = [
-            label is not None and answers.answers_equal(label, golds[number])
-            for number, label in zip(judged, labels, strict=True)
-        ]
+        right = [_is_right(label, golds[number]) for number, label in zip(judged, labels, strict=True)]
         right_by_ours = right_by_ours or right
-        row = {"rule": rule, "n": len(right), "labelled": sum(label is not None for label in labels)}
-        if right:
-            share, paired = stats.wilson(sum(right), len(right)), stats.paired_difference(right_by_ours, right)
-            row |= {"right": share.estimate, "low": share.low, "high": share.high}
-            row |= {"difference": paired.difference, "difference_low": paired.low, "difference_high": paired.high}
-        rows.append(row)
-    columns = ["rule", "n", "labelled", "right", "low", "high", "difference", "difference_low", "difference_high"]
-    return pd.DataFrame(rows, columns=columns)
+        labelled = sum(label is not None for label in labels)
+        rows.append({"rule": rule, "n": len(right), "labelled": labelled, **_judged(right_by_ours, right)})
+    return pd.DataFrame(rows, columns=["rule", "n", "labelled", *JUDGED_COLUMNS])
+
+
+def _without_cut(read: list[list[str | None]], cut: list[list[bool]]) -> list[list[str | None]]:
+    return [
+        [None if is_cut else answer for answer, is_cut in zip(row, ends, strict=True)]
+        for row, ends in zip(read, cut, strict=True)
+    ]
+
+
+def read_path(path: str, protocol: str, kind: str) -> str | None:
+    """Return the final answer of a path as the protocol reads it, in normal form; None where there is none.
+
+    `kind` is the domain's answer type.
+    """
+    released = protocol == "released" and kind == "number"  # the released code reads numbers alone
+    return read_as_released(path) if released else answers.extract_answer(path, kind)
+
+
+def read_voters(paths: Sequence[str], cut: Sequence[bool], protocol: str, kind: str) -> list[str | None]:
+    """Return the answer with which each path of a question votes; None where it cannot win.
+
+    A path that the token limit cut has not come to its answer: its last number stands somewhere on the way. The
+    released code lets it vote all the same.
+    """
+    read = [read_path(path, protocol, kind) for path in paths]
+    if protocol == "released":
+        return read
+    return [None if is_cut else answer for answer, is_cut in zip(read, cut, strict=True)]
 
 
 def read_as_released(path: str) -> str | None:

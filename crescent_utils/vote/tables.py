@@ -85,12 +85,15 @@ def vote_tables(
     settings: VoteSettings,
     domain: runs.Domain,
     likelihoods: Sequence[Sequence[float]] | None = None,
+    cut: Sequence[Sequence[bool]] | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Vote over the sampled `paths` of each of the `questions` (id, question); return `qa`, `paths` and `rejected`.
 
     `gold` and `correct` judge the label where the right answer is known; they never decide anything. `likelihoods`, one
-    row per question, are for path_choice "most_likely". With `path_formats`, `qa` has one row per winning path and
-    format, whose `prompt` is learned in the place of the question's.
+    row per question, are for path_choice "most_likely". `cut` says of each path whether the token limit cut it: such a
+    path counts in the total and cannot win, except in protocol `released`, and `paths` has a column `cut`. With
+    `path_formats`, `qa` has one row per winning path and format, whose `prompt` is learned in the place of the
+    question's.
     """
     import pandas as pd
 
@@ -99,8 +102,11 @@ def vote_tables(
     path_rows: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
     scores: Sequence[Sequence[float] | None] = likelihoods or [None] * len(paths)
-    for number, text, written, likely in zip(questions["id"], questions["question"], paths, scores, strict=True):
-        read = [read_path(path, settings.protocol, domain.answer_type) for path in written]
+    cuts: Sequence[Sequence[bool]] = cut or [[False] * len(written) for written in paths]
+    for number, text, written, likely, ends in zip(
+        questions["id"], questions["question"], paths, scores, cuts, strict=True
+    ):
+        read = labels.read_voters(written, ends, settings.protocol, domain.answer_type)
         tie_seed = majority.tie_seed(settings.seed, number)
         result = _vote(read, settings, tie_seed)
         winners: list[int] = []
@@ -120,6 +126,8 @@ def vote_tables(
                 {"question_id": number, "sample": sample, "path": path, "answer": answer, "won": sample in winners}
             )
     path_table = pd.DataFrame(path_rows, columns=PATH_COLUMNS)
+    if cut is not None:
+        path_table["cut"] = [is_cut for ends in cut for is_cut in ends]
     if likelihoods is not None:
         path_table["likelihood"] = [value for values in likelihoods for value in values]
     qa_columns = [*QA_COLUMNS, "format", "prompt"] if settings.path_formats else QA_COLUMNS
@@ -170,15 +178,6 @@ def learned_texts(
         for text in formats.lmsi_formats(question, path, answer or "", exemplars)
         if text["format"] in path_formats and (answer is not None or text["path"] == path)
     ]
-
-
-def read_path(path: str, protocol: str, kind: str) -> str | None:
-    """Return the final answer of a path as the protocol reads it, in normal form; None where there is none.
-
-    `kind` is the domain's answer type.
-    """
-    released = protocol == "released" and kind == "number"  # the released code reads numbers alone
-    return labels.read_as_released(path) if released else answers.extract_answer(path, kind)
 
 
 def _vote(read: Sequence[str | None], settings: VoteSettings, seed: int) -> majority.Vote:

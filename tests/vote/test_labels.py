@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from shared import REFERENCE
 
+from crescent_utils.generation import generator
+from crescent_utils.generation.store import Sampling
 from crescent_utils.runs import domains, params
 from crescent_utils.vote import labels, tables
 
@@ -123,6 +125,56 @@ def test_what_the_released_reading_costs():
     assert cost["labelled"].tolist() == [2, 2, 2]
     assert cost["difference"].tolist() == pytest.approx([0, -1 / 3, -1 / 3])
     assert labels.cost_of_released(path_table([]), {}).empty is False, "three rules, nothing judged"
+
+
+def test_what_it_costs_to_let_cut_paths_vote():
+    table = path_table([["It is 7.", "It is 8", "So 8"], ["It is 3.", "It is 3.", "4"], ["5", "6", "6"]])
+    table["cut"] = [False, True, True, False, False, True, True, True, True]
+    settings = params.build_settings("vote", {"min_agreement": 0.6})
+    cost = labels.cost_of_cut(table, {0: "7", 1: "3", 2: "6"}, settings).set_index("rule")
+    assert cost.index.tolist() == ["cut paths cannot win", "cut paths vote"]
+    assert cost["agreement"].tolist() == pytest.approx([(1 / 3 + 2 / 3 + 0) / 3, 2 / 3])
+    assert cost["kept"].tolist() == [1, 3] and cost["kept_right"].tolist() == pytest.approx([1.0, 2 / 3])
+    assert cost["right"].tolist() == pytest.approx([2 / 3, 2 / 3]) and cost["n"].tolist() == [3, 3]
+    assert cost["difference"].tolist() == [0.0, 0.0], "one is lost and one is gained"
+    unknown = labels.cost_of_cut(table, {}, settings)
+    assert unknown["kept"].tolist() == [1, 3] and unknown[["kept_right", "right"]].isna().all(axis=None)
+    abstaining = labels.cost_of_cut(
+        path_table([["1", "2"]]).assign(cut=[False, False]),
+        {0: "1"},
+        settings.model_copy(update={"protocol": "strict"}),
+    )
+    assert abstaining["right"].tolist() == [0.0, 0.0], "a tie has no label in strict"
+
+
+def test_cut_paths_win_only_the_released_vote():
+    table = path_table([["It is 7.", "It is 8", "So 8"]]).assign(cut=[False, True, True])
+    cost = labels.cost_of_released(table, {0: "7"})
+    assert cost["right"].tolist() == [1.0, 1.0, 0.0]
+
+
+def test_what_cut_paths_cost_the_reference_run():
+    """1,508 of its 4,768 paths were cut; the table is what two votes of their own give."""
+    pool = pd.read_parquet(REFERENCE / "dedup" / "questions.parquet")
+    domain, settings = domains.get_domain("arithmetic"), params.build_settings("vote", {"min_agreement": 0.0})
+    with generator.open_generator(settings) as recorded:
+        requests = [
+            recorded.request(domains.solve_messages(domain, text), Sampling(0.7, 1.0, 40)) for text in pool["question"]
+        ]
+        completions = recorded.generate(requests, 8)
+    texts = [[path.text for path in row] for row in completions]
+    cut = [[path.truncated for path in row] for row in completions]
+    golds = tables.known_golds(pool, domain)
+    with_votes, paths, _ = tables.vote_tables(pool, texts, settings, domain)
+    without, marked, rejected = tables.vote_tables(pool, texts, settings, domain, cut=cut)
+    assert marked["cut"].sum() == 1508 and marked[marked["cut"]]["answer"].isna().all()
+    pd.testing.assert_frame_equal(paths, pd.read_parquet(REFERENCE / "vote" / "paths.parquet").assign(won=paths["won"]))
+    cost = labels.cost_of_cut(marked, golds, settings).set_index("rule")
+    agreements = pd.concat([without["agreement"], rejected["agreement"]])
+    assert cost["agreement"].tolist() == pytest.approx([agreements.mean(), with_votes["agreement"].mean()], abs=1e-4)
+    right = [table["correct"].astype(bool).sum() / len(pool) for table in (without, with_votes)]
+    assert cost["right"].tolist() == pytest.approx(right) and cost["n"].tolist() == [596, 596]
+    assert labels.cost_of_released(marked, golds, settings.seed)["right"][0] == pytest.approx(right[0])
 
 
 def test_the_reference_run_by_its_tables_alone():

@@ -135,6 +135,29 @@ def test_the_gold_judges_a_label_and_never_makes_it():
     assert qa[["gold", "correct"]].iloc[1].isna().all()
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(texts, st.booleans()), min_size=1, max_size=6), min_size=1, max_size=3),
+    st.sampled_from(PROTOCOLS), st.sampled_from(["shortest", "random", "all"]),
+)  # fmt: skip
+@example([[("The answer is 8.", True), ("The answer is 8.", True), ("The answer is 7.", False)]], "paper", "shortest")
+def test_a_cut_path_counts_in_the_total_and_never_wins(written, protocol, choice):
+    paths, cut = ([[part[k] for part in row] for row in written] for k in (0, 1))
+    ids, own = list(range(len(paths))), of_vote(protocol=protocol, path_choice=choice)
+    qa, sampled, rejected = vote_on(ids, ["What is 3 + 4?"] * len(paths), paths, own, "arithmetic", cut=cut)
+    assert sampled["cut"].tolist() == [flag for row in cut for flag in row]
+    silent = paths if protocol == "released" else [
+        ["" if is_cut else text for text, is_cut in row] for row in written
+    ]  # fmt: skip
+    expected_qa, expected, expected_rejected = vote_on(ids, ["What is 3 + 4?"] * len(paths), silent, own, "arithmetic")
+    pd.testing.assert_frame_equal(rejected, expected_rejected)
+    pd.testing.assert_frame_equal(qa, expected_qa)
+    assert sampled["won"].tolist() == expected["won"].tolist()
+    assert sampled["path"].tolist() == [path for row in paths for path in row], "what was sampled is kept as it is"
+    assert protocol == "released" or not (sampled["won"].astype(bool) & sampled["cut"]).any()
+    assert qa["total"].tolist() == [len(paths[number]) for number in qa["id"]]
+
+
 def test_empty_in_empty_out():
     qa, sampled, rejected = vote_on([], [], [], of_vote(), "arithmetic")
     assert list(qa.columns) == tables.QA_COLUMNS
