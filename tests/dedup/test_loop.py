@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
 from crescent_utils.dedup import similarity
-from crescent_utils.dedup.loop import diversify
+from crescent_utils.dedup.loop import SentenceEncoder, diversify
 from crescent_utils.generation import generator, models
 from crescent_utils.generation.engines.transformers import TransformersEngine
 from crescent_utils.generation.store import GenerationStore
@@ -314,3 +314,75 @@ def test_the_released_protocol_drops_the_earlier_and_keeps_every_rewrite_uncheck
     second = result.attempts.query("round == 1")
     assert second["accepted"].all() and second["after"].tolist() == rewritten["question"].tolist()
     assert second["before"].tolist() == [texts[number] for number in second["id"]]
+
+
+# --- saved vectors --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bags(tmp_path_factory):
+    """Two models of sentence-transformers that differ in their weights: bags of words."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer, pre_tokenizers
+    from tokenizers import models as tokenizer_models
+
+    folders = []
+    for seed in (1, 2):
+        tokenizer = Tokenizer(tokenizer_models.WordLevel({"[UNK]": 0, "one": 1, "two": 2, "three": 3}, "[UNK]"))
+        tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+        weights = np.random.default_rng(seed).normal(size=(4, 16)).astype(np.float32)
+        folders.append(tmp_path_factory.mktemp("bags") / str(seed))
+        module = StaticEmbedding(tokenizer, embedding_weights=weights)
+        SentenceTransformer(modules=[module]).save(str(folders[-1]))
+    return folders
+
+
+TEXTS = [f"{a} {b}" for a in ("one", "two", "three") for b in ("one", "two", "three")]
+
+
+class Counting(SentenceEncoder):
+    """An encoder that counts the texts that its model embeds."""
+
+    embedded = 0
+
+    def _embed(self, texts):
+        self.embedded += len(texts)
+        return super()._embed(texts)
+
+
+def test_a_saved_vector_is_read_and_what_is_new_is_embedded(bags, tmp_path, monkeypatch):
+    monkeypatch.setattr("crescent_utils.dedup.loop.CHECKED_TEXTS", 2)
+    first = SentenceEncoder(str(bags[0]), tmp_path / "vectors.npz")
+    expected = first.encode(TEXTS)
+    first.save(tmp_path / "vectors.npz")
+    again = Counting(str(bags[0]), tmp_path / "vectors.npz")
+    assert (again.encode([*TEXTS, "three one two"])[:9] == expected).all()
+    assert again.embedded == 3 + 1, "three to check the file, one that is new"
+    assert (again.encode(TEXTS[::-1]) == expected[::-1]).all() and again.embedded == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["vectors.npz"]
+    SentenceEncoder(str(bags[0])).save(tmp_path / "none.npz")
+    assert (SentenceEncoder(str(bags[0]), tmp_path / "none.npz").encode(TEXTS) == expected).all()
+
+
+def test_vectors_of_another_model_are_not_used(bags, tmp_path):
+    others = SentenceEncoder(str(bags[1]))
+    others.encode(TEXTS)
+    others.save(tmp_path / "vectors.npz")
+    encoder = SentenceEncoder(str(bags[0]), tmp_path / "vectors.npz")
+    with pytest.warns(UserWarning, match="not this model's"):
+        got = encoder.encode(TEXTS)
+    assert (got == SentenceEncoder(str(bags[0])).encode(TEXTS)).all()
+
+
+def test_damaged_vectors_are_not_used(bags, tmp_path):
+    whole = SentenceEncoder(str(bags[0]))
+    expected = whole.encode(TEXTS)
+    whole.save(tmp_path / "vectors.npz")
+    content = (tmp_path / "vectors.npz").read_bytes()
+    for number, damaged in enumerate((b"", content[:300], content[:400] + b"\0" * 40 + content[440:])):
+        path = tmp_path / f"{number}.npz"
+        path.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="is damaged|not this model's"):
+            got = SentenceEncoder(str(bags[0]), path).encode(TEXTS)
+        assert (got == expected).all()
