@@ -44,7 +44,9 @@ def empty_axes(title: str, height: float, *, shares: str = "", counts: str = "")
     for name in shares:
         getattr(axes, f"{name}axis").set_major_formatter(PER_CENT)
     for name in counts:
-        getattr(axes, f"{name}axis").set_major_locator(MaxNLocator(integer=True))
+        axis = getattr(axes, f"{name}axis")
+        axis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_major_formatter("{x:,.0f}")
     return figure, axes
 
 
@@ -76,6 +78,11 @@ def empty_figure(what: str) -> tuple[Figure, str]:
     axes.set_axis_off()
     axes.text(0.5, 0.5, "no data", ha="center", va="center", color=GREY, transform=axes.transAxes)
     return figure, f"{what}: no data"
+
+
+def short_count(count: int) -> str:
+    """Return a count as it may stand above a narrow bar: "9,999", "54.3k"."""
+    return f"{count:,}" if count < 10_000 else f"{count / 1000:.1f}k" if count < 1_000_000 else f"{count / 1e6:.1f}M"
 
 
 def model_name(model: object) -> str:

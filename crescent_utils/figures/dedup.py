@@ -10,12 +10,13 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from .canvas import BLUE, GREEN, GREY, ORANGE, RED, empty_axes, empty_figure, horizontal_bars, sentence
+from .canvas import BLUE, GREEN, GREY, ORANGE, RED, empty_axes, empty_figure, horizontal_bars, sentence, short_count
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MOST_FREQUENT = 12  # bars of `frequent_bars`
+CROWD = 3_000  # ours: points of the map from which on they are drawn smaller
 
 
 def nearest_similarity(before: ArrayLike, after: ArrayLike, threshold: float) -> tuple[Figure, str]:
@@ -62,7 +63,7 @@ def acceptance_by_round(attempts: pd.DataFrame) -> tuple[Figure, str]:
 
 def pool_growth(accepted: Sequence[bool] | ArrayLike) -> tuple[Figure, str]:
     """Draw how the pool grows with the candidates, in their order: flat where nothing new comes any more."""
-    figure, axes = empty_axes("Growth of the pool", 3.2)
+    figure, axes = empty_axes("Growth of the pool", 3.2, counts="xy")
     is_new = np.asarray(accepted, dtype=bool)
     n, kept = is_new.size, np.cumsum(is_new)
     if n == 0:
@@ -102,14 +103,17 @@ def pool_map(places: np.ndarray, shown: float, joined: Sequence[tuple[int, int]]
     rewrites = np.asarray(joined, int).reshape(-1, 2)
     untouched = np.setdiff1d(np.arange(len(places)), rewrites.ravel())
     before, after = places[rewrites[:, 0]], places[rewrites[:, 1]]
-    axes.scatter(*places[untouched].T, s=9, color=GREY, alpha=0.5, lw=0, label=f"kept as it came ({len(untouched):,})")
+    crowd = min(1.0, (CROWD / len(places)) ** 0.5)  # smaller and paler where many would cover each other
+    axes.scatter(
+        *places[untouched].T, s=9 * crowd, color=GREY, alpha=0.5, lw=0, label=f"kept as it came ({len(untouched):,})"
+    )
     if len(rewrites):
         moves = np.stack([before, after], axis=1)
-        axes.add_collection(LineCollection(list(moves), color=ORANGE, lw=0.5, alpha=0.4, zorder=1))
-        axes.scatter(*before.T, s=11, color=ORANGE, lw=0, label=f"before rewriting ({len(rewrites):,})")
-        axes.scatter(*after.T, s=11, color=BLUE, lw=0, label="after rewriting, accepted")
+        axes.add_collection(LineCollection(list(moves), color=ORANGE, lw=0.5, alpha=0.4 * crowd, zorder=1))
+        axes.scatter(*before.T, s=11 * crowd, color=ORANGE, lw=0, label=f"before rewriting ({len(rewrites):,})")
+        axes.scatter(*after.T, s=11 * crowd, color=BLUE, lw=0, label="after rewriting, accepted")
     axes.set(xlabel="first principal axis", ylabel="second principal axis")
-    figure.legend(loc="outside lower center", frameon=False, ncols=3, fontsize=9)
+    figure.legend(loc="outside lower center", frameon=False, ncols=3, fontsize=9, markerscale=crowd**-0.5)
     text = f"{len(untouched):,} kept as they came, {len(rewrites):,} after rewriting; "
     text += f"two axes show {shown:.0%} of the variance"
     if len(rewrites):
@@ -149,7 +153,7 @@ def protocol_bars(table: pd.DataFrame) -> tuple[Figure, str]:
         places = np.arange(len(table)) + (number - (len(columns) - 1) / 2) * width
         axes.bar(places, table[name], width, color=colour, label=name)
         for place, value in zip(places, table[name], strict=True):
-            axes.annotate(f"{value:,}", (place, value), ha="center", va="bottom", fontsize=7.5)
+            axes.annotate(short_count(value), (place, value), ha="center", va="bottom", fontsize=7)
     axes.set_xticks(range(len(table)), table["protocol"])
     axes.set(xlabel="protocol", ylabel="questions")
     figure.legend(loc="outside lower center", frameon=False, ncols=5, fontsize=8.5)

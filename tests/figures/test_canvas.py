@@ -9,7 +9,7 @@ import pytest
 from shared import assert_nothing_is_cut_off, figure_that_says
 
 from crescent_utils import stats
-from crescent_utils.figures import dedup, elicit, evaluate, finetune, vote
+from crescent_utils.figures import canvas, dedup, elicit, evaluate, finetune, vote
 
 RNG = np.random.default_rng(0)
 VOTES = RNG.integers(1, 9, 400)
@@ -109,3 +109,10 @@ def test_no_pyplot():
     code = "import sys; from crescent_utils import figures; figures.funnel({'a': 1}); "
     code += "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0"), (9_999, "9,999"), (10_000, "10.0k"), (54_321, "54.3k"), (2_500_000, "2.5M")]
+)
+def test_a_count_above_a_narrow_bar_is_short(count, text):
+    assert canvas.short_count(count) == text

@@ -20,6 +20,8 @@ DRAWN = {
     "map": (lambda: dedup.pool_map(PLACES, 0.25, [(30, 1), (31, 2)]),
         "36 kept as they came, 2 after rewriting; two axes show 25%"),
     "map without rewrites": (lambda: dedup.pool_map(PLACES, 0.25, []), "40 kept as they came, 0 after rewriting"),
+    "map of many": (lambda: dedup.pool_map(np.tile(PLACES, (500, 1)), 0.25, [(i, i + 1) for i in range(0, 9000, 2)]),
+        "11,000 kept as they came, 4,500 after rewriting"),
     "vendi": (lambda: dedup.vendi_bars({"before": (12.345, 1300), "pool": (20.0, 600)}),
         "before: 12.3 of 1,300; pool: 20.0 of 600"),
     "frequent": (lambda: dedup.frequent_bars("Openings", {f"o{i:02}": 30 - i for i in range(20)}, 100),
