@@ -6,6 +6,7 @@ Exit status: 0 done; 1 a stage failed or a number differs; 2 bad input, named be
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import sys
 import time
@@ -86,7 +87,21 @@ def _add_commands_of_profiles(commands: Any) -> None:
     for name, several in (("sweep", sweep), ("rounds", rounds)):
         several.add_argument("--list", action="store_true", help="name the runs, check their parameters, run nothing")
         several.set_defaults(do=_command_of(name), run_profile=_run_profile)
-    for parser in (run, sweep, rounds):
+    preflight = commands.add_parser(
+        "preflight", help="ask some items before a run; say whether this model can lift itself here, and how far"
+    )
+    preflight.add_argument("-n", dest="items", type=int, default=200, metavar="N", help="items to ask (default: 200)")
+    preflight.add_argument(
+        "--questions",
+        choices=("dev", "own"),
+        default="dev",
+        help="dev items of the run's benchmarks (default; training items where there are none), or the run's own",
+    )
+    preflight.add_argument(
+        "--no-likelihoods", action="store_true", help="leave out log p of the paths, and the two verifiers that need it"
+    )
+    preflight.set_defaults(do=_command_of("preflight"), check=_check_input)
+    for parser in (run, sweep, rounds, preflight):
         parser.add_argument("profiles", nargs="+", metavar="PARAMS.yaml", type=Path, help="profile; later files win")
         _add_overrides(parser, "override one parameter")
 
@@ -235,6 +250,8 @@ def _run_stages(values: dict[str, Any], stages: Sequence[str], *, force: bool, p
             if reason := runs.left_out_stages(values).get(stage):
                 print(f"{_label(stage)} left out ({reason})", flush=True)
                 continue
+            if stage == "finetune" and (force or not runs.is_current(stage, _settings_of(stage, values))):
+                _say_headroom(values)
             status = _run_stage(stage, values, kernel, force=force)
             if status != DONE:
                 return status
@@ -265,6 +282,17 @@ def _run_stage(stage: str, values: dict[str, Any], kernel: Kernel, *, force: boo
     counts = ", ".join(f"{name} {count:,}" for name, count in manifest["counts"].items())
     print(f"{_line_start()}{_label(stage)} {time.monotonic() - started:6.0f} s  {counts}", flush=True)
     return DONE
+
+
+def _say_headroom(values: dict[str, Any]) -> None:
+    """Print, before a training, whether there is anything to gain. It stops nobody: what is missing, 04 will say."""
+    if values.get("engine", "replay") == "replay":
+        return
+    from . import preflight
+
+    with contextlib.suppress(runs.InputError):
+        if line := preflight.line_before_training(values):
+            print(f"  {'headroom':<12} {line}", flush=True)
 
 
 def _label(stage: str) -> str:

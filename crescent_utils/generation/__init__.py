@@ -10,7 +10,7 @@ known by its fingerprint. The store is one SQLite file, `outputs/<run>/store.sql
 from .engines import EngineError, Job
 from .engines.transformers import best_device
 from .engines.vllm import shut_down, start_vllm
-from .generator import KEEP_ENGINE, STORE_NAME, Generator, choose_engine, open_generator, release_engine
+from .generator import KEEP_ENGINE, STORE_NAME, Generator, ReplayMiss, choose_engine, open_generator, release_engine
 from .leftovers import end_processes, leftover_engines
 from .models import (
     Model,
@@ -30,9 +30,9 @@ from .store import TOO_LONG, Completion, GenerationStore, Request, Sampling, Sto
 from .upkeep import add_store_commands, merge_stores
 
 __all__ = [
-    "Completion", "EngineError", "GenerationStore", "Generator", "Job", "KEEP_ENGINE", "Model", "ModelError", "Request",
-    "STORE_NAME", "Sampling", "StoreError", "TOO_LONG", "add_store_commands", "best_device", "choose_engine",
-    "combined_fingerprint", "embedder_folder", "end_processes", "leftover_engines", "load_tokenizer", "load_trained",
-    "merge_adapter", "merge_stores", "move_into_place", "open_generator", "prompt_token_ids", "quiet_transformers",
-    "release_engine", "resolve_model", "resolve_student", "shut_down", "start_vllm",
+    "Completion", "EngineError", "GenerationStore", "Generator", "Job", "KEEP_ENGINE", "Model", "ModelError",
+    "ReplayMiss", "Request", "STORE_NAME", "Sampling", "StoreError", "TOO_LONG", "add_store_commands", "best_device",
+    "choose_engine", "combined_fingerprint", "embedder_folder", "end_processes", "leftover_engines", "load_tokenizer",
+    "load_trained", "merge_adapter", "merge_stores", "move_into_place", "open_generator", "prompt_token_ids",
+    "quiet_transformers", "release_engine", "resolve_model", "resolve_student", "shut_down", "start_vllm",
 ]  # fmt: skip

@@ -38,6 +38,7 @@ from .folders import Stage, begin_stage, differing_parameters, library_versions,
 from .layout import (
     NO_STUDENT,
     NOTEBOOKS,
+    PREFLIGHT,
     RunError,
     left_out_stages,
     read_manifest,
@@ -46,6 +47,7 @@ from .layout import (
     shown_path,
     stages_before,
     write_json,
+    write_table,
 )
 from .params import (
     ROOT,
@@ -86,6 +88,7 @@ __all__ = [
     "NOTEBOOKS",
     "NOT_IN_FINGERPRINT",
     "NO_STUDENT",
+    "PREFLIGHT",
     "PROGRESS_SECONDS",
     "ParameterError",
     "ProgressBar",
@@ -128,4 +131,5 @@ __all__ = [
     "stages_before",
     "validity_gates",
     "write_json",
+    "write_table",
 ]

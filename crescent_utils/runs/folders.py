@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import time
@@ -33,6 +32,7 @@ from .layout import (
     run_folder,
     stages_before,
     write_json,
+    write_table,
 )
 from .params import Common
 
@@ -66,11 +66,7 @@ class Stage:
 
     def write_table(self, table: str, frame: pd.DataFrame) -> Path:
         """Write `frame` as <stage>/<table>.parquet, whole or not at all; return the path."""
-        path = self.folder / f"{table}.parquet"
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        frame.to_parquet(temporary, index=False)
-        os.replace(temporary, path)
-        return path
+        return write_table(self.folder, table, frame)
 
     @property
     def replayed(self) -> Path:

@@ -26,6 +26,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     "distil": ("vote",),
     "evaluate": ("finetune", "distil"),
 }
+PREFLIGHT = "preflight"  # the folder that `crescent preflight` writes to, beside those of the stages
 NO_STUDENT = "none"  # value of `student`: nothing is distilled
 NOTEBOOKS = {stage: f"{number:02d}_{stage}" for number, stage in enumerate(UPSTREAM, start=1)}
 
@@ -77,6 +78,15 @@ def read_table(folder: Path, stage: str, table: str) -> pd.DataFrame:
             f"{stage}/{table}.parquet is not in run {folder.name!r}; run notebooks/{NOTEBOOKS[stage]}.ipynb first"
         )
     return pd.read_parquet(path)
+
+
+def write_table(folder: Path, table: str, frame: pd.DataFrame) -> Path:
+    """Write `frame` as <folder>/<table>.parquet, whole or not at all; return the path."""
+    path = folder / f"{table}.parquet"
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    frame.to_parquet(temporary, index=False)
+    os.replace(temporary, path)
+    return path
 
 
 def write_json(path: Path, value: Any) -> Path:

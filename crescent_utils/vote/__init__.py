@@ -14,7 +14,16 @@ can be trusted, from these alone. `headroom_table` says from samples and greedy 
 
 from ..runs import own_exemplars
 from .exemplars import WorkedExamples, recorded_exemplars, worked_examples
-from .headroom import auroc, calibration_error, headroom_table, pass_at_k, reliability_table
+from .headroom import (
+    answer_samples,
+    auroc,
+    calibration_error,
+    headroom_table,
+    pass_at_k,
+    path_samples,
+    reliability_table,
+    stored_greedy,
+)
 from .labels import (
     accuracy_by_agreement,
     agreement_by_group,
@@ -24,10 +33,10 @@ from .labels import (
     length_groups,
     votes_needed,
 )
-from .likelihood import path_likelihoods
+from .likelihood import path_likelihoods, verifier_likelihoods
 from .majority import majority_vote
-from .tables import all_rejected, known_golds, learned_texts, sampled_paths, token_budget, vote_tables
-from .unlabelled import MOST_ARITHMETIC, questions_of_stage
+from .tables import all_rejected, known_golds, learned_texts, read_path, sampled_paths, token_budget, vote_tables
+from .unlabelled import MOST_ARITHMETIC, load_unlabelled, questions_of_stage
 from .verdict import Verdict, headroom_text, headroom_verdict
 
 __all__ = [
@@ -37,6 +46,7 @@ __all__ = [
     "accuracy_by_agreement",
     "agreement_by_group",
     "all_rejected",
+    "answer_samples",
     "auroc",
     "calibration_error",
     "cost_of_cut",
@@ -48,15 +58,20 @@ __all__ = [
     "known_golds",
     "learned_texts",
     "length_groups",
+    "load_unlabelled",
     "majority_vote",
     "own_exemplars",
     "pass_at_k",
     "path_likelihoods",
+    "path_samples",
     "questions_of_stage",
+    "read_path",
     "recorded_exemplars",
     "reliability_table",
     "sampled_paths",
+    "stored_greedy",
     "token_budget",
+    "verifier_likelihoods",
     "vote_tables",
     "votes_needed",
     "worked_examples",

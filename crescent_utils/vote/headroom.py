@@ -18,15 +18,16 @@ in Biomedicine 83, 57-62), which draws all quantities together. A tie of the vot
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from .. import stats
+from .. import answers, generation, stats
+from ..runs import Vote as VoteSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,48 @@ MOST_LEVELS = 100  # ours: agreements that the interval of AUROC keeps apart
 RESAMPLES = 2_000  # ours; fewer for more than 20,000 questions, whose intervals are narrow
 RESAMPLED_CELLS = 40_000_000  # ours: questions times resamples
 CELLS_AT_ONCE = 2_000_000  # ours: a block of resamples stays under some 50 MB
+
+
+# --- from the vote's tables ----------------------------------------------------------------------------------------
+
+
+def path_samples(paths: pd.DataFrame, golds: Mapping[int, str], cut: Sequence[bool] | None = None) -> pd.DataFrame:
+    """Return the vote's table `paths` as a table of samples; `cut` says of each row whether the token limit cut it."""
+    table = answer_samples(paths["question_id"], paths["answer"], golds)
+    return table if cut is None else table.assign(cut=[bool(one) for one in cut])
+
+
+def answer_samples(questions: Sequence[int], read: Sequence[Any], golds: Mapping[int, str]) -> pd.DataFrame:
+    """Return answers that were read as samples (question, answer, right): of paths, or of greedy answers."""
+    import pandas as pd
+
+    given = answers.equality_classes(read)
+    names = dict(zip(golds, answers.equality_classes(golds.values()), strict=True))
+    right = [
+        answer == names[number] if number in names else None for number, answer in zip(questions, given, strict=True)
+    ]
+    return pd.DataFrame({
+        "question": list(questions), "answer": pd.Series(given, dtype=object), "right": pd.Series(right, dtype=object)
+    })  # fmt: skip
+
+
+def stored_greedy(
+    settings: VoteSettings,
+    questions: Sequence[int],
+    requests: Sequence[generation.Request],
+    golds: Mapping[int, str],
+    answer_type: str,
+) -> pd.DataFrame:
+    """Return the greedy answers to the vote's `requests` that the run's store holds, as samples; nothing is sampled.
+
+    A preflight on the run's own questions asks them; without one the table is empty.
+    """
+    with generation.open_generator(settings) as generator:
+        greedily = generation.Sampling(0.0, 1.0, settings.vote_max_tokens).canonical()
+        stored = generator.stored([(replace(request, sampling=greedily), 0) for request in requests])
+    given = [(number, done.text) for number, done in zip(questions, stored, strict=True) if done is not None]
+    read = [answers.extract_answer(text, answer_type) for _, text in given]
+    return answer_samples([number for number, _ in given], read, golds)
 
 
 # --- the samples as arrays ------------------------------------------------------------------------------------------
@@ -372,13 +415,13 @@ class _Quantities:
     def accuracies(self, greedy: pd.DataFrame | None, evaluated: pd.DataFrame | None) -> list[_Quantity]:
         """Return greedy and one sample, each with its label-free stand-in."""
         rows = []
-        for name, answers, how in (
+        for name, asked, how in (
             ("greedy", greedy, "asked as the vote asks"),
             ("evaluated", evaluated, "asked as the evaluation asks"),
         ):
-            if name == "evaluated" and answers is None:
+            if name == "evaluated" and asked is None:
                 continue
-            right, place = self.greedy_scores(answers)
+            right, place = self.greedy_scores(asked)
             alike = self._value_of(place, self.leads)
             sentence = f"of the greedy answers, {how}, are right"
             rows.append(_mean(name, right, sentence, stand_in=f"{name}_is_majority"))
@@ -409,7 +452,7 @@ class _Quantities:
         rows = []
         for k in numbers:
             is_all = bool(np.all(table.totals == k))  # then it is the majority of all, whatever the answers are
-            text = f"of the majorities of {k} are right" if k > 1 else "of single samples are right, cut ones never"
+            text = f"of the majorities of {k} are right" if k > 1 else "of single samples that may win a vote are right"
             stand_in = "agreement" if is_all else f"same_majority@{k}"
             rows.append(_mean(f"majority@{k}", majorities[k], text, stand_in=stand_in))
             if not is_all:

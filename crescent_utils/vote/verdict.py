@@ -53,7 +53,7 @@ def headroom_verdict(table: pd.DataFrame, most_items: int = MOST_ITEMS) -> Verdi
             f"on the {kept['n']:,} questions that it would learn from, the majority is {_points_apart(kept)} greedy"
         )
         return Verdict(GO, f"{GO}: {learned}; on all {n:,} it is {_points_apart(deciding)}{_to_change(rows, [])}")
-    other_prompt = "another prompt (solve_prompt) or a lower vote_temperature"
+    other_prompt = "worked examples (vote_shots: own), another solve_prompt or a lower vote_temperature"
     changes = rows["vote_changes"]
     if changes["high"] < SMALLEST_GAIN:
         what = f"the vote changes {changes['estimate']:.1%} of the greedy answers (n = {changes['n']:,})"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, mannwhitneyu
 from shared import REFERENCE
 
-from crescent_utils import answers, stats, vote
-from crescent_utils.runs import domains
+from crescent_utils import answers, benchmarks, generation, runs, stats, vote
+from crescent_utils.runs import domains, params
 from crescent_utils.vote import headroom
 
 
@@ -255,6 +255,11 @@ def reference_samples():
 
 def test_the_reference_runs_own_votes():
     paths, golds, samples = reference_samples()
+    found = vote.path_samples(paths, golds, [False] * len(paths))
+    assert (
+        all(found[name].tolist() == samples[name].tolist() for name in ("question", "right")) and not found["cut"].any()
+    )
+    assert found["answer"].fillna("").tolist() == samples["answer"].fillna("").tolist()
     rows = rows_of(samples)
     curve = vote.votes_needed(paths, golds, 1).set_index("m")
     for k in (1, 3, 5, 8):
@@ -268,3 +273,22 @@ def test_the_reference_runs_own_votes():
     again = vote.headroom_table(samples.sample(frac=1.0, random_state=3))
     assert again.set_index("quantity").estimate["auroc"] == pytest.approx(rows.estimate["auroc"])
     assert vote.headroom_table(samples).equals(vote.headroom_table(samples)), "all draws are seeded"
+
+
+def test_greedy_answers_are_those_of_the_store_and_nothing_is_sampled():
+    """The reference's store has the base's greedy answers to the test items, and none to the pool's questions."""
+    settings = params.build_settings("vote", {})
+    domain = domains.get_domain("arithmetic")
+    items = benchmarks.load_benchmark("arithmetic").items[:50]
+    fingerprint = generation.GenerationStore(REFERENCE / "store.sqlite", read_only=True).models()["base"]
+    sampling = generation.Sampling(0.7, 1.0, settings.vote_max_tokens, seed=1)
+    requests = [
+        generation.Request.of(fingerprint, runs.solve_messages(domain, text), sampling)
+        for text in [*(item.question for item in items), "What is 1 + 1 + 1 + 1?"]
+    ]
+    golds = {number: item.gold for number, item in enumerate(items)}
+    found = vote.stored_greedy(settings, range(51), requests, golds, "number")
+    assert found["question"].tolist() == list(range(50)), "the last one was never asked"
+    scores = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet")
+    scores = scores.query("model == 'base' and decoding == 'greedy' and seed == 1 and item < 50").sort_values("item")
+    assert found["right"].tolist() == scores["symbolic"].tolist()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import pytest
 import tiny
 import torch
 from transformers import AutoModelForCausalLM
 
+from crescent_utils.answers import normal_form
 from crescent_utils.generation import models
 from crescent_utils.generation.store import Request, Sampling
 from crescent_utils.runs import domains, folders, params
@@ -80,3 +83,43 @@ def test_a_replay_reads_what_was_recorded_and_nothing_else(base, tmp_path):
         changed.to_parquet(tmp_path / "old" / "vote" / "paths.parquet")
         with pytest.raises(folders.RunError, match="most_likely.*'old'.*engine: auto"):
             likelihood.path_likelihoods(settings, base, [], paths)
+
+
+def test_where_an_answer_was_written():
+    def text_of(path, answer):
+        span = likelihood.answer_span(path, answer)
+        return span and path[slice(*span)]
+
+    assert text_of("3 + 4 = 7, so 7 it is", "7") == "7" and likelihood.answer_span("7, so 7", "7") == (6, 7)
+    assert text_of("In all $1,234.", "1234") == "$1,234"
+    assert text_of("3/4 of it, that is 0.75", normal_form("0.75")) == "0.75"
+    assert text_of("The answer is (B).", "B") == "B"
+    assert text_of("no number here", "7") is None and text_of("7", None) is None
+    assert text_of("it is 2\\sqrt{3}", "2\\sqrt{3}") == "2\\sqrt{3}"
+
+
+def test_verifiers_read_each_path_once_and_find_it_in_the_store(base, tmp_path, monkeypatch):
+    own = {"engine": "transformers", "dtype": "float32", "outputs": str(tmp_path), "run": "r"}
+    settings = params.build_settings("vote", own)
+    read = [["7", "7", None], ["9", None]]
+    found = likelihood.verifier_likelihoods(settings, base, requests(base), PATHS, read)
+    for request, row, values in zip(requests(base), PATHS, found, strict=True):
+        for path, (log_path, _) in zip(row, values, strict=True):
+            if path:  # the tiny tokenizer has a token for each byte
+                assert log_path == pytest.approx(by_hand(base, request, path) * len(path), abs=1e-3)
+    nothing_after = by_hand(base, requests(base)[0], "3 + 4 = ") * 8
+    assert found[0][0][1] == pytest.approx(found[0][0][0] - nothing_after, abs=1e-3), "log p of the 7 alone"
+    assert found[1][0][0] == pytest.approx(found[1][0][1]), "the path is its answer"
+    assert math.isnan(found[0][2][0]) and math.isnan(found[1][1][1]) and not math.isnan(found[1][1][0])
+    monkeypatch.setattr(likelihood, "_load", lambda *_: pytest.fail("computed a second time"))
+    assert str(likelihood.verifier_likelihoods(settings, base, requests(base), PATHS, read)) == str(found)
+    replay = params.build_settings("vote", {"outputs": str(tmp_path), "replay_from": "r"})
+    assert str(likelihood.verifier_likelihoods(replay, base, requests(base), PATHS, read)) == str(found)
+    unheard = likelihood.verifier_likelihoods(replay, base, requests(base)[:1], [["8 it is"]], [["8"]])
+    assert all(math.isnan(value) for value in unheard[0][0]), "a replay computes nothing"
+
+
+def test_without_weights_or_a_record_nothing_is_known(base, tmp_path):
+    server = params.build_settings("vote", {"engine": "server", "outputs": str(tmp_path)})
+    assert all(math.isnan(a) and math.isnan(b) for row in likelihood.verifier_likelihoods(
+        server, base, requests(base), PATHS, [["7"] * 3, ["9"] * 2]) for a, b in row)  # fmt: skip

@@ -48,7 +48,7 @@ def test_go_where_the_questions_that_are_learned_from_gain():
 def test_no_headroom_where_none_can_be_worth_it():
     line = line_of(headroom=(-0.13, -0.18, -0.08), kept_headroom=(0.01, -0.1, 0.1))
     assert line.startswith("no headroom: the majority is 13.0 points [-18.0, -8.0] below greedy (n = 200)")
-    assert "To change: another prompt (solve_prompt)" in line
+    assert "To change: worked examples (vote_shots: own)" in line
     line = line_of(headroom=(0.001, -0.03, 0.03), vote_changes=(0.005, 0.001, 0.018))
     assert line.startswith("no headroom: the vote changes 0.5% of the greedy answers (n = 200)")
 
@@ -58,7 +58,7 @@ def test_cannot_be_told_says_how_many_items_would_tell():
     assert line.startswith("cannot be told with n = 200: the majority is 5.0 points [-2.0, +12.0] above greedy")
     assert "about 400 items, which would tell" in line
     fewer = line_of(headroom=(0.05, -0.02, 0.12), most_items=350)
-    assert "items, which" not in fewer and "another prompt" in fewer, "there are not so many items"
+    assert "items, which" not in fewer and "another solve_prompt" in fewer, "there are not so many items"
 
 
 @pytest.mark.parametrize(("gained", "lost", "n"), [(30, 20, 200), (12, 10, 100), (9, 14, 150)])
