@@ -31,11 +31,12 @@ from .labels import (
     cost_of_released,
     kept_by_threshold,
     length_groups,
+    read_path,
     votes_needed,
 )
 from .likelihood import path_likelihoods, verifier_likelihoods
 from .majority import majority_vote
-from .tables import all_rejected, known_golds, learned_texts, read_path, sampled_paths, token_budget, vote_tables
+from .tables import all_rejected, known_golds, learned_texts, sampled_paths, token_budget, vote_tables
 from .unlabelled import MOST_ARITHMETIC, load_unlabelled, questions_of_stage
 from .verdict import Verdict, headroom_text, headroom_verdict
 
