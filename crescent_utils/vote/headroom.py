@@ -48,10 +48,10 @@ CELLS_AT_ONCE = 2_000_000  # ours: a block of resamples stays under some 50 MB
 # --- from the vote's tables ----------------------------------------------------------------------------------------
 
 
-def path_samples(paths: pd.DataFrame, golds: Mapping[int, str], cut: Sequence[bool] | None = None) -> pd.DataFrame:
-    """Return the vote's table `paths` as a table of samples; `cut` says of each row whether the token limit cut it."""
+def path_samples(paths: pd.DataFrame, golds: Mapping[int, str]) -> pd.DataFrame:
+    """Return the vote's table `paths` as a table of samples, with `cut` where it has this column."""
     table = answer_samples(paths["question_id"], paths["answer"], golds)
-    return table if cut is None else table.assign(cut=[bool(one) for one in cut])
+    return table.assign(cut=paths["cut"].astype(bool).tolist()) if "cut" in paths else table
 
 
 def answer_samples(questions: Sequence[int], read: Sequence[Any], golds: Mapping[int, str]) -> pd.DataFrame:

@@ -255,7 +255,7 @@ def reference_samples():
 
 def test_the_reference_runs_own_votes():
     paths, golds, samples = reference_samples()
-    found = vote.path_samples(paths, golds, [False] * len(paths))
+    found = vote.path_samples(paths.assign(cut=False), golds)
     assert (
         all(found[name].tolist() == samples[name].tolist() for name in ("question", "right")) and not found["cut"].any()
     )
