@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr
+from scipy.special import stdtr, stdtrit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +48,7 @@ VOTE_DRAWS = 20  # ours: random subsets of m answers drawn for each question
 CELLS_AT_ONCE = 2_000_000  # ours: a block of resamples stays under some 50 MB
 COMPARISON_COLUMNS = ["benchmark", "shots", "decoding", "scoring", "before", "after", "n", "seeds"]
 COMPARISON_COLUMNS += ["before_accuracy", "before_low", "before_high", "after_accuracy", "after_low", "after_high"]
-COMPARISON_COLUMNS += ["difference", "low", "high", "p_value", "gained", "lost", "how"]
+COMPARISON_COLUMNS += ["difference", "low", "high", "p_value", "gained", "lost", "how", "seed_sd", "item_sd", "rest_sd"]
 
 
 # --- results ----------------------------------------------------------------------------------------------------------
@@ -68,7 +68,9 @@ class Interval:
 class Paired:
     """The same items before and after: `difference` is mean(after) - mean(before), on a scale of 0 to 1.
 
-    `gained` and `lost` count the items whose (mean) score rose and fell; `how` names test and interval.
+    `gained` and `lost` count the items whose (mean) score rose and fell; `how` names test and interval. The standard
+    error squared is about seed_sd ** 2 / seeds + item_sd ** 2 / n + rest_sd ** 2 / (seeds * n): what further seeds and
+    items would change. One seed does not tell how seeds differ: `seed_sd` is nan, and `item_sd` holds the rest too.
     """
 
     n: int
@@ -80,6 +82,9 @@ class Paired:
     gained: int
     lost: int
     how: str
+    seed_sd: float
+    item_sd: float
+    rest_sd: float
 
 
 # --- shares and means -------------------------------------------------------------------------------------------------
@@ -100,28 +105,37 @@ def wilson(successes: int, n: int) -> Interval:
 
 
 def mean_interval(scores: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Interval:
-    """Return the mean of a (seeds, items) table: Wilson's interval where all seeds say the same, else a bootstrap's."""
+    """Return the mean of a (seeds, items) table: Wilson's interval where all seeds say the same.
+
+    Else the interval is that of the t-test with seeds and items random (`crossed_t_test`), or for one seed a
+    bootstrap's over its items.
+    """
     table = _score_table(scores, "scores")
     n = table.shape[1]
     if (table == table[0]).all() and np.isin(table, [0, 1]).all():
         return wilson(int(table[0].sum()), n)
-    low, high = percentiles(resample(table, resamples, seed))
+    if len(table) == 1:
+        low, high = percentiles(resample(table, resamples, seed))
+    else:
+        test = crossed_t_test(table)
+        low, high = max(0.0, test.low), min(1.0, test.high)
     return Interval(float(table.mean()), low, high, n)
 
 
 # --- before and after -------------------------------------------------------------------------------------------------
 
 
-def paired_difference(before: ArrayLike, after: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Paired:
+def paired_difference(before: ArrayLike, after: ArrayLike) -> Paired:
     """Compare scores in [0, 1] of the same items, of shape (items,) or (seeds, items); one seed is set against several.
 
     Right-or-wrong answers of one seed are compared by McNemar's exact test, with Tango's score interval (Statistics in
     Medicine 17, 1998, 891-908). A percentile bootstrap shrinks to a point when no item changes and covers too little
     when few do; from some thirty changed items on the two agree.
 
-    All else has the percentile interval of a bootstrap that draws seeds and items anew, and the p-value of a t-test
-    with seeds and items both random. A sign-flip test over items would take the trained models as given: with 3 seeds,
-    300 items and 4 points between seeds it rejects a true null in 13 % of cases, this one in 6 %.
+    All else has the p-value of a t-test with seeds and items both random, and the interval of the differences that this
+    test does not reject: three seeds are a sample of three from all seeds, and a bootstrap that draws them anew would
+    take their spread for that of the population. A sign-flip test over items would take the trained models as given:
+    with 3 seeds, 300 items and 4 points between seeds it rejects a true null in 13 % of cases, this one in 6 %.
     """
     old, new = _score_table(before, "before"), _score_table(after, "after")
     if old.shape[1] != new.shape[1] or (len(old) != len(new) and 1 not in (len(old), len(new))):
@@ -133,19 +147,21 @@ def paired_difference(before: ArrayLike, after: ArrayLike, *, resamples: int = 1
     item_changes = change.mean(axis=0)
     gained, lost = int((item_changes > 1e-12).sum()), int((item_changes < -1e-12).sum())
     single_answers = seeds == 1 and bool(np.isin([old, new], [0, 1]).all())
+    test = crossed_t_test(change)
     if single_answers or np.ptp(change) == 0:  # where nothing varies, a bootstrap could only say that it is certain
         from statsmodels.stats.contingency_tables import mcnemar
 
         low, high = score_interval(gained, lost, n)
         p_value = float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)  # unchanged items play no part
     else:
-        low, high = percentiles(resample(change, resamples, seed))
-        p_value = crossed_t_test(change)
+        low, high, p_value = max(-1.0, test.low), min(1.0, test.high), test.p_value
     difference = float(change.mean())
+    low, high = min(low, difference), max(high, difference)
     how = "McNemar exact; score interval"
     if not single_answers:
-        how = "two-way random-effects t-test; bootstrap of seeds and items"
-    return Paired(n, seeds, difference, min(low, difference), max(high, difference), p_value, gained, lost, how)
+        how = "t-test with seeds and items random, and its interval"
+    spread = (test.seed_sd, test.item_sd, test.rest_sd)
+    return Paired(n, seeds, difference, low, high, p_value, gained, lost, how, *spread)
 
 
 def compare_models(
@@ -168,7 +184,7 @@ def compare_models(
         for side, table in zip(("before", "after"), tables, strict=True):
             accuracy = mean_interval(table, resamples=resamples, seed=seed)
             row |= {f"{side}_accuracy": accuracy.estimate, f"{side}_low": accuracy.low, f"{side}_high": accuracy.high}
-        rows.append(row | asdict(paired_difference(*tables, resamples=resamples, seed=seed)))
+        rows.append(row | asdict(paired_difference(*tables)))
     return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
 
 
@@ -286,27 +302,48 @@ def resample(values: Floats, resamples: int, seed: int) -> Floats:
     return np.concatenate(means)
 
 
-def crossed_t_test(change: Floats) -> float:
-    """Return the two-sided p-value of a zero mean in a crossed layout of seeds and items, both random.
+@dataclass(frozen=True)
+class CrossedTest:
+    """A t-test of a zero mean: two-sided p-value, the means that it does not reject, and what the variance is made of.
+
+    `seed_sd`, `item_sd` and `rest_sd` are as in `Paired`.
+    """
+
+    p_value: float
+    low: float
+    high: float
+    seed_sd: float
+    item_sd: float
+    rest_sd: float
+
+
+def crossed_t_test(change: Floats) -> CrossedTest:
+    """Return the t-test of a zero mean in a crossed layout of seeds and items, both random.
 
     Var(mean) = (MS seeds + MS items - MS rest) / cells from the two-way ANOVA; degrees of freedom after Satterthwaite
-    (Biometrics Bulletin 2, 1946, 110-114).
+    (Biometrics Bulletin 2, 1946, 110-114). Where nothing can be told the interval is all of [-1, 1].
     """
     seeds, n = change.shape
     mean, seed_means, item_means = change.mean(), change.mean(axis=1), change.mean(axis=0)
     ms_items = seeds * float(((item_means - mean) ** 2).sum()) / max(1, n - 1)
     total, degrees = ms_items, float(n - 1)
+    seed_sd, item_sd, rest_sd = math.nan, math.sqrt(ms_items), 0.0
     if seeds > 1 and n > 1:
         rest = change - seed_means[:, np.newaxis] - item_means + mean
         ms_rest = float((rest**2).sum()) / ((seeds - 1) * (n - 1))
         ms_seeds = n * float(((seed_means - mean) ** 2).sum()) / (seeds - 1)
+        seed_sd = math.sqrt(max(0.0, ms_seeds - ms_rest) / n)
+        item_sd, rest_sd = math.sqrt(max(0.0, ms_items - ms_rest) / seeds), math.sqrt(ms_rest)
         if ms_seeds > ms_rest:  # otherwise the seeds add nothing beyond chance and items alone decide
             total = ms_seeds + ms_items - ms_rest
             squares = ms_seeds**2 / (seeds - 1) + ms_items**2 / (n - 1) + ms_rest**2 / ((seeds - 1) * (n - 1))
             degrees = total**2 / squares
     if total <= 0 or degrees <= 0:
-        return 1.0
-    return 2 * float(stdtr(degrees, -abs(float(mean)) / math.sqrt(total / (seeds * n))))
+        return CrossedTest(1.0, -1.0, 1.0, seed_sd, item_sd, rest_sd)
+    standard_error = math.sqrt(total / (seeds * n))
+    p_value = 2 * float(stdtr(degrees, -abs(float(mean)) / standard_error))
+    reach = float(stdtrit(degrees, (1 + LEVEL) / 2)) * standard_error
+    return CrossedTest(p_value, float(mean) - reach, float(mean) + reach, seed_sd, item_sd, rest_sd)
 
 
 def score_interval(gained: int, lost: int, n: int) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """Statistics against their definitions, scipy, published examples and simulation."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -90,7 +91,9 @@ def test_paired_properties(pairs, random):
     assert mirrored.p_value == pair.p_value
     shuffled = list(pairs)
     random.shuffle(shuffled)
-    assert stats.paired_difference(*zip(*shuffled, strict=True)) == pair
+    again = stats.paired_difference(*zip(*shuffled, strict=True))
+    assert again.item_sd == pytest.approx(pair.item_sd)
+    assert dataclasses.replace(again, item_sd=0) == dataclasses.replace(pair, item_sd=0)
 
 
 def test_the_bootstrap_agrees_with_the_score_interval_where_many_items_change_and_with_scipys():
@@ -111,15 +114,49 @@ def test_the_bootstrap_agrees_with_the_score_interval_where_many_items_change_an
 def test_one_seed_is_the_paired_t_test():
     rng = np.random.default_rng(3)
     before, after = rng.random((1, 50)), rng.random((1, 50))
-    pair = stats.paired_difference(before, after, resamples=500)
-    assert pair.p_value == pytest.approx(scipy_stats.ttest_rel(after[0], before[0]).pvalue)
+    pair, expected = stats.paired_difference(before, after), scipy_stats.ttest_rel(after[0], before[0])
+    assert pair.p_value == pytest.approx(expected.pvalue) and math.isnan(pair.seed_sd)
+    interval = expected.confidence_interval(0.95)
+    assert (pair.low, pair.high) == pytest.approx((interval.low, interval.high))
+    assert pair.item_sd == pytest.approx((after - before).std(ddof=1))
 
 
 def test_seeds_that_differ_most_are_the_t_test_over_seeds():
     # Every item changes alike within a seed: only the seeds vary, and the test is the one over their means.
     after = np.repeat([[0.2], [0.5], [0.6]], 40, axis=1)
-    pair = stats.paired_difference(np.zeros((1, 40)), after, resamples=500)
-    assert pair.p_value == pytest.approx(scipy_stats.ttest_1samp([0.2, 0.5, 0.6], 0).pvalue)
+    pair, expected = stats.paired_difference(np.zeros((1, 40)), after), scipy_stats.ttest_1samp([0.2, 0.5, 0.6], 0)
+    interval = expected.confidence_interval(0.95)
+    assert pair.p_value == pytest.approx(expected.pvalue)
+    assert (pair.low, pair.high) == pytest.approx((interval.low, interval.high))
+    assert pair.seed_sd == pytest.approx(np.std([0.2, 0.5, 0.6], ddof=1)) and pair.item_sd == pytest.approx(0)
+    accuracy = stats.mean_interval(after)
+    assert (accuracy.low, accuracy.high) == pytest.approx((max(0, interval.low), min(1, interval.high)))
+
+
+def test_the_variance_of_the_mean_is_that_of_its_seeds_and_its_items():
+    """Simulated: the two standard deviations are those that the scores were drawn with."""
+    rng = np.random.default_rng(7)
+    tests = [
+        stats.crossed_t_test(
+            0.05 + rng.normal(0, 0.04, (4, 1)) + rng.normal(0, 0.3, (1, 200)) + rng.normal(0, 0.1, (4, 200))
+        )
+        for _ in range(400)
+    ]
+    assert np.mean([test.seed_sd**2 for test in tests]) == pytest.approx(0.04**2, rel=0.1)
+    assert np.mean([test.item_sd**2 for test in tests]) == pytest.approx(0.3**2, rel=0.05)
+    assert np.mean([test.rest_sd**2 for test in tests]) == pytest.approx(0.1**2, rel=0.05)
+    rejected = [not test.low <= 0.05 <= test.high for test in tests]
+    assert 0.02 <= np.mean(rejected) <= 0.08
+
+
+@UNHURRIED
+@given(st.integers(2, 5), st.integers(2, 30), st.integers(0, 10**6))
+def test_the_interval_holds_zero_where_the_test_does_not_reject_it(seeds, n, number):
+    rng = np.random.default_rng(number)
+    before, after = rng.integers(0, 2, (1, n)), rng.integers(0, 2, (seeds, n))
+    pair = stats.paired_difference(before, after)
+    if 1e-9 < abs(pair.p_value - 0.05):
+        assert (pair.low <= 0 <= pair.high) == (pair.p_value > 0.05)
 
 
 def test_over_seeds_without_variation():
@@ -257,7 +294,7 @@ def test_two_way_variance_matches_anova():
     total = seeds + items - rest
     degrees = total**2 / (seeds**2 / 3 + items**2 / 29 + rest**2 / 87)
     p = 2 * scipy_stats.t.sf(abs(change.mean()) / math.sqrt(total / 120), degrees)
-    assert stats.crossed_t_test(change) == pytest.approx(p)
+    assert stats.crossed_t_test(change).p_value == pytest.approx(p)
 
 
 def test_resample_is_the_bootstrap_of_rows_and_columns():
@@ -302,29 +339,29 @@ def crossed(rng, seeds, n, seed_sd, shift=0.0):
 
 def test_over_seeds_error_rate_and_coverage():
     rng = np.random.default_rng(11)
-    runs, wrong, covered, flipped = 300, 0, 0, 0
+    runs, wrong, covered, by_bootstrap, flipped = 300, 0, 0, 0, 0
     for _ in range(runs):
         before, after = crossed(rng, 3, 150, 0.06)
-        pair = stats.paired_difference(before, after, resamples=300)
+        pair = stats.paired_difference(before, after)
         wrong += pair.p_value < 0.05
         covered += pair.low <= 0 <= pair.high
+        low, high = stats.percentiles(stats.resample(after - before, 300, seed=0))
+        by_bootstrap += low <= 0 <= high
         by_item = (after - before).mean(axis=0)
         signs = rng.choice([-1, 1], size=(200, 150))
         flipped += (np.abs((signs * by_item).mean(axis=1)) >= abs(by_item.mean())).mean() < 0.05
     assert wrong / runs <= 0.09
-    assert covered / runs >= 0.90
+    assert covered / runs >= 0.91 and covered > by_bootstrap  # a bootstrap of three seeds is too narrow
     assert flipped > wrong  # the sign-flip test over items, which the docstring argues against
 
 
 def test_over_seeds_properties():
     rng = np.random.default_rng(2)
     before, after = crossed(rng, 3, 80, 0.02, 0.1)
-    pair = stats.paired_difference(before, after, resamples=800)
+    pair, mirrored = stats.paired_difference(before, after), stats.paired_difference(after, before)
     order = rng.permutation(80)
-    assert stats.paired_difference(before[:, order], after[:, order], resamples=800).low == pair.low
-    mirrored = stats.paired_difference(after, before, resamples=4000)
-    full = stats.paired_difference(before, after, resamples=4000)
-    assert (mirrored.difference, mirrored.p_value) == pytest.approx((-full.difference, full.p_value))
-    assert (-mirrored.high, -mirrored.low) == pytest.approx((full.low, full.high), abs=0.01)
+    assert stats.paired_difference(before[:, order], after[:, order]).low == pytest.approx(pair.low)
+    assert (mirrored.difference, mirrored.p_value) == pytest.approx((-pair.difference, pair.p_value))
+    assert (-mirrored.high, -mirrored.low) == pytest.approx((pair.low, pair.high))
     assert (pair.gained, pair.lost) == (mirrored.lost, mirrored.gained) and pair.seeds == 3
     assert -1 <= pair.low <= pair.difference <= pair.high <= 1

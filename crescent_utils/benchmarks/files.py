@@ -38,6 +38,10 @@ BBH_SOLVE = (  # ours
 )
 
 
+# Test items of each published benchmark, as its papers and data sets say: no run can have more.
+TEST_ITEMS = {"gsm8k": 1319, "asdiv": 2305, "gsm_plus_mini": 2400, "svamp": 300, "math500": 500, "bbh": 6511}
+
+
 class BenchmarkError(InputError, ValueError):
     """A benchmark that cannot be loaded; the message names it, where it was looked for and the fix."""
 

@@ -17,7 +17,7 @@ from typing import Any
 from .. import answers
 from ..runs import BENCHMARK_FILES, Domain, benchmark_folder, did_you_mean
 from . import spaces
-from .files import Benchmark, BenchmarkError, Item, read_benchmark
+from .files import TEST_ITEMS, Benchmark, BenchmarkError, Item, read_benchmark
 from .scoring import SCORINGS, score_answer
 
 DEV_ITEMS = 150  # ours: items of the development split of the arithmetic benchmark
@@ -76,6 +76,30 @@ def load_held_out(settings: Any, domain: Domain) -> list[Benchmark]:
     return held_out
 
 
+def load_development(settings: Any, domain: Domain, items: int) -> list[Benchmark]:
+    """Return `items` items of each evaluated benchmark to choose settings on: none of them is tested.
+
+    They are the dev split of a generated benchmark, and the last items of another one's training split, whose first are
+    worked examples. A benchmark without either is left out; raises BenchmarkError where none is left.
+    """
+    development = []
+    names = settings.evaluate_on or domain.benchmarks
+    for name in names:
+        if is_generated(name):
+            loaded = _load_for(name, settings, "dev")
+            development.append(replace(loaded, items=loaded.items[:items]))
+        else:
+            loaded = _load_for(name, settings, "test")
+            if loaded.train:
+                development.append(replace(loaded, items=loaded.train[-items:]))
+    if not development:
+        raise BenchmarkError(
+            f"evaluate_on: {', '.join(names)} have no items beside the tested ones, so nothing can be chosen for the "
+            "base; set best_prompt and matched_temperature to false"
+        )
+    return development
+
+
 def _load_for(name: str, settings: Any, split: str) -> Benchmark:
     return load_benchmark(
         name, folder=settings.benchmark_dir, split=split, items=settings.benchmark_items, seed=settings.benchmark_seed
@@ -92,18 +116,25 @@ def is_generated(name: str) -> bool:
     return name == "arithmetic" or spaces.is_space(name)
 
 
+def most_items(name: str) -> int:
+    """Return how many test items a benchmark has at most; 0 where it is not one of the kit's."""
+    if spaces.is_space(name):
+        return spaces.test_items(name)
+    if name == "arithmetic":
+        return len(_arithmetic_problems()) - DEV_ITEMS - FEW_SHOT_ITEMS
+    return TEST_ITEMS.get(name, 0)
+
+
 def generated_arithmetic(seed: int, split: str, items: int) -> Benchmark:
     """Return generated additions, subtractions and multiplications of one- and two-digit numbers; ours.
 
     Every unordered pair of operands stands at most once over dev, test, train (all that `items` test items leave) and
     the few-shot items together.
     """
-    problems = [(a, "+", b) for a in range(1, 31) for b in range(1, a + 1)]
-    problems += [(a, "-", b) for a in range(1, 31) for b in range(1, a + 1)]
-    problems += [(a, "*", b) for a in range(1, 21) for b in range(1, min(a, 12) + 1)]
-    most_items = len(problems) - DEV_ITEMS - FEW_SHOT_ITEMS
-    if items > most_items:
-        raise BenchmarkError(f"benchmark_items: {items} is too many; the arithmetic benchmark has {most_items} at most")
+    problems = _arithmetic_problems()
+    most = most_items("arithmetic")
+    if items > most:
+        raise BenchmarkError(f"benchmark_items: {items} is too many; the arithmetic benchmark has {most} at most")
     generator = random.Random(seed)
     generator.shuffle(problems)
     in_either_order = [
@@ -121,6 +152,13 @@ def generated_arithmetic(seed: int, split: str, items: int) -> Benchmark:
         raise BenchmarkError(f"benchmark_split: {split!r} is not allowed; choose dev, test or train")
     source = f"generated with seed {seed}, {split} split"
     return Benchmark("arithmetic", splits[split], every_item[-FEW_SHOT_ITEMS:], source)
+
+
+def _arithmetic_problems() -> list[tuple[int, str, int]]:
+    """Return each problem of the arithmetic benchmark once, the larger number first."""
+    problems = [(a, "+", b) for a in range(1, 31) for b in range(1, a + 1)]
+    problems += [(a, "-", b) for a in range(1, 31) for b in range(1, a + 1)]
+    return problems + [(a, "*", b) for a in range(1, 21) for b in range(1, min(a, 12) + 1)]
 
 
 def _arithmetic_item(a: int, operation: str, b: int) -> Item:

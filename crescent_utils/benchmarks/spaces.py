@@ -57,11 +57,10 @@ def load_space(name: str, split: str, items: int, seed: int) -> Benchmark:
     problems = _shuffled(name, seed)
     held_out = int(len(problems) * HELD_OUT)
     dev_items = held_out // DEV_SHARE
-    test_items = held_out - dev_items
-    if items > test_items:
+    if items > held_out - dev_items:
         raise BenchmarkError(
-            f"benchmark_items: {items} is too many; {name} has {len(problems):,} problems, of which {test_items:,} are "
-            "test items. Name a larger range, or lower benchmark_items"
+            f"benchmark_items: {items} is too many; {name} has {len(problems):,} problems, of which "
+            f"{held_out - dev_items:,} are test items. Name a larger range, or lower benchmark_items"
         )
     first_train = held_out + WORKED_EXAMPLES
     bounds = {
@@ -74,6 +73,12 @@ def load_space(name: str, split: str, items: int, seed: int) -> Benchmark:
     start, end = bounds[split]
     source = f"{split} split of {len(problems):,} problems, {held_out / len(problems):.1%} held out, seed {seed}"
     return Benchmark(name, tuple(_item(problem) for problem in problems[start:end]), few_shot, source)
+
+
+def test_items(name: str) -> int:
+    """Return how many test items the space `name` has, whatever the seed."""
+    held_out = int(len(_shuffled(name, 0)) * HELD_OUT)
+    return held_out - held_out // DEV_SHARE
 
 
 @functools.lru_cache(maxsize=4)

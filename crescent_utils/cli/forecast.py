@@ -251,11 +251,16 @@ def _evaluation_counts(settings: runs.Evaluate) -> Iterator[tuple[str, int, int]
     )
     decodings = 1 + (settings.eval_samples > 0)
     both_decodings = items * (1 + settings.eval_samples)
+    others = len(settings.eval_prompts) - 1
+    if "own" in settings.eval_prompts:  # the base's own exemplars are not made yet
+        own_is_headline = settings.eval_prompts[0] == "own"
+        yield "base, own", both_decodings if own_is_headline else items, decodings if own_is_headline else 1
     if with_shots := sum(shots > 0 for shots in settings.shots):
         yield "base, shots", both_decodings * with_shots, decodings * with_shots
     for label in dict.fromkeys(label for pair in method_pairs(settings) for label in pair if label != "base"):
         count, batches = (both_decodings, decodings) if label in PAIRS[0] else (items, 1)
-        yield label, count * len(settings.shots), batches * len(settings.shots)
+        asked_also = others if label in PAIRS[0] else 0
+        yield label, count * len(settings.shots) + items * asked_also, batches * len(settings.shots) + asked_also
 
 
 def _slower_than(recorded: Path | None, baits: Pace | None, engine: str) -> float:

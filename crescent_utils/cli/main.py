@@ -186,6 +186,8 @@ def _check_input(values: dict[str, Any], stages: Sequence[str] = runs.STAGES) ->
     rewrite_prompt = _settings_of("dedup", values).rewrite_prompt
     domain = runs.get_domain(settings.domain, solve=settings.solve_prompt, rewrite=rewrite_prompt)
     _check_benchmarks(settings, domain, stages)
+    if "evaluate" in stages:
+        _check_eval_prompts(settings, domain, values, stages)
     evaluate.check_tasks(settings)
     if settings.engine == "server" and not settings.base_urls:
         raise runs.ParameterError("base_urls: engine 'server' needs one at least, e.g. ['http://localhost:8000/v1']")
@@ -214,6 +216,24 @@ def _check_benchmarks(settings: runs.Evaluate, domain: runs.Domain, stages: Sequ
         is_fetched = name in benchmarks.benchmark_names() and name != "arithmetic"
         if not is_fetched or split != "test":  # these cost nothing to try; the others may have to be downloaded
             benchmarks.load_benchmark(name, split=split, items=settings.benchmark_items, seed=settings.benchmark_seed)
+
+
+def _check_eval_prompts(
+    settings: runs.Evaluate, domain: runs.Domain, values: dict[str, Any], stages: Sequence[str]
+) -> None:
+    """Raise InputError for a prompt whose worked examples will not be there."""
+    if "exemplars" in settings.eval_prompts and not domain.exemplars:
+        raise runs.ParameterError(
+            f"eval_prompts: 'exemplars' needs worked examples, and the domain {domain.name} has none; write "
+            "`exemplars` into its file"
+        )
+    if "own" in settings.eval_prompts:
+        if "vote" not in stages:
+            runs.own_exemplars(runs.run_folder(settings))
+        elif _settings_of("vote", values).vote_shots != "own":
+            raise runs.ParameterError(
+                "eval_prompts: 'own' needs exemplars that the vote makes itself; set vote_shots: own"
+            )
 
 
 def _check_recipes(values: dict[str, Any], stages: Sequence[str]) -> None:

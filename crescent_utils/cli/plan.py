@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from .. import benchmarks, elicit, generation, runs, vote
+from .. import benchmarks, elicit, evaluate, generation, runs, vote
 from ..generation import Request, Sampling
 from ..stats import wilson
 from . import forecast
@@ -98,10 +98,7 @@ def _known_samples(
         evaluation = settings["evaluate"]
         known["evaluate"] = []
         for benchmark in _benchmarks(evaluation):
-            questions = [item.question for item in benchmark.items]
-            for temperature, repeats in ((0.0, 1), (evaluation.eval_temperature, evaluation.eval_samples)):
-                sampling = Sampling(temperature, 1.0, evaluation.eval_max_tokens)
-                known["evaluate"] += _solve_samples(generator, evaluation, questions, sampling, repeats)
+            known["evaluate"] += _asked_samples(generator, evaluation, benchmark)
     return known
 
 
@@ -121,6 +118,25 @@ def _solve_samples(
     chats = [runs.solve_messages(domain, question, settings.system_prompt, exemplars) for question in questions]
     requests = [generator.request(chat, sampling) for chat in chats]
     return [(request, sample) for request in requests for sample in range(repeats)]
+
+
+def _asked_samples(
+    generator: generation.Generator, settings: runs.Evaluate, benchmark: benchmarks.Benchmark
+) -> Samples:
+    """Return what the base is asked of a benchmark without its examples; its own exemplars may not be made yet."""
+    domain = runs.get_domain(settings.domain, solve=settings.solve_prompt)
+    samples: Samples = []
+    for prompt in [prompt for prompt in settings.eval_prompts if prompt != "own"]:
+        asked = evaluate.asked_with(prompt, benchmark, settings, domain)
+        chats = [asked.chat(item.question, settings.system_prompt) for item in benchmark.items]
+        decodings = [(0.0, 1)]
+        if prompt == settings.eval_prompts[0]:
+            decodings.append((settings.eval_temperature, settings.eval_samples))
+        for temperature, repeats in decodings:
+            sampling = Sampling(temperature, 1.0, settings.eval_max_tokens, asked.stop)
+            requests = [generator.request(chat, sampling) for chat in chats]
+            samples += [(request, sample) for request in requests for sample in range(repeats)]
+    return samples
 
 
 def _benchmarks(settings: runs.Evaluate) -> list[benchmarks.Benchmark]:

@@ -90,9 +90,12 @@ def load_run(folder: Path, profile: str = "") -> Run:
             table = _read(folder / f"{name}.parquet", pd.read_parquet, problems)
             if table is not None:
                 tables[name] = table
+    parameters = manifests.get("evaluate", {}).get("parameters", {})
     if "evaluate/scores" in tables:
-        tables["evaluate/failures"] = evaluate.failure_counts(tables["evaluate/scores"])
-    method = manifests.get("evaluate", {}).get("parameters", {}).get("claims_of", "crescent")
+        headline = parameters.get("eval_prompts", ["solve"])[0]
+        scores = evaluate.headline_scores(tables["evaluate/scores"], headline)
+        tables |= {"evaluate/scores": scores, "evaluate/failures": evaluate.failure_counts(scores)}
+    method = parameters.get("claims_of", "crescent")
     names = [str(manifest["run"]) for manifest in manifests.values() if manifest.get("run")]
     pairs = manifests.get("finetune", {}).get("counts", {}).get("pairs", 200)  # as 06 has it in the command for C6
     comparisons = tables.get("evaluate/comparisons", pd.DataFrame())

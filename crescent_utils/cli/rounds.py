@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import figures, generation, runs, stats
+from .. import evaluate, figures, generation, runs, stats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +93,10 @@ def round_monitors(folders: Sequence[Path], base: Path) -> pd.DataFrame:
 
 
 def _accuracy(folder: Path, label: str) -> dict[str, float]:
-    scores = runs.read_table(folder, "evaluate", "scores").query("decoding == 'greedy' and model == @label")
+    manifest = runs.read_manifest(folder, "evaluate") or {"parameters": {}}
+    headline = manifest["parameters"].get("eval_prompts", ["solve"])[0]
+    scores = evaluate.headline_scores(runs.read_table(folder, "evaluate", "scores"), headline)
+    scores = scores.query("decoding == 'greedy' and model == @label")
     share = stats.wilson(int(scores["symbolic"].sum()), len(scores))
     return {"accuracy": share.estimate, "low": share.low, "high": share.high, "n": share.n}
 

@@ -161,7 +161,8 @@ def sweep_scores(sweep_runs: Sequence[SweepRun]) -> pd.DataFrame:
 
     tables = []
     for run in sweep_runs:
-        scores = runs.read_table(run.folder, "evaluate", "scores")
+        headline = run.settings("evaluate").eval_prompts[0]
+        scores = evaluate.headline_scores(runs.read_table(run.folder, "evaluate", "scores"), headline)
         if run.overlay != WHOLE:
             trained = ("tuned", "student_tuned")
             labels = {name: CLAIM_LABELS.get((run.overlay, name), f"{name}_{run.overlay}") for name in trained}

@@ -25,6 +25,9 @@ KEYS = ["benchmark", "shots", "decoding"]
 FAILURES = ("truncated", "no answer", "wrong operation", "arithmetic slip", "other numbers", "other")
 CELLS_AT_ONCE = 2_000_000  # ours: a block of resamples stays under some 50 MB
 FLIP_COLUMNS = ["benchmark", "kind", "shots", "item", "way", "question", "gold", "before", "after", "failure"]
+ANSWER_STATES = ("cut", "unreadable", "went on", "complete")
+SOURCE_COLUMNS = ["benchmark", "shots", "base_answer", "n", "seeds", "share", "before_accuracy", "after_accuracy"]
+SOURCE_COLUMNS += ["gain", "low", "high"]
 PART_COLUMNS = [*KEYS, "before", "after", "scoring", "n", "seeds", "gain"]
 PART_COLUMNS += ["reasoning", "reasoning_low", "reasoning_high", "format", "format_low", "format_high"]
 BASELINE_COLUMNS = ["benchmark", "shots", "model", "method", "m", "n", "seeds", "right", "low", "high", "any_right"]
@@ -110,6 +113,87 @@ def split_gain(
     return reasoning, np.subtract(accepted_after, accepted_before) - reasoning
 
 
+def answer_state(completion: str, answer: str | None, gold: str, form: str, right: bool, truncated: bool) -> str:
+    """Return how an answer ended, the first of ANSWER_STATES whose rule (ours) holds.
+
+    - cut: at the token limit.
+    - unreadable: no answer could be read.
+    - went on: wrong, but right if it had ended at the end of an earlier sentence or line.
+    - complete: none of these; what is right or wrong is the value.
+    """
+    if truncated:
+        return "cut"
+    if answer is None:
+        return "unreadable"
+    if not right:
+        for end in _SENTENCE_END.finditer(completion[:_READ_AT_MOST]):
+            if benchmarks.score_answer(completion[: end.start() + 1], gold, form)["symbolic"]:
+                return "went on"
+    return "complete"
+
+
+def gain_sources(scores: pd.DataFrame, before: str = "base", after: str = "tuned") -> pd.DataFrame:
+    """Split the gain of the greedy answers by how the answer before training ended: format against values.
+
+    Each item belongs to one of ANSWER_STATES, that of its answer before; `gain` is what the items of a state contribute
+    to the whole gain, losses included, so that the four sum to it. `share` is the state's share of the items, and the
+    accuracies are those within it. Symbolic scoring; intervals as in `stats.paired_difference`.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    greedy = scores[(scores["decoding"] == "greedy") & scores["model"].isin([before, after])]
+    for (benchmark, shots), part in greedy.groupby(["benchmark", "shots"], sort=True):
+        if part["model"].nunique() < 2:
+            continue
+        with_state = _with_state_before(part, before)
+        for state in ANSWER_STATES:
+            is_state = with_state["state"] == state
+            counted = with_state.assign(state=is_state, right=is_state & with_state["symbolic"].astype(bool))
+            tables = stats.paired_scores(counted, before, after, "right")
+            states = stats.paired_scores(counted, before, after, "state")
+            assert tables is not None and states is not None  # both models have answers
+            pair, share = stats.paired_difference(*tables), float(states[1].mean())
+            low, high = (pair.low, pair.high) if share else (0.0, 0.0)  # without an item it contributes nothing
+            rows.append({
+                "benchmark": benchmark, "shots": shots, "base_answer": state, "n": pair.n, "seeds": pair.seeds,
+                "share": share, "before_accuracy": tables[0].mean() / share if share else np.nan,
+                "after_accuracy": tables[1].mean() / share if share else np.nan,
+                "gain": pair.difference, "low": low, "high": high,
+            })  # fmt: skip
+    return pd.DataFrame(rows, columns=SOURCE_COLUMNS)
+
+
+def _with_state_before(scores: pd.DataFrame, before: str) -> pd.DataFrame:
+    """Return the scores with a column `state`: how the answer of the model `before` to the item ended, by seed.
+
+    A single seed of that model stands for all.
+    """
+    names = ["completion", "answer", "gold", "form", "symbolic", "truncated"]
+    old = scores[scores["model"] == before]
+    states = [
+        answer_state(text, answer if isinstance(answer, str) else None, gold, form, bool(right), bool(truncated))
+        for text, answer, gold, form, right, truncated in old[names].itertuples(index=False, name=None)
+    ]
+    keys = ["item"] if old["seed"].nunique() == 1 else ["seed", "item"]
+    return scores.merge(old[keys].assign(state=states).drop_duplicates(keys), on=keys)
+
+
+def sources_sentence(sources: pd.DataFrame) -> str:
+    """Return one sentence per benchmark that says how many points of the gain come from the form of the answers."""
+    sentences = []
+    for (benchmark, shots), part in sources.groupby(["benchmark", "shots"], sort=True):
+        points = (100 * part.set_index("base_answer")["gain"] + 0.0).to_dict()  # no "-0.0"
+        form = sum(points[state] for state in ANSWER_STATES if state != "complete")
+        sentences.append(
+            f"{benchmark}, {shots}-shot: of {sum(points.values()):+.1f} points, {form:+.1f} come from items whose base "
+            f"answer was cut ({points['cut']:+.1f}), unreadable ({points['unreadable']:+.1f}) or went on after the "
+            f"right number ({points['went on']:+.1f}), and {points['complete']:+.1f} from complete answers whose value "
+            "changed."
+        )
+    return "\n".join(sentences)
+
+
 def pass_at_k(samples: int, right: int, k: int) -> float:
     """Return the chance that of k answers, drawn from `samples` without putting back, at least one is right.
 
@@ -146,6 +230,7 @@ def prompting_baselines(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=BASELINE_COLUMNS)
 
 
+_SENTENCE_END = re.compile(r"[^\s](?=\n)|[.!?](?=\s)")
 _NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 _SIGN = r"[-+*/x×÷−]"
 _EQUATION = re.compile(

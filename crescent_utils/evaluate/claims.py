@@ -1,9 +1,16 @@
 """The claims ledger: what the two papers claim, what the comparisons say of it, and a verdict for each.
 
-The rule, ours, is the same for every claim. It is *reproduced* when its interval excludes zero in the claimed direction
-(for "does not fall": excludes a fall by the margin) and its p-value, Holm-corrected over all claims that have a run, is
-below ALPHA. It is *not reproduced* when the interval's upper end stays under the smallest effect of interest (for "does
-not fall": under zero). Anything else is *inconclusive*, with the number of items that would probably settle it.
+The rule, ours, is fixed beforehand and can fall either way. A gain is *reproduced* if its 95 % interval lies above zero
+and its p-value, Holm-corrected over the method's whole family of claims, is below ALPHA; else *not reproduced* if the
+interval lies below SMALLEST_EFFECT (the equivalence margin: a loss, or a gain too small to matter); else
+*inconclusive*. For "does not fall" the same holds with -MARGIN in the place of zero, and zero in the place of
+SMALLEST_EFFECT.
+
+The family is named in FAMILIES. A claim without a run counts in it with p = 1: what happens to be filled neither eases
+nor hardens the test of the others.
+
+The estimand follows from the seeds. Over several of them it is the mean gain of a training run by this recipe, over
+seeds and items as two populations; with one seed it is the gain of this one trained model, over items.
 """
 
 from __future__ import annotations
@@ -15,7 +22,9 @@ from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from ..benchmarks import SCORINGS
+from scipy.special import stdtrit
+
+from ..benchmarks import SCORINGS, most_items
 from ..stats import holm
 from .evaluation import deciding_rows
 
@@ -27,6 +36,9 @@ SMALLEST_EFFECT = 0.02  # ours: less than two points would not make anybody chan
 MARGIN = 0.02  # ours: the loss that "does not fall" and "is kept" allow
 ALPHA = 0.05
 POWER = 0.8
+MOST_SEEDS = 100  # ours: nobody will be advised to train more models
+SPREAD = ("seed_sd", "item_sd", "rest_sd")  # columns of a comparisons table
+FAMILIES = {"crescent": ("C1", "C2", "C3", "C4", "C5", "C6"), "lmsi": ("L1", "L2")}  # tested together, see above
 GENERAL = ("bbh",)  # benchmarks of this kit that are about general ability
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NO_RUN = "reproduced", "not reproduced", "inconclusive", "no run"
 # In a command these stand for the reader's own profile, such as params/cpu.yaml and params/lmsi_cpu.yaml.
@@ -45,9 +57,13 @@ class Claim:
     high: float = math.nan
     n: int = 0
     seeds: int = 0
+    seed_sd: float = math.nan  # of the effect between seeds, between items, and beyond both; see `stats.Paired`
+    item_sd: float = math.nan
+    rest_sd: float = math.nan
+    most_items: int = 0  # how many items the benchmarks have; 0: not known
     p: float = math.nan
     p_holm: float = math.nan
-    detectable: float = math.nan  # smallest effect that this n would have shown with 80 % power at the corrected level
+    detectable: float = math.nan  # smallest effect that this n would have shown with 80 % power at the family's level
     verdict: str = NO_RUN
     paper: str = ""
     command: str  # how to fill the claim; the profile may be a placeholder, see PROFILES
@@ -115,6 +131,8 @@ def claims_ledger(
 ) -> list[Claim]:
     """Judge every claim from a comparisons table (see `stats.compare_models`); a claim without rows is a blank.
 
+    The rule, the family and the estimand are those of this module's first lines.
+
     `method` says by whose method the table's `tuned` was made: "crescent" or "lmsi". Symbolic scoring decides, and
     greedy decoding where there is any. The commands name `profile` (several, with blanks between; "": a placeholder),
     and C6's gives both its arms `pairs` pairs.
@@ -125,11 +143,12 @@ def claims_ledger(
         command = spec.command.format(profile=profiles[spec.method], pairs=pairs)
         blank = Claim(id=spec.id, hypothesis=spec.hypothesis, paper=spec.paper, command=command)
         claims.append(_with_evidence(blank, spec, comparisons, method))
-    corrected = holm([claim.p for claim in claims])
-    tests = sum(claim.n > 0 for claim in claims)
+    family = FAMILIES[method]
+    corrected = holm([1.0 if claim.n == 0 else claim.p for claim in claims if claim.id in family])
+    p_of = dict(zip(family, corrected, strict=True))
     return [
-        _judged(replace(claim, p_holm=p_holm), spec, tests) if claim.n else claim
-        for claim, spec, p_holm in zip(claims, SPECS, corrected, strict=True)
+        _judged(replace(claim, p_holm=p_of[claim.id]), spec, len(family)) if claim.n else claim
+        for claim, spec in zip(claims, SPECS, strict=True)
     ]
 
 
@@ -192,6 +211,11 @@ def _with_evidence(blank: Claim, spec: Spec, comparisons: pd.DataFrame, method: 
     comparison = f"{spec.before} -> {spec.after}: {names}"
     n, seeds = int(rows["n"].sum()), int(rows["seeds"].min())
     claim = replace(blank, comparison=comparison, effect=effect, low=low, high=high, n=n, seeds=seeds)
+    available = [most_items(name) for name in rows["benchmark"]]
+    claim = replace(claim, most_items=max(n, sum(available)) if all(available) else 0)
+    if set(SPREAD) <= set(rows):  # a table of an older kit has none of them
+        seed_sd, item_sd, rest_sd = (float((rows[name] * weights).sum(skipna=False)) for name in SPREAD)
+        claim = replace(claim, seed_sd=seed_sd, item_sd=item_sd, rest_sd=rest_sd)
     if spec.margin:
         p = 1 - NORMAL.cdf((effect + MARGIN) / claim.standard_error)
     elif len(rows) == 1:
@@ -216,29 +240,56 @@ def _rows_of(comparisons: pd.DataFrame, spec: Spec, method: str) -> pd.DataFrame
     return rows if greedy.empty else greedy
 
 
-def _judged(claim: Claim, spec: Spec, tests: int) -> Claim:
+def _judged(claim: Claim, spec: Spec, family: int) -> Claim:
     """Return a claim that has a run with its verdict, and with the smallest effect that it would have shown.
 
-    That is with 80 % power, at the level of Bonferroni's first step; for a claim with a margin, the smallest distance
-    from the margin.
+    That is with 80 % power, at the level of Bonferroni's first step in the family; for a claim with a margin, the
+    smallest distance from the margin.
     """
-    level = ALPHA / tests / (1 if spec.margin else 2)
+    level = ALPHA / family / (1 if spec.margin else 2)
     detectable = (NORMAL.inv_cdf(1 - level) + NORMAL.inv_cdf(POWER)) * claim.standard_error
-    must_exceed, worth_having = (-MARGIN, 0.0) if spec.margin else (0.0, SMALLEST_EFFECT)
+    must_exceed, equivalent = (-MARGIN, 0.0) if spec.margin else (0.0, SMALLEST_EFFECT)
     if claim.low > must_exceed and claim.p_holm < ALPHA:
         verdict = REPRODUCED
-    elif claim.high < worth_having:
+    elif claim.high < equivalent:
         verdict = NOT_REPRODUCED
     else:
-        # How many items would settle it, if the effect seen (or the smallest of interest, if larger) is the true one.
-        # For a claim with a margin: if the true difference is zero.
+        # What would settle it if the effect seen (or the smallest of interest, if larger) is the true one. For a claim
+        # with a margin: if the true difference is zero.
         effect = MARGIN if spec.margin else max(abs(claim.effect), SMALLEST_EFFECT)
-        needed = max(claim.n * (detectable / effect) ** 2, claim.n + 1)
-        verdict = f"{INCONCLUSIVE} (needs about n = {_round_up(needed):,})"
+        verdict = f"{INCONCLUSIVE} ({_what_would_settle(claim, effect, level)})"
     return replace(claim, detectable=detectable, verdict=verdict)
 
 
-def _round_up(n: float) -> int:
-    """Round up to two leading digits: more would pretend to know."""
+def _what_would_settle(claim: Claim, effect: float, level: float) -> str:
+    """Say how many seeds and items would show `effect` with 80 % power at `level`: the fewest seeds that suffice.
+
+    It never asks for more items than there are. A single seed does not tell how seeds differ: then it speaks of items
+    as long as there are enough.
+    """
+    item_sd = claim.standard_error * math.sqrt(claim.n) if math.isnan(claim.item_sd) else claim.item_sd
+    if claim.seeds == 1 or math.isnan(claim.seed_sd):
+        target = effect / (NORMAL.inv_cdf(1 - level) + NORMAL.inv_cdf(POWER))
+        items = max((item_sd / target) ** 2, claim.n + 1)
+        if not claim.most_items or items <= claim.most_items:
+            return f"needs about {_round_up(items, claim.most_items):,} items"
+        return f"the {claim.most_items:,} items that there are do not settle it for one seed; run more seeds"
+    for seeds in range(claim.seeds, MOST_SEEDS + 1):
+        degrees = seeds - 1 if claim.seed_sd > 0 else claim.n - 1
+        target = effect / float(stdtrit(degrees, 1 - level) + stdtrit(degrees, POWER))
+        item_variance = target**2 - claim.seed_sd**2 / seeds
+        if item_variance <= 0:
+            continue
+        items = (item_sd**2 + claim.rest_sd**2 / seeds) / item_variance
+        items = max(items, claim.n + (seeds == claim.seeds))
+        if not claim.most_items or items <= claim.most_items:
+            return f"needs about {_round_up(items, claim.most_items):,} items and {seeds} seeds"
+    most = f" of all {claim.most_items:,} items" if claim.most_items else ""
+    return f"{MOST_SEEDS} seeds{most} would not settle it"
+
+
+def _round_up(n: float, most: int) -> int:
+    """Round up to two leading digits, since more would pretend to know, but not beyond `most` (0: no limit)."""
     step = 10 ** max(0, math.floor(math.log10(n)) - 1)
-    return int(math.ceil(n / step) * step)
+    rounded = int(math.ceil(n / step) * step)
+    return min(rounded, most) if most else rounded

@@ -12,6 +12,7 @@ from .. import benchmarks, generation, runs, stats
 from ..runs import Evaluate
 from . import harness
 from .breakdown import gain_parts
+from .prompts import Asked, asked_with
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,19 @@ if TYPE_CHECKING:
     from ..generation import Generator
 
 PAIRS = (("base", "tuned"), ("student", "student_tuned"))  # before and after training, by label
-SCORE_COLUMNS = ["benchmark", "kind", "model", "shots", "decoding", "item", "sample", "seed", "question", "gold"]
+SCORE_COLUMNS = [
+    "benchmark",
+    "kind",
+    "model",
+    "prompt",
+    "shots",
+    "decoding",
+    "item",
+    "sample",
+    "seed",
+    "question",
+    "gold",
+]
 SCORE_COLUMNS += ["form", "completion", "answer", "strict", "flexible", "symbolic", "truncated"]
 SHOWN = ["benchmark", "shots", "decoding", "before", "after", "n", "seeds", "before_accuracy", "after_accuracy"]
 SHOWN += ["difference", "low", "high", "p_value"]
@@ -100,9 +113,10 @@ def answer_benchmark(
 ) -> pd.DataFrame:
     """Have the generator's model answer every item, and return the table `scores` (one row per answer).
 
-    Every model answers greedily; base and tuned also `eval_samples` times at `eval_temperature`. Each number of `shots`
-    is asked by itself; the worked examples are the first of the benchmark's training items, the same for every item.
-    Raises BenchmarkError if there are too few of them.
+    Every model answers the headline prompt greedily, with each number of `shots`; base and tuned also `eval_samples`
+    times at `eval_temperature`, and once greedily each further prompt of `eval_prompts` (see `prompts.py`). The worked
+    examples are the first of the benchmark's training items, the same for every item. Raises BenchmarkError if there
+    are too few of them.
     """
     import pandas as pd
 
@@ -112,12 +126,16 @@ def answer_benchmark(
             f"which has {len(benchmark.train)} worked examples"
         )
     label = generator.model.label
+    headline, *others = settings.eval_prompts
+    conditions = [(headline, shots, *how) for shots in settings.shots for how in _decodings(settings, label)]
+    if label in PAIRS[0]:
+        conditions += [(prompt, 0, "greedy", 0.0, 1) for prompt in others]
     rows: list[dict[str, Any]] = []
-    for shots in settings.shots:
-        for decoding, temperature, repeats in _decodings(settings, label):
-            condition = {"benchmark": benchmark.name, "model": label, "shots": shots, "decoding": decoding}
-            answers = _answers(generator, benchmark, settings, domain, shots, temperature, repeats)
-            rows += [row | condition | {"seed": settings.seed} for row in answers]
+    for prompt, shots, decoding, temperature, repeats in conditions:
+        asked = asked_with(prompt, benchmark, settings, domain, shots)
+        condition = {"benchmark": benchmark.name, "model": label, "prompt": prompt, "shots": shots}
+        condition |= {"decoding": decoding, "seed": settings.seed}
+        rows += [row | condition for row in answer_rows(generator, asked, settings, temperature, repeats)]
     return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
@@ -131,29 +149,22 @@ def _decodings(settings: Evaluate, label: str) -> list[tuple[str, float, int]]:
     return [("greedy", 0.0, 1), ("sampled", settings.eval_temperature, settings.eval_samples)]
 
 
-def _answers(
-    generator: Generator,
-    benchmark: benchmarks.Benchmark,
-    settings: Evaluate,
-    domain: runs.Domain,
-    shots: int,
-    temperature: float,
-    repeats: int,
+def answer_rows(
+    generator: Generator, asked: Asked, settings: Evaluate, temperature: float, repeats: int
 ) -> list[dict[str, Any]]:
-    """Return one row per item and sample, sorted by both."""
-    domain = _worded(benchmark, domain)
+    """Return the answers to all items of `asked`, one row per item and sample, sorted by both."""
     model = harness.store_model(generator, repeats)
-    options = {"do_sample": temperature > 0, "temperature": temperature, "until": []}
+    options = {"do_sample": temperature > 0, "temperature": temperature, "until": list(asked.stop)}
     task = benchmarks.harness_task(
-        benchmark,
-        lambda question: runs.solve_messages(domain, question)[-1]["content"],
+        asked.benchmark,
+        lambda question: runs.solve_messages(asked.domain, question)[-1]["content"],
         repeats=repeats,
         generation={**options, "max_gen_toks": settings.eval_max_tokens},
     )
-    system = settings.system_prompt or domain.solve_system or None
-    result = harness.run_task(model, task, shots=shots, chat=True, system=system)
+    system = settings.system_prompt or asked.domain.solve_system or None
+    result = harness.run_task(model, task, shots=asked.shots, chat=True, system=system)
     rows = []
-    for logged in result["samples"][benchmark.name]:
+    for logged in result["samples"][asked.benchmark.name]:
         context, item = logged["arguments"][0][0], logged["doc"]
         for sample in range(repeats):
             completion = model.completions[context, sample]
@@ -162,23 +173,3 @@ def _answers(
             row["answer"] = benchmarks.read_scored_answer(completion.text, item["form"])
             rows.append(row | benchmarks.score_answer(completion.text, item["gold"], item["form"]))
     return sorted(rows, key=lambda row: (row["item"], row["sample"]))
-
-
-def first_prompt(benchmark: benchmarks.Benchmark, settings: Evaluate, domain: runs.Domain) -> list[dict[str, str]]:
-    """Return the chat in which the first item is asked, worked examples and all, for a notebook to show."""
-    domain = _worded(benchmark, domain)
-    chat = runs.solve_messages(domain, "{question}", settings.system_prompt)[:-1]
-    for item in benchmark.train[: max(settings.shots)]:
-        chat.append(runs.solve_messages(domain, item.question)[-1])
-        chat.append({"role": "assistant", "content": item.solution or item.gold})
-    return [*chat, runs.solve_messages(domain, benchmark.items[0].question)[-1]]
-
-
-def _worded(benchmark: benchmarks.Benchmark, domain: runs.Domain) -> runs.Domain:
-    """Return the domain with the benchmark's own wording, if it has one.
-
-    The domain's request for a final number says nothing where a letter is asked for.
-    """
-    if not benchmark.solve:
-        return domain
-    return domain.model_copy(update={"solve_prompt": benchmark.solve, "solve_system": ""})

@@ -46,7 +46,7 @@ def pooled_scores(scores: pd.DataFrame, settings: Evaluate, table: str = "scores
             seeds_so_far |= _new_seeds(other, seeds_so_far, f"compare_runs: {label}: {name!r}")
             frames.append(other.assign(model=label))
     pooled = pd.concat(frames, ignore_index=True)
-    for column, default in (("kind", ""), ("form", "number")):  # tables of runs from before these columns
+    for column, default in (("kind", ""), ("form", "number"), ("prompt", "solve")):  # tables from before these columns
         if column in pooled:
             pooled[column] = pooled[column].fillna(default)
     return pooled
@@ -63,6 +63,8 @@ def _judged_alike(scores: pd.DataFrame, settings: Evaluate, parameter: str, name
     """Read `table` of run `name`; raise RunError if its models were judged on other items or in another way."""
     folder = runs.run_folder(settings, name)
     other = runs.read_table(folder, "evaluate", table)
+    if "prompt" in scores and "prompt" not in other:  # a table from before there were several
+        other = other.assign(prompt="solve")
     manifest = runs.read_manifest(folder, "evaluate")
     for judged_by, other_value, value in runs.differing_parameters(manifest, settings, JUDGED_BY) if manifest else []:
         raise runs.RunError(
@@ -72,6 +74,7 @@ def _judged_alike(scores: pd.DataFrame, settings: Evaluate, parameter: str, name
     for columns, what in (
         (["benchmark", "question"], "items"),
         (["benchmark", "shots", "decoding"], "shots or decodings"),
+        (["benchmark", "prompt"], "prompts"),
     ):
         there = [column for column in columns if column in scores and column in other]
         if set(scores[there].itertuples(index=False)) != set(other[there].itertuples(index=False)):

@@ -77,8 +77,8 @@ def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
 
     `notebook` and `domain` are hashes; `model`, `student` and `embedder` fingerprints; `upstream` the fingerprints of
     the stages before, `tables` the hashes of their tables, `trained` the fingerprints of the models that they trained;
-    then, where the stage has such parameters, `benchmarks` (by file), `question_source`, `budget`, `other_runs` and
-    `compare_runs`.
+    then, where the stage has such parameters, `benchmarks` (by file), `prompts` (with `best_prompt`),
+    `question_source`, `budget`, `other_runs` and `compare_runs`.
     """
     run = layout.run_folder(settings)
     before = {name: layout.read_manifest(run, name) or {} for name in layout.stages_before(stage, settings)}
@@ -93,6 +93,8 @@ def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
     }
     if hasattr(settings, "benchmark_dir"):
         inputs["benchmarks"] = _benchmark_files(settings)
+    if getattr(settings, "best_prompt", False):
+        inputs["prompts"] = list(domains.get_domain(settings.domain).prompts)
     if hasattr(settings, "question_source"):
         inputs["question_source"] = _question_source(settings)
         inputs["budget"] = _tokens_of_run(settings, settings.budget_of)
@@ -148,8 +150,11 @@ def same_content(recorded: str, now: str) -> bool:
 
 
 def domain_content(name: str) -> str:
-    """Return the hash of all that the domain `name` says, its name included."""
-    return hash_json(domains.get_domain(name).model_dump())
+    """Return the hash of all that makes models in the domain `name`, its name included.
+
+    The wordings of `prompts` are no part of it: they are only tried for the base model, in 06.
+    """
+    return hash_json(domains.get_domain(name).model_dump(exclude={"prompts"}))
 
 
 def benchmark_folder(benchmark_dir: str) -> str:

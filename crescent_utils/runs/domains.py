@@ -62,7 +62,8 @@ class Domain(Frozen):
 
     The prompts of `bait` take turns over the samples; each is combined with each of `bait_prefixes`, a start of the
     reply that the model continues ("" lets it begin by itself). `similarity_threshold` is a cosine of MiniLM vectors
-    (no unit, -1 to 1). A prompt has the name of the parameter that replaces it for one run.
+    (no unit, -1 to 1). A prompt has the name of the parameter that replaces it for one run. `prompts` are other
+    zero-shot wordings of the user's turn that 06 tries for the base model (`best_prompt`).
     """
 
     name: str
@@ -77,6 +78,7 @@ class Domain(Frozen):
     answer_type: Literal["number", "choice"] = "number"
     benchmarks: Texts = ()
     exemplars: Annotated[tuple[Exemplar, ...], Field(strict=False)] = ()
+    prompts: Texts = ()
 
     @field_validator("bait", mode="before")
     @classmethod
@@ -85,6 +87,14 @@ class Domain(Frozen):
             raise ValueError("is a text; a list of baits is wanted: put each behind a dash")
         if isinstance(value, list) and not all(str(text).strip() for text in value):
             raise ValueError("a bait is empty; write what the model is asked for")
+        return value
+
+    @field_validator("prompts")
+    @classmethod
+    def _hold_the_question(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            if "{question}" not in text:
+                raise ValueError(f"{text!r} lacks {{question}}; put the placeholder where the question belongs")
         return value
 
     @field_validator("rewrite_prompt", "solve_prompt")

@@ -22,6 +22,7 @@ from .credentials import find_credential
 ROOT = Path(__file__).resolve().parents[2]  # the repository
 DOMAINS = ROOT / "params" / "domains"  # the kit's own domains, a YAML file each
 YAML_SUFFIXES = (".yaml", ".yml")
+EvalPrompt = Literal["solve", "bare", "stock", "own", "exemplars"]
 PathFormat = Literal["few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct"]
 
 
@@ -190,6 +191,9 @@ class Evaluate(Common):
     benchmark_items: int = Field(350, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
     shots: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)  # Crescent, section 3: 0 and 5
+    eval_prompts: list[EvalPrompt] = Field(["solve"], min_length=1)  # ours; the first is the headline
+    best_prompt: bool = False  # ours
+    matched_temperature: bool = False  # ours
     eval_samples: int = Field(1, ge=0)
     eval_temperature: float = Field(0.7, ge=0)
     eval_max_tokens: int = Field(40, ge=1)
@@ -200,6 +204,15 @@ class Evaluate(Common):
     compare_runs: dict[str, list[str]] = {}  # label of an ablated model -> runs, one a seed
     claims_of: Literal["crescent", "lmsi"] = "crescent"  # whose method the tuned model was made by
     resamples: int = Field(10000, ge=100)
+
+    @field_validator("eval_prompts")
+    @classmethod
+    def _each_once_and_the_first_alone_with_shots(cls, value: list[str], info: Any) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("name each prompt once")
+        if value[0] in ("own", "exemplars") and info.data.get("shots", [0]) != [0]:
+            raise ValueError(f"{value[0]!r} has worked examples of its own, as the first prompt it needs shots: [0]")
+        return value
 
     @field_validator("compare_runs")
     @classmethod

@@ -231,6 +231,7 @@ def test_a_benchmark_is_whole(name, folder):
     loaded = items.load_benchmark(name, folder=str(folder))
     counts, shown = COUNTS[folder]
     assert (len(loaded.items), len(loaded.train)) == (counts[name], shown)
+    assert folder != BENCHMARKS or len(loaded.items) == items.most_items(name)
     assert all(item.question.strip() and item.gold.strip() for item in loaded.items)
     assert all(item.gold == normal_form(item.gold) for item in loaded.items if item.form == "number")
     assert str(folder) not in loaded.source

@@ -95,6 +95,15 @@ def test_what_is_held_out_does_not_depend_on_how_many_items_are_asked():
     assert not any(benchmarks.repeated_items([item.question for item in train], few))
 
 
+@pytest.mark.parametrize("name", [*SMALL, "arithmetic"])
+def test_the_most_items_are_what_can_be_loaded(name):
+    most = items.most_items(name)
+    assert len(benchmarks.load_benchmark(name, items=most, seed=4).items) == most
+    with pytest.raises(BenchmarkError, match=f"benchmark_items: {most + 1} is too many"):
+        benchmarks.load_benchmark(name, items=most + 1)
+    assert items.most_items("arc_challenge") == 0
+
+
 def test_seeds_and_names_make_other_splits():
     load = benchmarks.load_benchmark
     assert load("three_terms_6", seed=1) == load("three_terms_6", seed=1)

@@ -66,6 +66,11 @@ BAD = [
     (["-p", "batch_size=6", "-p", "micro_batch_size=4"], ["batch_size", "6", "micro_batch_size"]),
     (["-p", "engine=server"], ["base_urls"]),
     (["-p", "domain=math_word_problems", "-p", "benchmark_split=dev"], ["benchmark_split", "'dev'", "arithmetic"]),
+    (["-p", "eval_prompts=[solve, own]"], ["eval_prompts", "'own'", "vote_shots: own"]),
+    (
+        ["-p", "eval_prompts=[exemplars]", "-p", "domain=commonsense", "-p", "evaluate_on=[arithmetic]"],
+        ["eval_prompts", "'exemplars'", "commonsense has none"],
+    ),
     (["--from", "vote", "--to", "dedup"], ["--to dedup", "--from vote"]),
     (["--from", "votes"], ["--from", "'votes'", "evaluate"]),
     (["no-such.yaml"], ["no-such.yaml"]),

@@ -142,7 +142,7 @@ def test_page_has_every_part(page):
     assert "crescent verify outputs/cpu" in text
     assert "GSM8K 74.4 -> 82.1" in text
     assert text.count("without dedup it is worse") == 1  # a blank of both runs stands there once
-    assert "95 %" in text and "bootstrap of seeds and items" in text
+    assert "95 %" in text and "t-test with seeds and items random" in text
 
 
 def test_the_claims_commands_name_the_runs_own_profile(page):

@@ -14,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from shared import REFERENCE, grows_in_proportion
 
+from crescent_utils.answers import reading
 from crescent_utils.benchmarks.scoring import SCORINGS
 from crescent_utils.evaluate import breakdown
 
@@ -76,6 +77,76 @@ def test_blocks_of_resamples_draw_what_one_draws(monkeypatch, cells):
     whole = breakdown.gain_parts(scores, "base", "tuned", resamples=100)
     monkeypatch.setattr(breakdown, "CELLS_AT_ONCE", cells)
     pd.testing.assert_frame_equal(breakdown.gain_parts(scores, "base", "tuned", resamples=100), whole)
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer", "truncated", "state"),
+    [
+        ("3 + 4 = 7", "7", False, "complete"), ("3 + 4 = 8", "8", False, "complete"),
+        ("3 + 4 = 7. Then 7 + 5", "5", True, "cut"), ("7", "7", True, "cut"),
+        ("I do not know.", None, False, "unreadable"),
+        ("The answer is 7.\n\nWhat is 5 + 6? The answer is 11.", "11", False, "went on"),
+        ("3 + 4 = 7. So 7 + 1 = 8.", "8", False, "went on"), ("7\n8", "8", False, "went on"),
+        ("3 + 4 = 8. So 8 + 1 = 9.", "9", False, "complete"), ("It is 1.7 in all.", "1.7", False, "complete"),
+    ],
+)  # fmt: skip
+def test_how_an_answer_ended(completion, answer, truncated, state):
+    right = answer == "7"
+    assert breakdown.answer_state(completion, answer, "7", "number", right, truncated) == state
+
+
+def ended(seed, model, texts):
+    """Scores of a model from its texts to "What is 3 + 4?", a text in brackets being cut at the limit."""
+    rows = []
+    for i, text in enumerate(texts):
+        answer = reading.extract_answer(text.strip("<>"))
+        rows.append({
+            "benchmark": "b", "shots": 0, "decoding": "greedy", "model": model, "item": i, "sample": 0, "seed": seed,
+            "gold": "7", "form": "number", "completion": text.strip("<>"), "answer": answer, "symbolic": answer == "7",
+            "truncated": text.startswith("<"),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+RIGHT, WRONG, NONE, ON, CUT = (
+    "The answer is 7.",
+    "The answer is 6.",
+    "Well.",
+    "The answer is 7.\nThe answer is 9.",
+    "<3 + 4 is 9>",
+)
+TEXTS = st.lists(st.tuples(*[st.sampled_from([RIGHT, WRONG, NONE, ON, CUT])] * 3), min_size=1, max_size=10)
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXTS)
+def test_the_sources_of_a_gain_sum_to_it(rows):
+    base, first, second = zip(*rows, strict=True)
+    scores = pd.concat([ended(1, "base", base), ended(1, "tuned", first), ended(2, "tuned", second)])
+    found = breakdown.gain_sources(scores).set_index("base_answer")
+    assert tuple(found.index) == breakdown.ANSWER_STATES and set(found["seeds"]) == {2}
+    right = [[text == RIGHT for text in texts] for texts in (base, first, second)]
+    whole = (np.mean(right[1]) + np.mean(right[2])) / 2 - np.mean(right[0])
+    assert found["gain"].sum() == pytest.approx(whole) and found["share"].sum() == pytest.approx(1)
+    for state, text in (("cut", CUT), ("unreadable", NONE), ("went on", ON)):
+        places = [place for place, old in enumerate(base) if old == text]
+        gained = sum(right[side][place] for side in (1, 2) for place in places) / 2 / len(base)
+        assert found.loc[state, "gain"] == pytest.approx(gained)
+        assert found.loc[state, "share"] == pytest.approx(len(places) / len(base))
+    sentence = breakdown.sources_sentence(found.reset_index())
+    assert f"of {100 * whole + 0.0:+.1f} points" in sentence or abs(100 * whole) < 0.05
+    assert breakdown.gain_sources(scores[scores["model"] == "base"]).empty
+
+
+def test_the_sentence_says_what_is_format_and_what_is_value():
+    base, tuned = [CUT] * 3 + [ON, NONE, WRONG, RIGHT, WRONG, WRONG, RIGHT], [RIGHT] * 7 + [WRONG] * 3
+    sentence = breakdown.sources_sentence(
+        breakdown.gain_sources(pd.concat([ended(1, "base", base), ended(1, "tuned", tuned)]))
+    )
+    assert sentence == (
+        "b, 0-shot: of +50.0 points, +50.0 come from items whose base answer was cut (+30.0), unreadable (+10.0) or "
+        "went on after the right number (+10.0), and +0.0 from complete answers whose value changed."
+    )
 
 
 def test_seeds_pair_by_number_and_one_base_stands_against_all():

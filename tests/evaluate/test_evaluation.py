@@ -9,7 +9,7 @@ import tiny
 from crescent_utils.answers import reading
 from crescent_utils.benchmarks import files, scoring
 from crescent_utils.benchmarks.files import Benchmark, Item
-from crescent_utils.evaluate import evaluation
+from crescent_utils.evaluate import evaluation, prompts
 from crescent_utils.generation import models
 from crescent_utils.generation.engines.transformers import TransformersEngine
 from crescent_utils.generation.generator import Generator
@@ -170,14 +170,89 @@ def test_the_chat_that_is_shown_is_the_chat_that_is_asked(generator, benchmark):
         settings = settings_of(shots=shots, eval_samples=0, eval_max_tokens=3)
         rows = evaluation.answer_benchmark(generator, benchmark, settings, DOMAIN)
         assert rows.groupby("shots").size().to_dict() == dict.fromkeys(shots, 10)
-        shown = evaluation.first_prompt(benchmark, settings, DOMAIN)
+        shown = prompts.first_prompts(benchmark, settings, DOMAIN)["solve"]
         last = generator.pairs[-10][0].messages  # the first item, with the most examples
         assert [(turn["role"], turn["content"]) for turn in shown] == list(last)
     worded = Benchmark("worded", benchmark.items, benchmark.train, "here", solve="Now: {question}")
     generator.pairs = []
     evaluation.answer_benchmark(generator, worded, settings, DOMAIN)
     assert generator.pairs[0][0].messages == (("user", f"Now: {benchmark.items[0].question}"),)
-    assert evaluation.first_prompt(worded, settings, DOMAIN)[0]["role"] == "user"
+    assert prompts.first_prompts(worded, settings, DOMAIN)["solve"][0]["role"] == "user"
+
+
+EXEMPLARS = [turn for example in DOMAIN.exemplars for turn in (
+    ("user", DOMAIN.solve_prompt.format(question=example.question)), ("assistant", example.path))]  # fmt: skip
+SYSTEM = ("system", DOMAIN.solve_system)
+CHATS = {  # in which "What is 1 + 1?" is asked
+    "solve": [SYSTEM, ("user", DOMAIN.solve_prompt.format(question="What is 1 + 1?"))],
+    "bare": [("user", "What is 1 + 1?")],
+    "stock": [("user", "Question: What is 1 + 1?\nAnswer:")],
+    "exemplars": [SYSTEM, *EXEMPLARS, ("user", DOMAIN.solve_prompt.format(question="What is 1 + 1?"))],
+    "own": [SYSTEM, ("user", DOMAIN.solve_prompt.format(question="What is 2 * 3?")), ("assistant", "2 * 3 = 6"),
+            ("user", DOMAIN.solve_prompt.format(question="What is 1 + 1?"))],
+}  # fmt: skip
+
+
+def own_exemplars(folder, run="r"):
+    """Write the exemplars that a vote would have made itself."""
+    (folder / run / "vote").mkdir(parents=True)
+    rows = [{"question": "What is 2 * 3?", "path": "2 * 3 = 6", "answer": "6"}]
+    pd.DataFrame(rows).to_parquet(folder / run / "vote" / "exemplars.parquet")
+
+
+def test_each_prompt_is_asked_in_its_own_words_and_shown_as_it_is_asked(generator, tmp_path):
+    own_exemplars(tmp_path)
+    one = Benchmark("one", (Item("What is 1 + 1?", "2"),), EXAMPLES, "here")
+    for first in CHATS:
+        generator.pairs = []
+        names = [first, *(name for name in CHATS if name != first)]
+        settings = settings_of(eval_prompts=names, eval_samples=2, eval_max_tokens=3, outputs=str(tmp_path), run="r")
+        rows = evaluation.answer_benchmark(generator, one, settings, DOMAIN)
+        asked = {name: request.messages for name, (request, _) in zip(
+            [first] * 3 + names[1:], generator.pairs, strict=True)}  # fmt: skip
+        assert {name: list(chat) for name, chat in asked.items()} == CHATS
+        shown = prompts.first_prompts(one, settings, DOMAIN)
+        assert {name: [(turn["role"], turn["content"]) for turn in chat] for name, chat in shown.items()} == CHATS
+        counts = rows.groupby(["prompt", "decoding"]).size().to_dict()
+        others = {(name, "greedy"): 1 for name in names[1:]}
+        assert counts == {(first, "greedy"): 1, (first, "sampled"): 2, **others}
+        headline = prompts.headline_scores(rows, first)
+        assert len(headline) == 3 and set(headline["prompt"]) == {first}
+
+
+def test_the_bare_question_is_what_training_on_it_teaches_and_examples_stand_as_the_vote_has_them(generator):
+    question, words = "What is 1 + 1?", DOMAIN.solve_prompt
+    bare = domains.bare_messages(question)
+    assert [tuple(turn.values()) for turn in bare] == CHATS["bare"]
+    voted = domains.solve_messages(DOMAIN, question, exemplars=DOMAIN.exemplars)
+    assert [tuple(turn.values()) for turn in voted] == CHATS["exemplars"] and "{question}" in words
+
+
+def test_the_stock_prompt_ends_where_a_next_question_begins(generator, benchmark):
+    settings = settings_of(eval_prompts=["solve", "stock"], eval_samples=0, eval_max_tokens=3)
+    evaluation.answer_benchmark(generator, benchmark, settings, DOMAIN)
+    stops = {request.messages[-1][1].startswith("Question:"): request.sampling.stop for request, _ in generator.pairs}
+    assert stops == {False: (), True: ("Question:",)}
+
+
+def test_a_student_is_asked_the_headline_alone(engine, store, benchmark):
+    student = Watched(store, models.Model("student", "tiny", lambda: None), 1, lambda: engine)
+    settings = settings_of(eval_prompts=["bare", "solve", "stock"], eval_max_tokens=3)
+    rows = evaluation.answer_benchmark(student, benchmark, settings, DOMAIN)
+    assert set(rows["prompt"]) == {"bare"} and len(rows) == len(benchmark.items)
+
+
+def test_prompts_that_cannot_be_asked_are_refused(generator, benchmark, tmp_path):
+    settings = settings_of(eval_prompts=["solve", "own"], eval_samples=0, eval_max_tokens=3, outputs=str(tmp_path))
+    with pytest.raises(folders.RunError, match=r"vote/exemplars\.parquet.*vote_shots: own"):
+        evaluation.answer_benchmark(generator, benchmark, settings, DOMAIN)
+    settings = settings_of(eval_prompts=["exemplars"], eval_samples=0, eval_max_tokens=3)
+    with pytest.raises(files.BenchmarkError, match="eval_prompts: 'exemplars'.*arithmetic.*write `exemplars`"):
+        evaluation.answer_benchmark(generator, benchmark, settings, DOMAIN.model_copy(update={"exemplars": ()}))
+    for wrong in ({"eval_prompts": ["own"], "shots": [0, 5]}, {"eval_prompts": ["solve", "solve"]},
+                  {"eval_prompts": []}, {"eval_prompts": ["solved"]}):  # fmt: skip
+        with pytest.raises(params.ParameterError, match="eval_prompts"):
+            settings_of(**wrong)
 
 
 def test_an_example_without_a_solution_shows_its_gold(generator, benchmark):
