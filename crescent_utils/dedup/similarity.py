@@ -19,7 +19,6 @@ DIGITS = 12  # of a cosine
 EXACT_ROWS = 60_000  # above the paper's 55,000, which take 8 s on two cores; 100,000 take 25 s exactly, 3 s by FAISS
 RELEASED_BATCH, RELEASED_COSINE, RELEASED_SQUARED_L2 = 100, 0.85, 0.25  # Crescent, released scripts
 BLOCK, PIECE = 1024, 8192  # rows that are looked up, and rows of the index that they are compared with, at a time
-SMALL_BLOCK = 256  # rows that are looked up at a time by FAISS: each block also compares all of its own pairs
 CANDIDATES = 4  # rows that FAISS names for each row
 LISTS_SEARCHED = 8  # of about 4 sqrt(n) lists (FAISS's guideline)
 ROWS_PER_LIST, TRAINING_ROUNDS = 10, 3  # what the lists' centres are computed from, and the rounds of k-means
@@ -74,7 +73,7 @@ def select_diverse(
     index = _Index(rows, first, exact=pairs <= exact_rows**2)
     kept = np.zeros(len(rows) - first, bool)
     nearest, similarity = np.full(len(kept), -1), np.full(len(kept), -1.0)
-    for numbers in _blocks(first, len(rows), BLOCK if index.exact else min(BLOCK, SMALL_BLOCK)):
+    for numbers in _blocks(first, len(rows)):
         unit = rows.unit32(numbers)
         block_nearest = index.nearest(numbers, unit)
         scores = unit @ unit.T
