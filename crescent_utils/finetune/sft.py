@@ -8,6 +8,7 @@ also holds the checkpoints, from which the same job goes on after a kill, and in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -137,8 +139,7 @@ def run_job(work: Path, *, progress: bool = False) -> None:
     lines = (work / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
     rows = Dataset.from_list([json.loads(line) for line in lines]).shuffle(seed=recipe.seed)
     checkpoint = last_checkpoint(work)
-    _score_learned_tokens_alone()
-    with generation.quiet_transformers():
+    with generation.quiet_transformers(), _learned_tokens_alone():
         trainer = (_on_policy_trainer if job["teacher_folder"] else _sft_trainer)(work, job, recipe, rows)
         running = trainer.accelerator.num_processes
         if running != recipe.processes:  # the effective batch would not be the recipe's
@@ -166,7 +167,8 @@ def run_job(work: Path, *, progress: bool = False) -> None:
         runs.write_json(work / "result.json", result)
 
 
-def _score_learned_tokens_alone() -> None:
+@contextlib.contextmanager
+def _learned_tokens_alone() -> Iterator[None]:
     """Let TRL project through the head only those positions on CPU whose token is learned, as it does on a GPU.
 
     TRL 1.16 projects them all where Triton is not, for the sake of devices that compile each shape anew. A CPU does
@@ -175,8 +177,15 @@ def _score_learned_tokens_alone() -> None:
     import torch
     import trl.trainer.utils as of_trainers
 
-    if not torch.cuda.is_available() and hasattr(of_trainers, "_use_triton"):
-        of_trainers._use_triton = lambda device: True
+    here = getattr(of_trainers, "_use_triton", None)
+    if here is None or torch.cuda.is_available():
+        yield
+        return
+    of_trainers._use_triton = lambda device: True
+    try:
+        yield
+    finally:
+        of_trainers._use_triton = here
 
 
 def _sft_trainer(work: Path, job: dict[str, Any], recipe: Finetune, rows: Any) -> Any:

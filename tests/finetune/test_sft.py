@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -291,8 +292,7 @@ def test_only_learned_tokens_go_through_the_head(base, tmp_path, monkeypatch):
         return trained.log["loss"].tolist(), sum(positions)
 
     alone, learned = losses_and_positions(tmp_path / "alone")
-    monkeypatch.setattr(sft, "_score_learned_tokens_alone", lambda: None)
-    monkeypatch.setattr(of_trainers, "_use_triton", lambda device: False)
+    monkeypatch.setattr(sft, "_learned_tokens_alone", contextlib.nullcontext)
     everywhere, all_positions = losses_and_positions(tmp_path / "everywhere")
     tokenizer = models.load_tokenizer(base.locate())
     assert learned == sum(learned for pair in pairs() for _, learned in masks.loss_mask(tokenizer, pair))
