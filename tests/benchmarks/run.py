@@ -27,8 +27,9 @@ import psutil
 from measure import Row
 
 from crescent_utils import generation
-from crescent_utils.runs import costs, folders, library_versions
+from crescent_utils.runs import ROOT, costs, folders, library_versions
 
+RESULTS = ROOT / "outputs" / "bench"
 LIMIT = 420  # seconds that one file may take
 MARK = '["'  # begins a line of JSON with a row
 HEAD = ("what", "ours", "alternative", "ratio [range]", "target", "n x rounds", "machine", "note")
@@ -153,7 +154,8 @@ def main() -> None:
     print(f"\n{caption}")
     if whole:
         name = re.sub(r"[^a-z0-9]+", "-", f"{about['time'][:10]} {about['machine']}".lower()).strip("-")
-        path = folders.write_json(folders.ROOT / "outputs" / "bench" / f"{name}.json", {**about, "rows": rows})
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        path = folders.write_json(RESULTS / f"{name}.json", {**about, "rows": rows})
         path.with_suffix(".md").write_text("\n".join([*table, "", caption, ""]), encoding="utf-8")
         print(f"written: outputs/bench/{name}.json and .md")
 

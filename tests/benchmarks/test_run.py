@@ -52,6 +52,17 @@ def test_a_file_that_dies_leaves_rows_that_say_why(bench, monkeypatch):
     assert all("bench_gone" in row.why_not and row.ratio is None for row in rows.values()) and len(rows) == 2
 
 
+def test_a_whole_run_is_written(bench, monkeypatch, tmp_path):
+    run, row = bench("run"), bench("measure").row_of("plain", "s", [0.5], [1.0], 3, 1.0)
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "bench")
+    monkeypatch.setattr(run, "PLAN", {"bench_answers": {"answers": run.Target(1, "ours")}})
+    monkeypatch.setattr(run, "measured", lambda file, scale: iter([("answers", row)]))
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    run.main()
+    table, rows = sorted((tmp_path / "bench").iterdir(), key=lambda path: path.suffix, reverse=True)
+    assert "| answers | " in table.read_text() and json.loads(rows.read_text())["rows"][0]["ratio"] == row.ratio
+
+
 def test_the_similarity_search_finds_what_was_planted(bench, monkeypatch):
     dedup = bench("bench_dedup")
     points = np.random.default_rng(0).normal(size=(2_000, dedup.DIMENSION))
