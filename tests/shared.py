@@ -113,8 +113,7 @@ def figure_that_says(draw: Callable[[], tuple[Figure, str]], expected: str) -> F
     figure, text = draw()
     assert expected in text
     assert draw()[1] == text
-    axes = figure.axes[0]
-    assert axes.get_title(loc="left") and axes.get_xlabel()
+    assert figure.get_suptitle() and any(axes.get_xlabel() for axes in figure.axes)
     assert figure._repr_png_().startswith(b"\x89PNG")
     return figure
 
@@ -124,3 +123,31 @@ def assert_nothing_is_cut_off(figure: Figure) -> None:
     figure.draw_without_rendering()
     drawn, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
     assert drawn.x0 >= 0 and drawn.y0 >= 0 and drawn.x1 <= width and drawn.y1 <= height
+
+
+def covered_texts(figure: Figure) -> list[tuple[str, str]]:
+    """Return the pairs of texts of a figure that cover each other by more than a pixel."""
+    from matplotlib.text import Text
+
+    figure.draw_without_rendering()
+    hidden = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in set(axis.get_major_ticks()) - set(axis._update_ticks())
+        for label in (tick.label1, tick.label2)
+    }
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in texts if text not in hidden]
+    return [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[:i] if one.overlaps(other)]
+
+
+def contrast(colour: str, ground: str) -> float:
+    """Return the contrast of two colours as WCAG 2.1 defines it."""
+    from matplotlib.colors import to_rgb
+
+    shades = []
+    for one in (colour, ground):
+        linear = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in to_rgb(one)]
+        shades.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(shades) + 0.05) / (min(shades) + 0.05)

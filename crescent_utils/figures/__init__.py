@@ -3,7 +3,7 @@
 In come tables of a run. Each function returns a matplotlib figure and a text that says the figure's numbers again, so
 that nothing has to be read off an axis, and a reader without the picture loses nothing. A notebook prints the text and
 shows the figure; the report uses the same functions. Figures that compare have intervals and n; where there is nothing
-to draw, they say so.
+to draw, they say so in one line. `schematic` is the exception: it returns the method's six steps as SVG text.
 """
 
 from .dedup import (
@@ -17,9 +17,10 @@ from .dedup import (
     vendi_bars,
 )
 from .elicit import funnel, rejection_reasons
-from .evaluate import accuracy_bars, accuracy_by_seed, failure_bars, gain_parts_bars, paired_effects
+from .evaluate import accuracy_bars, accuracy_by_seed, claims_forest, failure_bars, gain_parts_bars, paired_effects
 from .finetune import loss_curve, rounds_panels
-from .vote import agreement_by_group, agreement_histogram, reliability, threshold_sweep, votes_needed
+from .schematic import schematic
+from .vote import agreement_by_group, agreement_histogram, headroom_bars, reliability, threshold_sweep, votes_needed
 
 __all__ = [
     "acceptance_by_round",
@@ -27,10 +28,12 @@ __all__ = [
     "accuracy_by_seed",
     "agreement_by_group",
     "agreement_histogram",
+    "claims_forest",
     "failure_bars",
     "frequent_bars",
     "funnel",
     "gain_parts_bars",
+    "headroom_bars",
     "kept_by_similarity",
     "loss_curve",
     "nearest_similarity",
@@ -41,6 +44,7 @@ __all__ = [
     "rejection_reasons",
     "reliability",
     "rounds_panels",
+    "schematic",
     "threshold_sweep",
     "vendi_bars",
     "votes_needed",

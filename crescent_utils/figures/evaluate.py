@@ -1,18 +1,41 @@
-"""Figures of 06: accuracies, paired differences, seeds, the parts of a gain, and how answers fail."""
+"""Figures of 06: accuracies, paired differences, seeds, the parts of a gain, how answers fail, and the claims."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..evaluate import FAILURES
-from .canvas import BLUE, GREEN, GREY, ORANGE, RED, empty_figure, empty_rows, model_name, row_label, sentence
+from ..evaluate import FAILURES, NO_RUN, PAIRS, Claim
+from .canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    QUIET,
+    RED,
+    SMALL,
+    count_of,
+    empty_figure,
+    empty_panels,
+    empty_rows,
+    model_name,
+    pair_name,
+    row_label,
+    sentence,
+    short_labels,
+    text_colour,
+    trim_ticks,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Rows = list[dict[str, Any]]
 
 # The shades grow lighter the nearer an answer came; the palette is the common one, with a few more colours.
 SHADES = {
@@ -28,27 +51,35 @@ DARK_SHADES = ("right", "no answer")  # a number on these is white
 
 
 def accuracy_bars(comparisons: pd.DataFrame) -> tuple[Figure, str]:
-    """Draw the accuracy before and after with intervals, a pair of bars for each row of a comparisons table."""
+    """Draw the accuracy before and after with intervals, a pair of bars for each row of a comparisons table.
+
+    Each two models that are compared have a panel and a scale of their own. Rows in which both are always wrong are
+    named in the note and not drawn.
+    """
     rows = comparisons.to_dict("records")
     if not rows:
         return empty_figure("accuracy")
-    titles = [row_label(row) for row in rows]
-    figure, axes = empty_rows("Accuracy", titles, 1.2, 0.62, shares="x")
-    for side, colour, shift in (("before", GREY, -0.2), ("after", BLUE, 0.2)):
-        names = {model_name(row[side]) for row in rows}
-        places = np.arange(len(rows)) + shift
-        accuracies, lows, highs = (comparisons[f"{side}_{end}"].to_numpy() for end in ("accuracy", "low", "high"))
-        axes.barh(places, accuracies, 0.38, color=colour, label=names.pop() if len(names) == 1 else side)
-        error = np.clip([accuracies - lows, highs - accuracies], 0, None)
-        axes.errorbar(accuracies, places, xerr=error, fmt="none", ecolor="black", capsize=3, lw=1.1)
-        for place, accuracy, high in zip(places, accuracies, highs, strict=True):
-            axes.annotate(f"  {accuracy:.1%}", (high, place), va="center", fontsize=8)
-    highest = comparisons[["before_high", "after_high"]].to_numpy().max()
-    axes.set(xlabel="accuracy (95 % interval)", xlim=(0, 1.15 * highest))
-    axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower right", frameon=False, ncols=2, fontsize=9)
+    drawn, zeros = _without_zeros(rows, ("before_accuracy", "after_accuracy"))
+    groups, panels = _pair_panels(drawn)
+    note = f"{_scope(rows)}; bars: 95 % intervals.{zeros}"
+    figure, all_axes = empty_panels("Accuracy before and after", panels, 0.5, note=note, shares="x")
+    for axes, group in zip(all_axes, groups, strict=True):
+        for side, colour, shift in (("before", GREY, -0.2), ("after", BLUE, 0.2)):
+            for place, row in enumerate(group):
+                value, low, high = (float(row[f"{side}_{end}"]) for end in ("accuracy", "low", "high"))
+                axes.barh(place + shift, value, 0.37, color=colour)
+                error = np.clip([[value - low], [high - value]], 0, None)
+                axes.errorbar(value, place + shift, None, error, fmt="none", ecolor=INK, capsize=2.5, lw=1)
+                text = f"  {value:.1%} {model_name(row[side])}"
+                axes.annotate(text, (max(value, high), place + shift), va="center", fontsize=8, color=INK)
+        highest = max(float(row[f"{side}_high"]) for row in group for side in ("before", "after"))
+        axes.set_xlim(0, 1.32 * max(highest, 0.01))
+        trim_ticks(axes, min(1, 1.1 * highest))
+        if highest < 0.1:
+            axes.xaxis.set_major_formatter("{x:.1%}")
+    all_axes[-1].set_xlabel("accuracy")
     texts = [f"{row['before_accuracy']:.1%} -> {row['after_accuracy']:.1%} (n {row['n']:,})" for row in rows]
-    return figure, sentence(titles, texts)
+    return figure, sentence(map(row_label, rows), texts)
 
 
 def paired_effects(comparisons: pd.DataFrame) -> tuple[Figure, str]:
@@ -56,58 +87,107 @@ def paired_effects(comparisons: pd.DataFrame) -> tuple[Figure, str]:
     rows = comparisons.to_dict("records")
     if not rows:
         return empty_figure("differences")
-    titles = [row_label(row) for row in rows]
-    figure, axes = empty_rows("Paired difference", titles, 1.1, 0.42)
+    drawn, zeros = _without_zeros(rows, ("before_accuracy", "after_accuracy"))
+    groups, panels = _pair_panels(drawn)
+    note = f"{_scope(rows)}; bars: 95 % intervals. Grey: the interval holds zero.{zeros}"
+    figure, all_axes = empty_panels("Paired difference: after minus before", panels, 0.34, note=note, sharex=True)
+    for axes, group in zip(all_axes, groups, strict=True):
+        axes.axvline(0, color=INK, lw=1)
+        for place, row in enumerate(group):
+            value, low, high = _points(row, "difference", "low", "high")
+            _draw_effect(axes, place, value, low, high)
+    all_axes[-1].set_xlabel("percentage points")
     texts = []
-    for place, row in enumerate(rows):
-        value, low, high = (100 * float(row[name]) for name in ("difference", "low", "high"))
-        colour = GREEN if low > 0 else RED if high < 0 else GREY
-        axes.errorbar(value, place, None, [[value - low], [high - value]], "o", color=colour, capsize=3)
+    for row in rows:
+        value, low, high = _points(row, "difference", "low", "high")
         texts.append(f"{value:+.1f} points [{low:+.1f}, {high:+.1f}], n {row['n']:,}")
-    axes.set_xlabel("after minus before, percentage points (95 % interval)")
-    axes.axvline(0, color="black", lw=1)
-    return figure, sentence(titles, texts)
+    return figure, sentence(map(row_label, rows), texts)
 
 
 def accuracy_by_seed(scores: pd.DataFrame) -> tuple[Figure, str]:
-    """Draw each model's accuracy under each seed, by benchmark, so that a single lucky seed is seen."""
+    """Draw each model's accuracy under each seed, before and after joined, so that a single lucky seed is seen."""
     keys = ["benchmark", "shots", "decoding", "model"]
     table = scores.assign(right=scores["symbolic"].astype(float)).groupby([*keys, "seed"])["right"].mean()
-    rows = [(dict(zip(keys, key, strict=True)), values) for key, values in table.groupby(level=keys)]
+    rows = [(dict(zip(keys, key, strict=True)), values.droplevel(keys)) for key, values in table.groupby(level=keys)]
     if not rows:
         return empty_figure("seeds")
-    titles = [row_label(row) for row, _ in rows]
-    figure, axes = empty_rows("Accuracy by seed", titles, 1.1, 0.4, shares="x")
-    texts = []
-    for place, (row, values) in enumerate(rows):
-        colour = {"base": GREY, "tuned": BLUE}.get(row["model"], ORANGE)
-        axes.plot(values, np.full(len(values), place), "o", color=colour, alpha=0.75, ms=7)
-        axes.plot([values.mean()] * 2, [place - 0.28, place + 0.28], color=colour, lw=2.2)
-        texts.append(", ".join(f"{value:.1%}" for value in values))
-    axes.set(xlabel="accuracy (dot: one seed; line: mean)", xlim=(0, 1.15 * float(table.max()) + 0.01))
-    return figure, sentence(titles, texts)
+    groups: dict[tuple[Any, ...], list[tuple[str, Any]]] = {}
+    for row, values in rows:
+        is_student = str(row["model"]).startswith("student")
+        condition = (str(row["benchmark"]), int(row["shots"]), str(row["decoding"]))
+        groups.setdefault((is_student, *condition), []).append((str(row["model"]), values))
+    ordered = sorted(groups)
+    items = int(scores.groupby([*keys, "seed"])["item"].nunique().max()) if "item" in scores else 0
+    seeds = int(scores["seed"].nunique())
+    note = f"{f'n = {items:,} items each, ' if items else ''}{count_of(seeds, 'seed')}; one line per seed."
+    panels = []
+    for is_student, benchmark, shots, decoding in ordered:
+        names = [f"seed {seed}" for seed in _seeds(groups[is_student, benchmark, shots, decoding])]
+        title = f"{benchmark.replace('_', ' ')}, {shots}-shot, {decoding}{', students' if is_student else ''}"
+        panels.append((title, names))
+    figure, all_axes = empty_panels("Accuracy by seed", panels, 0.27, note=note, shares="x")
+    for axes, key in zip(all_axes, ordered, strict=True):
+        _draw_seeds(axes, groups[key])
+    all_axes[-1].set_xlabel("accuracy")
+    texts = [", ".join(f"{value:.1%}" for value in values) for _, values in rows]
+    return figure, sentence([row_label(row) for row, _ in rows], texts)
+
+
+def _seeds(models: Sequence[tuple[str, Any]]) -> list[int]:
+    return sorted({int(seed) for _, values in models for seed in values.index})
+
+
+def _draw_seeds(axes: Any, models: Sequence[tuple[str, Any]]) -> None:
+    """Draw one row per seed: a point for each model, before and after training joined by a line."""
+    seeds, by_model = _seeds(models), dict(models)
+    highest = max(float(values.max()) for _, values in models)
+    for before, after in PAIRS:
+        if before in by_model and after in by_model:
+            for seed in set(by_model[before].index) & set(by_model[after].index):
+                ends = [float(by_model[before][seed]), float(by_model[after][seed])]
+                axes.plot(ends, [seeds.index(int(seed))] * 2, color=GREY, lw=1.6, zorder=1)
+    for model, values in sorted(models, key=lambda pair: float(pair[1].mean())):
+        colour = GREY if model in {before for before, _ in PAIRS} else BLUE if model.endswith("tuned") else ORANGE
+        axes.scatter(
+            values, [seeds.index(int(seed)) for seed in values.index], s=42, color=colour, zorder=2, ec="white"
+        )
+    words = [f"{model_name(model)} (mean {values.mean():.1%})" for model, values in models]
+    axes.set_title("; ".join(words), loc="right", fontsize=8, color=QUIET)
+    axes.set_xlim(min(0, -0.02 * highest), 1.08 * highest + 0.005)
+    if highest < 0.1:
+        axes.xaxis.set_major_formatter("{x:.1%}")
 
 
 def gain_parts_bars(parts: pd.DataFrame) -> tuple[Figure, str]:
-    """Draw the reasoning part and the format part of each gain with their intervals (table `parts` of 06)."""
+    """Draw the reasoning part and the format part of each gain with their intervals (table `parts` of 06).
+
+    Rows without any gain or loss are named in the note and not drawn.
+    """
     rows = parts.to_dict("records")
     if not rows:
         return empty_figure("gains")
-    titles = [row_label(row) for row in rows]
-    figure, axes = empty_rows("What each gain is made of", titles, 1.3, 0.5)
-    texts = []
-    for place, row in enumerate(rows):
-        for name, colour, shift in (("reasoning", BLUE, -0.14), ("format", ORANGE, 0.14)):
-            value, low, high = (100 * float(row[column]) for column in (name, f"{name}_low", f"{name}_high"))
-            error = None if np.isnan(low) else [[max(0.0, value - low)], [max(0.0, high - value)]]
-            label = name if place == 0 else None
-            axes.errorbar(value, place + shift, None, error, "o", color=colour, capsize=3, ms=5, label=label)
-        reasoning, form = 100 * row["reasoning"], 100 * row["format"]
-        texts.append(f"{100 * row['gain']:+.1f} points = reasoning {reasoning:+.1f}, format {form:+.1f}")
-    axes.axvline(0, color="black", lw=1)
-    axes.set_xlabel("percentage points (95 % interval); the two parts sum to the gain")
-    figure.legend(loc="outside lower right", frameon=False, ncols=2, fontsize=9)
-    return figure, sentence(titles, texts)
+    drawn, zeros = _without_zeros(rows, ("gain", "reasoning", "format"))
+    groups, panels = _pair_panels(drawn)
+    note = f"{_scope(rows)}; bars: 95 % intervals. The two parts sum to the gain.{zeros}"
+    figure, all_axes = empty_panels("What each gain is made of", panels, 0.46, note=note, sharex=True)
+    for axes, group in zip(all_axes, groups, strict=True):
+        axes.axvline(0, color=INK, lw=1)
+        for place, row in enumerate(group):
+            for name, colour, shift in (("reasoning", BLUE, -0.18), ("format", ORANGE, 0.18)):
+                value, low, high = _points(row, name, f"{name}_low", f"{name}_high")
+                low, high = (value, value) if math.isnan(low) else (min(low, value), max(high, value))
+                error = [[value - low], [high - value]]
+                axes.errorbar(value, place + shift, None, error, "o", color=colour, capsize=2.5, ms=5)
+                text = f"  {name} {value:+.1f}"
+                style = {"va": "center", "fontsize": 8, "color": text_colour(colour)}
+                axes.annotate(text, (high, place + shift), **style)
+        axes.margins(x=0.2)
+    all_axes[-1].set_xlabel("percentage points")
+    texts = [
+        f"{100 * row['gain']:+.1f} points = reasoning {100 * row['reasoning']:+.1f}, format {100 * row['format']:+.1f}"
+        for row in rows
+    ]
+    return figure, sentence(map(row_label, rows), texts)
 
 
 def failure_bars(counts: pd.DataFrame) -> tuple[Figure, str]:
@@ -115,25 +195,107 @@ def failure_bars(counts: pd.DataFrame) -> tuple[Figure, str]:
     rows = counts.to_dict("records")
     if not rows:
         return empty_figure("failures")
-    titles = [row_label(row) for row in rows]
-    figure, axes = empty_rows("How answers end", titles, 1.4, 0.42, shares="x")
+    common, labels = short_labels(rows)
     totals = counts["n"].to_numpy()
+    sizes = " to ".join(f"{size:,}" for size in sorted({int(totals.min()), int(totals.max())}))
+    note = f"{common or 'All benchmarks'}; n = {sizes} answers a bar, over all seeds and samples."
+    figure, axes = empty_rows("How answers end", labels, 1.5, 0.36, note=note, shares="x")
     starts = np.zeros(len(rows))
     for name in ("right", *FAILURES):
         shares = counts[name].to_numpy() / totals
         if not shares.any():
             continue
-        axes.barh(range(len(rows)), shares, left=starts, height=0.7, color=SHADES[name], label=name)
+        axes.barh(
+            range(len(rows)), shares, left=starts, height=0.74, color=SHADES[name], label=name, ec="white", lw=0.5
+        )
         ink = "white" if name in DARK_SHADES else "black"
         for place in np.flatnonzero(shares >= 0.06):
             middle = (starts[place] + shares[place] / 2, place)
             axes.annotate(f"{shares[place]:.0%}", middle, ha="center", va="center", fontsize=8, color=ink)
         starts = starts + shares
     axes.set(xlabel="share of answers", xlim=(0, 1))
-    axes.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", frameon=False, ncols=4, fontsize=8.5)
+    style = {"frameon": False, "ncols": 7, "fontsize": 8, "handlelength": 1, "columnspacing": 1, "labelcolor": INK}
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2, handletextpad=0.4, **style)
     texts = [
         ", ".join(f"{name} {row[name]:,}" for name in ("right", *FAILURES) if row[name]) + f" of {row['n']:,}"
         for row in rows
     ]
-    return figure, sentence(titles, texts)
+    return figure, sentence(map(row_label, rows), texts)
+
+
+def claims_forest(claims: Sequence[Claim]) -> tuple[Figure, str]:
+    """Draw the ledger of claims: each effect with its interval and verdict; a blank says why it has none."""
+    if not claims:
+        return empty_figure("claims")
+    filled = [claim for claim in claims if claim.n]
+    ranges = [f"{claim.id}: n = {claim.n:,}, {count_of(claim.seeds, 'seed')}" for claim in filled]
+    note = "; ".join([*ranges, "bars: 95 % intervals."]) if filled else "No claim has a run yet."
+    names = [f"{claim.id}  {claim.hypothesis}" for claim in claims]
+    figure, axes = empty_rows("The claims, and what this run says of them", names, 1.2, 0.4, note=note)
+    axes.axvline(0, color=INK, lw=1)
+    words = []
+    for place, claim in enumerate(claims):
+        verdict, _, reason = claim.verdict.partition(" (")
+        side = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8, "annotation_clip": False}
+        if not claim.n:
+            axes.annotate("blank: no run compares this yet", (1.02, place), color=QUIET, style="italic", **side)
+            words.append(NO_RUN)
+            continue
+        value, low, high = 100 * claim.effect, 100 * claim.low, 100 * claim.high
+        _draw_effect(axes, place, value, low, high, says=False)
+        axes.annotate(f"{claim.points}\n{verdict}", (1.02, place), color=INK, **side)
+        words.append(f"{claim.points} points, {verdict}" + (f" ({reason}" if reason else ""))
+    furthest = max((abs(100 * end) for claim in filled for end in (claim.low, claim.high)), default=5.0)
+    axes.set(xlabel="effect, percentage points (right of the line is better)", xlim=(-1.1 * furthest, 1.1 * furthest))
+    return figure, sentence([claim.id for claim in claims], words)
+
+
+def _points(row: dict[str, Any], *names: str) -> list[float]:
+    """Return shares as percentage points."""
+    return [100 * float(row[name]) for name in names]
+
+
+def _draw_effect(axes: Any, place: int, value: float, low: float, high: float, *, says: bool = True) -> None:
+    """Draw a difference in points with its interval: green above zero, red below, grey where it holds zero."""
+    colour = GREEN if low > 0 else RED if high < 0 else "#7B848E"
+    error = np.clip([[value - low], [high - value]], 0, None)
+    axes.errorbar(value, place, None, error, "o", color=colour, capsize=3, lw=1.6, ms=6)
+    if says:
+        axes.annotate(f"{value:+.1f}", (value, place), (0, 6), textcoords="offset points", ha="center", va="bottom",
+                      fontsize=SMALL, color=text_colour(colour))  # fmt: skip
+
+
+def _without_zeros(rows: Rows, columns: Sequence[str]) -> tuple[Rows, str]:
+    """Return the rows that are not zero in all these columns, and a sentence that names the others.
+
+    If all are zero, all are returned.
+    """
+    drawn = [row for row in rows if any(row[column] for column in columns)]
+    zeros = [row for row in rows if not any(row[column] for column in columns)]
+    if not drawn or not zeros:
+        return rows, ""
+    return drawn, "".join(
+        f"\nZero, and so not drawn: {title}: {'; '.join(labels)}." for title, labels in _pair_panels(zeros)[1]
+    )
+
+
+def _pair_panels(rows: Rows) -> tuple[list[Rows], list[tuple[str, list[str]]]]:
+    """Return the rows by the two models that they compare, and for each the panel's subtitle and the rows' names."""
+    groups: dict[str, Rows] = {}
+    for row in rows:
+        groups.setdefault(pair_name(row), []).append(row)
+    panels = []
+    for pair, group in groups.items():
+        common, labels = short_labels(group)
+        panels.append((f"{pair}: {common}" if common else pair, labels))
+    return list(groups.values()), panels
+
+
+def _scope(rows: Rows) -> str:
+    """Return how many items and seeds stand behind rows of a comparisons table: "n = 350 items, 3 seeds"."""
+    items = sorted({int(row["n"]) for row in rows})
+    seeds = sorted({int(row["seeds"]) for row in rows if "seeds" in row})
+    counted = f"{items[0]:,} to {items[-1]:,} items" if len(items) > 1 else count_of(items[0], "item")
+    if len(seeds) > 1:
+        return f"n = {counted}, {seeds[0]} to {seeds[-1]} seeds"
+    return f"n = {counted}, {count_of(seeds[0], 'seed')}" if seeds else f"n = {counted}"

@@ -7,28 +7,48 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .canvas import BLUE, GREY, PER_CENT, RED, WIDTH, Picture, empty_axes, empty_figure
+from .canvas import BLUE, PER_CENT, RED, empty_axes, empty_figure, empty_picture, label_ends, style_axes
 
 if TYPE_CHECKING:
     import pandas as pd
 
+SMOOTHING = 8  # ours: the smoothed loss looks back over about an eighth of the steps
+PALE = "#A9CCE3"  # of the loss as it was logged
+
 
 def loss_curve(log: pd.DataFrame) -> tuple[Figure, str]:
-    """Draw the training loss, and the held-out loss where it was measured (columns `step`, `loss`, `eval_loss`)."""
-    figure, axes = empty_axes("Loss", 3.2, counts="x")
-    words = []
-    for column, name, colour, style in (("loss", "training", BLUE, ""), ("eval_loss", "held out", RED, "o")):
-        rows = log[log[column].notna()].sort_values("step") if column in log else log.iloc[:0]
-        if rows.empty:
-            continue
-        axes.plot(rows["step"], rows[column], style + "-", color=colour, lw=1.8, ms=4, label=name)
-        values = rows[column]
-        words.append(f"{name} {values.iloc[0]:.3f} -> {values.iloc[-1]:.3f} (lowest {values.min():.3f})")
-    if not words:
+    """Draw the training loss, and the held-out loss where it was measured (columns `step`, `loss`, `eval_loss`).
+
+    The loss of single steps is pale, its exponential moving average is drawn in full.
+    """
+    rows = {name: log[log[name].notna()].sort_values("step") for name in ("loss", "eval_loss") if name in log}
+    rows = {name: table for name, table in rows.items() if len(table)}
+    if not rows:
         return empty_figure("loss")
-    axes.set(xlabel="optimiser step", ylabel="cross-entropy (nats per token)", ylim=(0, None))
-    axes.legend(frameon=False)
-    return figure, f"{int(log['step'].max()):,} steps; " + "; ".join(words)
+    last_step = int(log["step"].max())
+    span = max(2, round(len(rows["loss"]) / SMOOTHING)) if "loss" in rows else 0
+    parts = [f"{last_step:,} optimiser steps"]
+    if span:
+        parts.append(f"pale: each logged step; line: its moving average (span {span})")
+    title = "Training and held-out loss" if len(rows) == 2 else "Training loss" if span else "Held-out loss"
+    figure, axes = empty_axes(title, 3.2, note="; ".join(parts) + ".", counts="x")
+    words, ends = [], []
+    for column, name, colour in (("loss", "training", BLUE), ("eval_loss", "held out", RED)):
+        if column not in rows:
+            continue
+        steps, values = rows[column]["step"], rows[column][column]
+        words.append(f"{name} {values.iloc[0]:.3f} -> {values.iloc[-1]:.3f} (lowest {values.min():.3f})")
+        if column == "loss":
+            axes.plot(steps, values, color=PALE, lw=1)
+            values = values.ewm(span=span).mean()
+            words[-1] += f", smoothed {values.iloc[0]:.3f} -> {values.iloc[-1]:.3f}"
+        axes.plot(steps, values, "-" if column == "loss" else "o-", color=colour, lw=2, ms=4)
+        ends.append((float(last_step), float(values.iloc[-1]), f"{name} {values.iloc[-1]:.2f}", colour))
+    top = max(float(table[name].max()) for name, table in rows.items())
+    axes.set(xlabel="optimiser step", ylabel="cross-entropy (nats per token)", ylim=(0, 1.05 * top))
+    axes.set_xlim(min(float(log["step"].min()), last_step - 1), last_step)
+    label_ends(axes, ends)
+    return figure, f"{last_step:,} steps; " + "; ".join(words)
 
 
 # Column of the table, what it is, and whether it is a share.
@@ -52,19 +72,18 @@ def rounds_panels(table: pd.DataFrame) -> tuple[Figure, str]:
     The bars are 95 % intervals, where the table has them.
     """
     watched = [item for item in WATCHED if item[0] in table and table[item[0]].notna().any()]
-    lines = max(1, -(-len(watched) // COLUMNS))
-    figure = Picture(figsize=(WIDTH, 0.6 + 1.5 * lines), layout="constrained", facecolor="white")
-    figure.suptitle("Over the rounds", x=0.01, ha="left", fontsize=11, fontweight="bold")
     if not watched:
-        figure.text(0.5, 0.4, "no data", ha="center", color=GREY)
-        return figure, "rounds: no data"
-    panels = list(figure.subplots(lines, COLUMNS, squeeze=False).flat)
+        return empty_figure("rounds")
+    columns = min(COLUMNS, len(watched))
+    lines = -(-len(watched) // columns)
+    note = "From round to round; round 0 is the untrained model. Bars: 95 % intervals, where there are any."
+    figure = empty_picture("Over the rounds", 0.85 + 1.5 * lines, note)
+    panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     texts = [_panel(axes, table, *item) for axes, item in zip(panels, watched, strict=False)]
     for axes in panels[: len(watched)]:
         axes.set_xlim(-0.3, float(table["round"].max()) + 0.3)
     for axes in panels[len(watched) :]:
-        axes.set_axis_off()
-    figure.supxlabel("round", fontsize=9)
+        axes.remove()
     return figure, "; ".join(texts)
 
 
@@ -72,6 +91,7 @@ def _panel(axes: Any, table: pd.DataFrame, column: str, name: str, is_share: boo
     """Draw one column over the rounds, and return its values as text."""
     rows = table[table[column].notna()]
     values, top, counted = rows[column], rows[column], ""
+    style_axes(axes)
     axes.plot(rows["round"], values, "o-", color=BLUE, lw=1.6, ms=4)
     if column in INTERVALS:
         low, top, counts = (rows[other] for other in INTERVALS[column])
@@ -82,8 +102,7 @@ def _panel(axes: Any, table: pd.DataFrame, column: str, name: str, is_share: boo
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=4))
     axes.tick_params(labelsize=8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e5e5e5", lw=0.8)
+    axes.set_xlabel("round", fontsize=8)
     if is_share:
         axes.yaxis.set_major_formatter(PER_CENT if float(values.max()) > 0.05 else "{x:.1%}")
     return f"{name} " + " -> ".join(f"{value:.1%}" if is_share else f"{value:.2f}" for value in values) + counted

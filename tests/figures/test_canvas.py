@@ -1,14 +1,19 @@
 """Figures: each draws, says its numbers, does so again alike, and keeps its labels on the page."""
 
+import struct
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from shared import assert_nothing_is_cut_off, figure_that_says
+from hypothesis import given
+from hypothesis import strategies as st
+from IPython.core.formatters import DisplayFormatter
+from shared import assert_nothing_is_cut_off, contrast, covered_texts, figure_that_says
 
 from crescent_utils import stats
+from crescent_utils.evaluate import claims_ledger
 from crescent_utils.figures import canvas, dedup, elicit, evaluate, finetune, vote
 
 RNG = np.random.default_rng(0)
@@ -28,11 +33,15 @@ NINE = pd.concat(
 )
 
 FIGURES = {
+    "claims": (lambda: evaluate.claims_forest(claims_ledger(COMPARISONS)), "; C2: no run; "),
     "funnel": (
         lambda: elicit.funnel({"sampled": 1000, "kept": 250, "trained": 200}),
         "sampled 1,000 -> kept 250 (25.0%)",
     ),
-    "reasons": (lambda: elicit.rejection_reasons(pd.DataFrame({"reason": ["b", "a", "b"]})), "rejected 3: b 2, a 1"),
+    "reasons": (
+        lambda: elicit.rejection_reasons(pd.DataFrame({"reason": ["tie", "a", "tie"]})),
+        "rejected 3: tied vote 2 (66.7%), a 1 (33.3%)",
+    ),
     "many reasons": (
         lambda: elicit.rejection_reasons(pd.DataFrame({"reason": [f"r{i:02}" for i in range(20)] * 2})),
         "6 other reasons 12",
@@ -43,17 +52,24 @@ FIGURES = {
     ),
     "rounds": (
         lambda: dedup.acceptance_by_round(ATTEMPTS),
-        "round 1: 2 of 4 accepted (50%); round 2: 1 of 2 accepted (50%)",
+        "rewrite 1: 2 of 4 accepted (50%); rewrite 2: 1 of 2 accepted (50%)",
     ),
     "pool": (lambda: dedup.pool_growth([True] * 6 + [False] * 4), "5 kept of 5, 6 of 10; last tenth 0%"),
     "agreement": (lambda: vote.agreement_histogram(QA), f"n 400, mean agreement {(VOTES / 8).mean():.2f}"),
+    "agreement with a threshold": (
+        lambda: vote.agreement_histogram(QA, 0.5),
+        f"at or above 0.50: {(VOTES >= 4).mean():.1%}",
+    ),
     "agreement of 32": (lambda: vote.agreement_histogram(MANY), "n 900"),
     "reliability": (
         lambda: vote.reliability(QA),
         f"1.00: {QA[VOTES == 8]['correct'].mean():.0%} of {(VOTES == 8).sum()}",
     ),
     "reliability of 32": (lambda: vote.reliability(MANY), "of 900"),
-    "loss": (lambda: finetune.loss_curve(LOG), "3 steps; training 1.500 -> 0.500 (lowest 0.500); held out 0.625"),
+    "loss": (
+        lambda: finetune.loss_curve(LOG),
+        "3 steps; training 1.500 -> 0.500 (lowest 0.500), smoothed 1.500 -> 0.635; held out 0.625",
+    ),
     "accuracy": (lambda: evaluate.accuracy_bars(COMPARISONS), "gsm8k, 0-shot, greedy: 48.0% -> 56.0% (n 50)"),
     "many accuracies": (lambda: evaluate.accuracy_bars(NINE), "distilled student against base"),
     "effects": (lambda: evaluate.paired_effects(COMPARISONS), "arithmetic, 0-shot, greedy: +8.0 points ["),
@@ -75,6 +91,7 @@ EMPTY = {
     "loss": lambda: finetune.loss_curve(LOG.iloc[:0]),
     "accuracy": lambda: evaluate.accuracy_bars(COMPARISONS.iloc[:0]),
     "effects": lambda: evaluate.paired_effects(COMPARISONS.iloc[:0]),
+    "claims": lambda: evaluate.claims_forest([]),
     "seeds": lambda: evaluate.accuracy_by_seed(SCORES.iloc[:0]),
 }
 
@@ -91,11 +108,81 @@ def test_nothing_is_cut_off(name):
     assert_nothing_is_cut_off(FIGURES[name][0]()[0])
 
 
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_covers_another(name):
+    assert covered_texts(FIGURES[name][0]()[0]) == []
+
+
 @pytest.mark.parametrize("name", EMPTY)
 def test_nothing_to_draw(name):
     figure, text = EMPTY[name]()
     assert text.endswith(("no data", "none"))
+    assert not figure.axes and figure.get_size_inches()[1] < 0.5, "one line of text, no empty axes"
     assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_notebook_shows_a_picture_at_half_its_resolution():
+    figure, _ = elicit.funnel({"sampled": 10, "kept": 5})
+    data, shown = DisplayFormatter().format(figure)
+    width, height = struct.unpack(">II", data["image/png"][16:24])  # of a PNG's header
+    assert shown["image/png"] == {"width": width // 2, "height": pytest.approx(height / 2, abs=1)}
+    assert width == 2 * canvas.WIDTH * 100
+
+
+def test_a_figure_brings_its_own_light_ground():
+    figure, _ = elicit.funnel({"sampled": 10, "kept": 5})
+    red, green, blue, alpha = figure.get_facecolor()
+    assert alpha == 1 and min(red, green, blue) > 0.95
+
+
+@pytest.mark.parametrize(
+    "colour",
+    [canvas.INK, canvas.QUIET, *map(canvas.text_colour, (canvas.BLUE, canvas.ORANGE, canvas.GREEN, canvas.RED))],
+)
+def test_small_print_can_be_read_on_the_card(colour):
+    assert contrast(colour, canvas.CARD) >= 4.5
+
+
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "benchmark": st.sampled_from(["a", "b_c"]),
+            "shots": st.sampled_from([0, 5]),
+            "decoding": st.sampled_from(["greedy", "sampled"]),
+            "scoring": st.sampled_from(["strict", "symbolic"]),
+        }
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(ROWS)
+def test_short_labels_lose_nothing(rows):
+    common, labels = canvas.short_labels(rows)
+    assert len(labels) == len(rows) and all(labels)
+    for row, label in zip(rows, labels, strict=True):
+        said = {*common.split(", "), *label.split(", ")} - {""}
+        full = {
+            row["benchmark"].replace("_", " "),
+            f"{row['shots']}-shot",
+            row["decoding"],
+            f"{row['scoring']} scoring",
+        }
+        assert said == full
+
+
+def test_reasons_in_words_keep_their_stage_and_their_rewrites():
+    assert elicit.reason_words("dedup: too_long, after 2 rewrites") == "dedup: too long, after 2 rewrites"
+    assert elicit.reason_words("repeats a benchmark item") == "repeats a benchmark item"
+    assert len(set(elicit.REASONS.values())) == len(elicit.REASONS)
+
+
+def test_labels_at_the_ends_of_lines_move_apart():
+    figure, axes = canvas.empty_axes("Lines", 3)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="x")
+    canvas.label_ends(axes, [(1, y, f"line {y}", canvas.BLUE) for y in (0.97, 0.98, 0.99, 0.5)])
+    assert covered_texts(figure) == []
 
 
 def test_bars_of_the_reliability_are_wilsons():

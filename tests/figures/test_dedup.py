@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from shared import assert_nothing_is_cut_off, figure_that_says
+from shared import assert_nothing_is_cut_off, covered_texts, figure_that_says
 
 from crescent_utils.figures import dedup
 
@@ -42,7 +42,19 @@ EMPTY = {
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_a_figure_says_its_numbers_and_nothing_is_cut_off(name):
     draw, expected = DRAWN[name]
-    assert_nothing_is_cut_off(figure_that_says(draw, expected))
+    figure = figure_that_says(draw, expected)
+    assert_nothing_is_cut_off(figure)
+    assert covered_texts(figure) == []
+
+
+def test_a_map_draws_few_arrows_that_are_far_apart():
+    rows = np.random.default_rng(1).normal(size=(300, 4))
+    chosen = dedup.spread_rows(rows, dedup.MOST_ARROWS)
+    assert len(set(chosen)) == dedup.MOST_ARROWS
+    distances = np.linalg.norm(rows[:, None] - rows[chosen], axis=2)
+    among = min(distances[row, np.arange(len(chosen)) != place].min() for place, row in enumerate(chosen))
+    assert among >= distances.min(axis=1).max() - 1e-9, "else a row left out would be farther from all than these"
+    assert dedup.spread_rows(np.zeros((5, 2)), 3) == [0] and dedup.spread_rows(rows[:0], 3) == []
 
 
 @pytest.mark.parametrize("name", EMPTY)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 import pytest
-from shared import assert_nothing_is_cut_off, figure_that_says
+from shared import assert_nothing_is_cut_off, covered_texts, figure_that_says
 
 from crescent_utils.figures import vote
-from crescent_utils.vote import labels
+from crescent_utils.vote import headroom, labels
 
 LABELS = pd.DataFrame(
     [(1, 0.25, False), (2, 0.25, True), (3, 0.5, None), (4, 1.0, True), (4, 1.0, True)],
@@ -22,6 +22,12 @@ def curve_of(answer_rows):
     return labels.votes_needed(paths, dict.fromkeys(range(len(answer_rows)), "1"))
 
 
+SAMPLES = pd.DataFrame(
+    [(number, answer, answer == "1") for number in range(8) for answer in ("1", "1", "2", "3")],
+    columns=["question", "answer", "right"],
+)
+GREEDY = pd.DataFrame({"question": range(8), "answer": ["1", "2"] * 4, "right": [True, False] * 4})
+HEADROOM = headroom.headroom_table(SAMPLES, GREEDY)
 FIGURES = {
     "sweep": (
         lambda: vote.threshold_sweep(labels.kept_by_threshold(LABELS)),
@@ -31,6 +37,12 @@ FIGURES = {
         lambda: vote.threshold_sweep(labels.kept_by_threshold(LABELS.assign(correct=None))),
         "0.25: 4; 0.50: 2; 1.00: 1",
     ),
+    "sweep with the run's threshold": (
+        lambda: vote.threshold_sweep(labels.kept_by_threshold(LABELS), 0.5),
+        "0.25: 4, 67% right; 0.50: 2, 100% right",
+    ),
+    "votes and greedy": (lambda: vote.votes_needed(curve_of([["1", "1", "2"]] * 9), 0.5), "; greedy 50.0%"),
+    "headroom": (lambda: vote.headroom_bars(HEADROOM), "greedy: 50.0% ["),
     "groups": (
         lambda: vote.agreement_by_group({"length": labels.agreement_by_group(LABELS, list("abbbb"))}),
         "length a: 0.25 [",
@@ -43,7 +55,19 @@ FIGURES = {
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_figure_says_its_numbers_and_cuts_nothing_off(name):
     draw, expected = FIGURES[name]
-    assert_nothing_is_cut_off(figure_that_says(draw, expected))
+    figure = figure_that_says(draw, expected)
+    assert_nothing_is_cut_off(figure)
+    assert covered_texts(figure) == []
+
+
+def test_headroom_shows_the_largest_k_and_what_is_known():
+    _, text = vote.headroom_bars(HEADROOM)
+    assert "one sample: 50.0%" in text and "majority of 4: 100.0%" in text and "pass@4): 100.0%" in text
+    assert "headroom (majority minus greedy) +50.0 points" in text
+    _, text = vote.headroom_bars(headroom.headroom_table(SAMPLES))
+    assert "greedy:" not in text and "one sample: 50.0%" in text
+    unknown = headroom.headroom_table(SAMPLES.drop(columns="right"))
+    assert vote.headroom_bars(unknown)[1] == "headroom: no data"
 
 
 @pytest.mark.parametrize(
