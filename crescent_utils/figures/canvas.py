@@ -197,11 +197,6 @@ def text_colour(colour: str) -> str:
     return TEXT_SHADES.get(colour, colour)
 
 
-def short_count(count: int) -> str:
-    """Return a count as it may stand above a narrow bar: "9,999", "54.3k"."""
-    return f"{count:,}" if count < 10_000 else f"{count / 1000:.1f}k" if count < 1_000_000 else f"{count / 1e6:.1f}M"
-
-
 def count_of(count: int, noun: str) -> str:
     """Return "1 seed", "3 seeds"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -196,10 +196,3 @@ def test_no_pyplot():
     code = "import sys; from crescent_utils import figures; figures.funnel({'a': 1}); "
     code += "sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("count", "text"), [(0, "0"), (9_999, "9,999"), (10_000, "10.0k"), (54_321, "54.3k"), (2_500_000, "2.5M")]
-)
-def test_a_count_above_a_narrow_bar_is_short(count, text):
-    assert canvas.short_count(count) == text
