@@ -200,7 +200,7 @@ def vendi_bars(scores: Mapping[str, tuple[float, int]]) -> tuple[Figure, str]:
     notes = [f"{score:.1f} of {count:,}" for score, count in scores.values()]
     bars = {name: score for name, (score, _) in scores.items()}
     colours = [*[GREY] * (len(scores) - 1), GREEN]
-    note = "Vendi score, and behind each bar the questions in the set: as many different ones would score their number."
+    note = "Behind each bar the number of questions in the set; if all were different, the score would be that number."
     title = "Diversity: the effective number of different questions"
     return horizontal_bars(title, bars, notes, colours, "Vendi score", note=note, each=0.34), sentence(scores, notes)
 
