@@ -119,7 +119,8 @@ def accuracy_by_seed(scores: pd.DataFrame) -> tuple[Figure, str]:
     ordered = sorted(groups)
     items = int(scores.groupby([*keys, "seed"])["item"].nunique().max()) if "item" in scores else 0
     seeds = int(scores["seed"].nunique())
-    note = f"{f'n = {items:,} items each, ' if items else ''}{count_of(seeds, 'seed')}; grey: before training, blue: after it."
+    counted = f"n = {items:,} items each, " if items else ""
+    note = f"{counted}{count_of(seeds, 'seed')}; grey: before training, blue: after it."
     panels = []
     for is_student, benchmark, shots, decoding in ordered:
         names = [f"seed {seed}" for seed in _seeds(groups[is_student, benchmark, shots, decoding])]
