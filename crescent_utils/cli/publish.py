@@ -58,7 +58,7 @@ def export_run(run: Path, target: Path, stage: str = "finetune") -> Path:
     (target / "dataset").mkdir(parents=True, exist_ok=True)
     qa.to_parquet(target / "dataset" / "qa.parquet", index=False)
     teacher = licence(parameters["model"])
-    has_own_base = stage == "distil" and parameters["student"] != "half"
+    has_own_base = stage == "distil" and not generation.is_part_of_teacher(parameters["student"])
     base = licence(parameters["student"]) if has_own_base else teacher
     (target / "model" / "README.md").write_text(model_card(run, manifests, stage, base), encoding="utf-8")
     (target / "dataset" / "README.md").write_text(dataset_card(qa, manifests, teacher), encoding="utf-8")

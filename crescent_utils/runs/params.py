@@ -166,7 +166,8 @@ class Finetune(Training):
 class Distil(Training):
     """`05_distil`: the same pairs train a weaker student."""
 
-    student: str = "half"  # "half": every second layer of the model removed; a hub id or folder; "none": 05 is left out
+    # "half": every second layer removed; "without_4_layers": so many; a hub id or folder; "none": 05 is left out
+    student: str = "half"
     student_learning_rate: float = Field(2.0e-4, gt=0)
     student_epochs: float = Field(2.0, gt=0)
     student_batch_size: int = Field(16, ge=1)

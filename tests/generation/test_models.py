@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -166,6 +167,33 @@ def test_half_a_model_is_every_second_layer_of_it(folder, tmp_path):
         plain = half.generate(ids, max_new_tokens=8, do_sample=False, use_cache=False, pad_token_id=0)
     assert cached.tolist() == plain.tolist()
     assert models.load_tokenizer(target).chat_template == models.load_tokenizer(folder).chat_template
+
+
+@pytest.mark.parametrize(("layers", "removed", "numbers"), [(30, 4, [6, 12, 17, 23]), (4, 1, [2]), (4, 2, [1, 2])])
+def test_the_layers_that_a_student_lacks_are_evenly_spread(layers, removed, numbers):
+    assert models.spread_layers(layers, removed) == numbers
+
+
+def test_layers_are_spread_in_the_middle_whatever_their_number():
+    for layers in range(3, 50):
+        for removed in range(1, layers - 1):
+            numbers = models.spread_layers(layers, removed)
+            assert len(set(numbers)) == removed and 0 < min(numbers) and max(numbers) < layers - 1
+            gaps = [b - a for a, b in itertools.pairwise([0, *numbers, layers - 1])]
+            assert max(gaps) - min(gaps) <= 1, "each gap is the others' size but for rounding"
+    for removed in (0, 3):
+        with pytest.raises(ModelError, match=f"student: 'without_{removed}_layers' .* remove 1 to 2"):
+            models.spread_layers(4, removed)
+
+
+def test_a_student_may_lack_a_few_layers(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("CRESCENT_CACHE", str(tmp_path / "cache"))
+    student = models.resolve_student("without_1_layers", models.from_folder(folder, "base"))
+    weights, whole = load(student.locate()), load(folder)
+    assert weights.config.num_hidden_layers == 3
+    for own, number in zip(weights.model.layers, (0, 1, 3), strict=True):
+        assert own.mlp.up_proj.weight.equal(whole.model.layers[number].mlp.up_proj.weight)
+    assert models.is_part_of_teacher("without_12_layers") and not models.is_part_of_teacher("without_layers")
 
 
 def test_the_student_is_made_when_it_is_needed_and_once(folder, tmp_path, monkeypatch):
