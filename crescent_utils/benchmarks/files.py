@@ -103,11 +103,11 @@ def _read_items(folder: str, file_name: str) -> tuple[tuple[Item, ...], str]:
     if path is None or not path.exists():
         rows, source = _hub_rows(hub_split, folder, file_name)
     else:
-        rows, source = _file_rows(path), path.name
+        rows, source = read_rows(path), path.name
     return tuple(map(item, rows)), source
 
 
-def _file_rows(path: Path) -> list[dict[str, Any]]:
+def read_rows(path: Path) -> list[dict[str, Any]]:
     """Return the rows of JSON Lines, of a task of BIG-Bench Hard, or of ASDiv's XML (with the hub's names)."""
     try:
         if path.suffix == ".xml":
@@ -191,7 +191,7 @@ def _bbh(folder: str) -> Benchmark:
     """Return the tasks in `folder`/bbh, else all 27 from the hub."""
     paths = sorted((Path(folder).expanduser() / "bbh").glob("*.json")) if folder else []
     if paths:
-        tasks = {path.stem: _file_rows(path) for path in paths}
+        tasks = {path.stem: read_rows(path) for path in paths}
         source = f"bbh/*.json ({len(tasks)} tasks)"
     else:
         tasks = {task: _hub_rows(("lukaemon/bbh", task, "test"), folder, f"bbh/{task}.json")[0] for task in BBH_TASKS}

@@ -207,35 +207,46 @@ def _vllm(folder: Path, settings: Evaluate) -> Any:
 
 
 def general_ability(generator: generation.Generator, settings: Evaluate) -> pd.DataFrame:
-    """Run the harness's own `general_tasks`; return one row per item, with its `score` on the task's `metric`.
+    """Run the `general_tasks`; return one row per item, with its `score` on the task's `metric`.
 
+    They are the harness's own, and the kit's, which need no hub (`benchmarks.general_task`).
     Log-likelihood tasks are put without a chat template, generated ones with it, both as the harness does by itself.
     `benchmark_dir` may hold task files of one's own. Raises BenchmarkError for an unknown task.
     """
     import pandas as pd
 
     check_tasks(settings)
-    manager = _tasks(benchmarks.benchmark_folder(settings.benchmark_dir))
-    tasks = {name: _generated(manager, name) for name in settings.general_tasks}
+    folder = benchmarks.benchmark_folder(settings.benchmark_dir)
+    shots = settings.general_shots
+    own = {name for name in settings.general_tasks if benchmarks.is_general_task(name)}
+    manager = None if own.issuperset(settings.general_tasks) else _tasks(folder)
+    tasks = {name: name not in own and _generated(manager, name) for name in settings.general_tasks}
     rows: list[dict[str, Any]] = []
     for chat in (False, True):  # log-likelihoods first: two engines may not fit on the device together
         with open_scorer(generator, settings) as scorer:
             model = store_model(generator, scorer=scorer)
             for name in [name for name, generated in tasks.items() if generated is chat]:
-                result = run_task(
-                    model, name, shots=settings.general_shots, chat=chat, manager=manager, limit=settings.general_items
-                )
+                task = benchmarks.general_task(name, folder=folder, shots=shots) if name in own else name
+                limit = settings.general_items
+                result = run_task(model, task, shots=shots, chat=chat, manager=manager, limit=limit)
                 decoding = "greedy" if chat else "log-likelihood"
                 rows += _general_rows(name, result, generator.model.label, settings, decoding)
     return pd.DataFrame(rows)
 
 
 def check_tasks(settings: Evaluate) -> None:
-    """Raise BenchmarkError for a task that the harness does not have. Loads no model and no data."""
-    if not settings.general_tasks:
-        return
-    task_index = _tasks(benchmarks.benchmark_folder(settings.benchmark_dir)).task_index
+    """Raise BenchmarkError for a task that neither the harness nor the kit has. Loads no model and nothing of a hub."""
+    folder = benchmarks.benchmark_folder(settings.benchmark_dir)
+    others = []
     for name in settings.general_tasks:
+        if benchmarks.is_general_task(name):
+            benchmarks.general_task(name, folder=folder, shots=settings.general_shots)
+        else:
+            others.append(name)
+    if not others:
+        return
+    task_index = _tasks(folder).task_index
+    for name in others:
         if name not in task_index:
             near = difflib.get_close_matches(name, task_index, n=1)
             hint = f"Did you mean {near[0]!r}? " if near else ""

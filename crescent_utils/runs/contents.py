@@ -172,6 +172,7 @@ def _benchmark_files(settings: Any) -> dict[str, str]:
     patterns = {pattern for name in names for pattern in BENCHMARK_FILES.get(name, ())}
     if getattr(settings, "general_tasks", []):
         patterns.add("**/*.yaml")  # task files of the user's own
+        patterns |= {f"bbh/{name.removeprefix('bbh_')}.json" for name in settings.general_tasks if "bbh_" in name}
     folder = Path(place).expanduser()
     files = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}

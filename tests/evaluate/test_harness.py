@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tiny
 import yaml
-from shared import GSM8K_FOLDERS
+from shared import GSM8K_FOLDERS, SAMPLES
 
 from crescent_utils.benchmarks.files import Benchmark, BenchmarkError
 from crescent_utils.benchmarks.items import load_benchmark
@@ -109,6 +109,17 @@ def test_a_log_likelihood_task_equals_the_plain_harness_to_the_item(generator, f
     generator._start = never
     silent = settings_of(tasks, general_shots=shots, engine="replay")
     assert harness.general_ability(generator, silent).equals(table), "a replay gives the same table without a model"
+
+
+def test_the_kits_own_tasks_need_no_hub_and_no_index_of_the_harness(generator, monkeypatch):
+    monkeypatch.setattr(harness, "_tasks", None)
+    own = {"general_tasks": ["verb_agreement", "bbh_navigate"], "benchmark_dir": str(SAMPLES), "general_items": 6}
+    table = harness.general_ability(generator, settings_of("", **own))
+    assert table.groupby("benchmark").size().to_dict() == {"bbh_navigate": 2, "verb_agreement": 6}
+    assert set(table["metric"]) == {"acc"} and set(table["score"]) <= {0.0, 1.0}
+    asked = generator.store._db.execute("SELECT DISTINCT messages FROM requests").fetchall()
+    contexts = {json.loads(messages)[0][1] for (messages,) in asked if "near the" in messages or "The " in messages}
+    assert any(context.startswith("The ") for context in contexts)
 
 
 def test_a_generated_task_equals_the_plain_harness_to_the_item(generator, folder, tasks):
