@@ -21,7 +21,7 @@ ONE_THREAD := OMP_NUM_THREADS=1
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce test lint types unit live notebooks bench doctor lock clean
+.PHONY: help setup reproduce study test lint types unit live notebooks bench doctor lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ setup:  ## make .venv from the locks; done before, it does nothing
 
 reproduce: setup  ## run the whole method live (PARAMS=params/cpu.yaml), ends with a table and a report
 	$(BIN)/crescent run $(PARAMS)
+
+study: setup  ## fill every claim: the sweeps and rounds of params/study.yaml (some hours on two cores; goes on after a cut)
+	$(BIN)/crescent study
 
 test: lint types unit live notebooks  ## everything that has to be green
 

@@ -5,7 +5,8 @@ In come scores between 0 and 1: a sequence with one score per item, or a table o
 - a difference between before and after on the same items, with interval and p-value (`paired_difference`), and a table
   of them (`compare_models`);
 - p-values corrected for the number of tests (`holm`);
-- how often the majority of m answers is right (`accuracy_by_votes`).
+- how often the majority of m answers is right (`accuracy_by_votes`);
+- how far two quantities have the same order (`rank_correlation`).
 Intervals are of 95 %. Whatever resamples takes a seed. Wilson's interval, McNemar's test and Holm's correction are
 statsmodels', which loads pandas and is therefore imported where it is called.
 """
@@ -38,6 +39,7 @@ __all__ = [
     "paired_difference",
     "paired_scores",
     "percentiles",
+    "rank_correlation",
     "wilson",
 ]
 
@@ -225,6 +227,35 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
         corrected[is_tested] = multipletests(corrected[is_tested], method="holm")[1]
     return [float(p_value) for p_value in corrected]
+
+
+# --- two quantities ---------------------------------------------------------------------------------------------------
+
+
+def rank_correlation(first: ArrayLike, second: ArrayLike, *, resamples: int = 10_000, seed: int = 0) -> Interval:
+    """Return Spearman's rank correlation of two quantities of the same settings, and n, the number of settings.
+
+    The interval is that of a percentile bootstrap over settings; a resample in which one quantity is the same
+    everywhere has no correlation and is left out. All is nan where there are fewer than three settings, or one quantity
+    is the same in all.
+    """
+    from scipy.stats import rankdata
+
+    pairs = np.column_stack([np.asarray(first, dtype=float), np.asarray(second, dtype=float)])
+    n = len(pairs)
+
+    def correlation(rows: Floats) -> float:
+        ranks = rankdata(rows, axis=0)
+        centred = ranks - ranks.mean(axis=0)
+        spread = math.sqrt(float((centred[:, 0] ** 2).sum() * (centred[:, 1] ** 2).sum()))
+        return float((centred[:, 0] * centred[:, 1]).sum()) / spread if spread else math.nan
+
+    if n < 3 or math.isnan(estimate := correlation(pairs)):
+        return Interval(math.nan, math.nan, math.nan, n)
+    generator = np.random.default_rng(seed)
+    draws = np.array([correlation(pairs[generator.integers(n, size=n)]) for _ in range(resamples)])
+    draws = draws[~np.isnan(draws)]
+    return Interval(estimate, *(percentiles(draws) if len(draws) else (math.nan, math.nan)), n)
 
 
 # --- votes ------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
+import make_readme
 import nbformat
 from nbclient import NotebookClient
 
@@ -97,3 +98,4 @@ if __name__ == "__main__":
     run_notebooks()
     if len(sys.argv) > 1:
         keep_replayed()
+    make_readme.write_claims(ROOT / "README.md", ROOT / "outputs")

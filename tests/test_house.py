@@ -20,7 +20,9 @@ from crescent_utils.runs import params
 PACKAGE = ROOT / "crescent_utils"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PROFILES = [path for path in sorted((ROOT / "params").rglob("*.yaml")) if path.parent.name != "domains"]
+PROFILES = [
+    path for path in sorted((ROOT / "params").rglob("*.yaml")) if path.parent.name != "domains" and path.stem != "study"
+]
 # A folder may import folders of lower floors, through their doors; stats.py counts as a folder. See CONTRIBUTING.md.
 FLOORS = {
     "answers": 1, "runs": 1, "stats": 1,

@@ -365,3 +365,32 @@ def test_over_seeds_properties():
     assert (-mirrored.high, -mirrored.low) == pytest.approx((pair.low, pair.high))
     assert (pair.gained, pair.lost) == (mirrored.lost, mirrored.gained) and pair.seeds == 3
     assert -1 <= pair.low <= pair.difference <= pair.high <= 1
+
+
+# --- two quantities
+
+
+@given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5)), min_size=3, max_size=12))
+@settings(max_examples=30, deadline=None)
+def test_the_rank_correlation_is_scipys(rows):
+    first, second = np.array(rows, dtype=float).T
+    found = stats.rank_correlation(first, second, resamples=20)
+    if len(set(first)) == 1 or len(set(second)) == 1:
+        assert math.isnan(found.estimate) and math.isnan(found.low)
+    else:
+        assert found.estimate == pytest.approx(scipy_stats.spearmanr(first, second).statistic)
+        assert math.isnan(found.low) or -1 - 1e-9 <= found.low <= found.high <= 1 + 1e-9
+    assert found.n == len(rows)
+
+
+def test_the_interval_of_a_rank_correlation_is_scipys_bootstrap():
+    generator = np.random.default_rng(3)
+    first = generator.normal(size=25)
+    second = first + generator.normal(size=25)
+    found = stats.rank_correlation(first, second, resamples=1000)
+    plain = scipy_stats.bootstrap(
+        (first, second), lambda a, b: scipy_stats.spearmanr(a, b).statistic, paired=True, vectorized=False,
+        n_resamples=1000, method="percentile", rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.06)
+    assert math.isnan(stats.rank_correlation([1, 2], [1, 2]).estimate), "two settings have no rank correlation"

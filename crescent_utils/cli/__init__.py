@@ -1,4 +1,4 @@
-"""The `crescent` command: run, preflight, audit, sweep, rounds, plan, report, verify, publish, store and doctor.
+"""The `crescent` command: run, preflight, audit, sweep, rounds, study, plan, report, verify, publish, store and doctor.
 
 In come YAML profiles and NAME=VALUE overrides, checked against the parameters of every notebook before any model
 loads. The command runs the notebooks in order with papermill, leaves out what is finished, and goes on after a cut.

@@ -84,7 +84,16 @@ def _add_commands_of_profiles(commands: Any) -> None:
     sweep.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="N", help="default: 1")
     rounds = commands.add_parser("rounds", help="let each tuned model make the next run's data; watch for a collapse")
     rounds.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
-    for name, several in (("sweep", sweep), ("rounds", rounds)):
+    study = commands.add_parser(
+        "study", help="run a study's sweeps and rounds; fill every claim, and say what was foretold"
+    )
+    study.add_argument("file", nargs="?", type=Path, default=runs.ROOT / "params" / "study.yaml", metavar="STUDY.yaml")
+    study.add_argument(
+        "--plan", action="store_true", help="say about how long each part takes, after a probe of its own"
+    )
+    study.set_defaults(check=_check_input)
+    _add_overrides(study, "override one parameter of every run")
+    for name, several in (("sweep", sweep), ("rounds", rounds), ("study", study)):
         several.add_argument("--list", action="store_true", help="name the runs, check their parameters, run nothing")
         several.set_defaults(do=_command_of(name), run_profile=_run_profile)
     preflight = commands.add_parser(
@@ -253,11 +262,11 @@ def _check_recipes(values: dict[str, Any], stages: Sequence[str]) -> None:
 # --- the run of the stages ------------------------------------------------------------------------
 
 
-def _run_profile(values: dict[str, Any]) -> int:
-    """Run all six notebooks with one run's parameters, for sweeps and rounds; return the exit status."""
-    _check_input(values)
+def _run_profile(values: dict[str, Any], stages: Sequence[str] = runs.STAGES) -> int:
+    """Run the notebooks with one run's parameters, for sweeps, rounds and studies; return the exit status."""
+    _check_input(values, stages)
     print(f"\nrun {values['run']}", flush=True)
-    return _run_stages(values, runs.STAGES, force=False)
+    return _run_stages(values, stages, force=False)
 
 
 def _run_stages(values: dict[str, Any], stages: Sequence[str], *, force: bool, profile: str = "") -> int:

@@ -57,12 +57,27 @@ def command(arguments: argparse.Namespace) -> int:
         f"samples at T = {settings.vote_temperature:g}, and greedily",
         flush=True,
     )
+    asked, table, reliability, end = record(values, questions, with_likelihoods=not arguments.no_likelihoods)
+    if len(asked.exemplars):
+        print(f"\nworked examples before each question\n{asked.exemplars.to_string(index=False)}")
+    print(f"\n{vote.headroom_text(table)}")
+    if len(reliability):
+        print(f"\nmajorities that are right, by agreement\n{reliability.round(3).to_string(index=False)}")
+    folder = runs.run_folder(settings) / runs.PREFLIGHT
+    print(f"\ntables: {runs.shown_path(folder)}; {time.monotonic() - began:.0f} s\n{end.line}")
+    return 0
+
+
+def record(
+    values: Mapping[str, Any], questions: Questions, *, with_likelihoods: bool = True
+) -> tuple[Asked, pd.DataFrame, pd.DataFrame, vote.Verdict]:
+    """Ask the questions and write the tables of this module's first lines; return what was asked, and what it says."""
     try:
-        asked = ask(values, questions.table, with_likelihoods=not arguments.no_likelihoods)
+        asked = ask(values, questions.table, with_likelihoods=with_likelihoods)
     except generation.ReplayMiss as error:
         raise runs.RunError(f"engine: {error}") from None
     table, reliability, end = judge(values, asked, questions.available)
-    folder = runs.run_folder(settings) / runs.PREFLIGHT
+    folder = runs.run_folder(runs.settings_from("vote", values)) / runs.PREFLIGHT
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (vars(asked) | {"reliability": reliability, "headroom": table}).items():
         runs.write_table(folder, name, frame)
@@ -74,13 +89,7 @@ def command(arguments: argparse.Namespace) -> int:
             "parameters": decisive_parameters(values),
         },
     )  # fmt: skip
-    if len(asked.exemplars):
-        print(f"\nworked examples before each question\n{asked.exemplars.to_string(index=False)}")
-    print(f"\n{vote.headroom_text(table)}")
-    if len(reliability):
-        print(f"\nmajorities that are right, by agreement\n{reliability.round(3).to_string(index=False)}")
-    print(f"\ntables: {runs.shown_path(folder)}; {time.monotonic() - began:.0f} s\n{end.line}")
-    return 0
+    return asked, table, reliability, end
 
 
 def decisive_parameters(values: Mapping[str, Any]) -> dict[str, Any]:

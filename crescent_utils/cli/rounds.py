@@ -32,6 +32,12 @@ def command(arguments: argparse.Namespace) -> int:
     for parameters in rounds:
         if status := int(arguments.run_profile(parameters)):
             return status
+    print(write_monitors(rounds))
+    return 0
+
+
+def write_monitors(rounds: Sequence[dict[str, Any]]) -> str:
+    """Write what was watched over finished rounds beside their runs, as a table and a figure; return it as text."""
     folders = [_folder(parameters) for parameters in rounds]
     base = generation.resolve_model(rounds[0].get("model", "bundled"))
     table = round_monitors(folders, base.locate())
@@ -39,8 +45,7 @@ def command(arguments: argparse.Namespace) -> int:
     table.to_parquet(place / "rounds.parquet", index=False)
     figure, text = figures.rounds_panels(table)
     figure.savefig(place / "rounds.png", dpi=100)
-    print(f"\n{table.round(3).to_string(index=False)}\n\n{text}\ntable and figure: {place}")
-    return 0
+    return f"\n{table.round(3).to_string(index=False)}\n\n{text}\ntable and figure: {place}"
 
 
 def plan_rounds(profiles: list[Path], overrides: list[str], count: int) -> list[dict[str, Any]]:

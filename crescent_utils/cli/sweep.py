@@ -143,7 +143,7 @@ def write_results(sweep_runs: Sequence[SweepRun], profile: str) -> str:
     settings = sweep_runs[0].settings("evaluate")
     folder = sweep_runs[0].folder.parent
     scores = sweep_scores(sweep_runs)
-    comparisons = sweep_comparisons(scores, settings.resamples)
+    comparisons = sweep_comparisons(scores, settings.resamples, sweep_general(sweep_runs))
     ledger = evaluate.claims_ledger(comparisons, method=settings.claims_of, profile=profile)
     scores.to_parquet(folder / "scores.parquet", index=False)
     comparisons.to_parquet(folder / "comparisons.parquet", index=False)
@@ -171,11 +171,22 @@ def sweep_scores(sweep_runs: Sequence[SweepRun]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def sweep_comparisons(scores: pd.DataFrame, resamples: int) -> pd.DataFrame:
+def sweep_general(sweep_runs: Sequence[SweepRun]) -> pd.DataFrame:
+    """Return the scores on general tasks of the profile's own runs in one table; without rows where none was asked."""
+    import pandas as pd
+
+    folders = [run.folder for run in sweep_runs if run.overlay == WHOLE]
+    paths = [folder / "evaluate" / "general.parquet" for folder in folders]
+    tables = [pd.read_parquet(path) for path in paths if path.exists()]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def sweep_comparisons(scores: pd.DataFrame, resamples: int, general: pd.DataFrame | None = None) -> pd.DataFrame:
     """Compare before with after training, and each overlay's model with the profile's own, under symbolic scoring.
 
-    As in the claims, `after` is the profile's own model and `before` the one that lacks something: a positive
-    difference says that what was left out matters.
+    On the `general` tasks, under their metrics, before is compared with after training alone. As in the claims,
+    `after` is the profile's own model and `before` the one that lacks something: a positive difference says that what
+    was left out matters.
     """
     import pandas as pd
 
@@ -186,4 +197,6 @@ def sweep_comparisons(scores: pd.DataFrame, resamples: int) -> pd.DataFrame:
         if label not in of_the_method:
             pairs.append((label, "student_tuned" if label.startswith("student") else "tuned"))
     rows = [stats.compare_models(scores, before, after, resamples=resamples) for before, after in pairs]
+    for metric, part in general.groupby("metric") if general is not None and len(general) else []:
+        rows.append(stats.compare_models(part, *evaluate.PAIRS[0], "score", resamples=resamples).assign(scoring=metric))
     return pd.concat(rows, ignore_index=True)

@@ -20,6 +20,7 @@ from .elicit import funnel, rejection_reasons
 from .evaluate import accuracy_bars, accuracy_by_seed, claims_forest, failure_bars, gain_parts_bars, paired_effects
 from .finetune import loss_curve, rounds_panels
 from .schematic import schematic
+from .study import foretelling_scatter
 from .vote import agreement_by_group, agreement_histogram, headroom_bars, reliability, threshold_sweep, votes_needed
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "agreement_histogram",
     "claims_forest",
     "failure_bars",
+    "foretelling_scatter",
     "frequent_bars",
     "funnel",
     "gain_parts_bars",

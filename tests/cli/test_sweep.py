@@ -119,6 +119,26 @@ def test_what_an_overlay_changed_is_paired_with_the_method_as_it_is(tmp_path):
     assert comparisons.loc["student_seed", "after"] == "student_tuned"
 
 
+def test_general_tasks_fill_claim_c3(tmp_path):
+    sweep_runs = planned(tmp_path, ["no_vote"], [1, 2])
+    for run in sweep_runs:
+        (run.folder / "evaluate").mkdir(parents=True)
+        rows = [
+            {"benchmark": task, "model": model, "shots": 0, "decoding": "log-likelihood", "metric": "acc", "item": item,
+             "seed": run.seed, "score": float(item % 3 > 0 or (model == "tuned" and item == 0))}
+            for task in ("copying", "word_classes") for model in ("base", "tuned") for item in range(40)
+        ]  # fmt: skip
+        pd.DataFrame(rows).to_parquet(run.folder / "evaluate" / "general.parquet")
+    general = sweep.sweep_general(sweep_runs)
+    assert len(general) == 2 * 160, "of the profile's own runs alone"
+    scores = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet")
+    comparisons = sweep.sweep_comparisons(scores, 100, general)
+    claim = next(claim for claim in claims.claims_ledger(comparisons) if claim.id == "C3")
+    assert claim.n == 80 and claim.seeds == 2 and claim.effect == pytest.approx(1 / 40)
+    without = sweep.sweep_comparisons(scores, 100, sweep.sweep_general(sweep_runs[1:2]))
+    assert {claim.id for claim in claims.claims_ledger(without) if claim.n} == {"C1"}
+
+
 def test_the_command_checks_before_anything_runs(tmp_path, capsys):
     overlays = ["--overlays", str(ABLATIONS / "no_vote.yaml")]
     assert main.main(["sweep", str(CPU), *overlays, "--seeds", "1", "2", "--list"]) == 0

@@ -1,0 +1,25 @@
+"""The figure of a study: each setting by its name, and the rank correlation with n."""
+
+from __future__ import annotations
+
+import pandas as pd
+from shared import assert_nothing_is_cut_off, figure_that_says
+
+from crescent_utils import stats
+from crescent_utils.figures.study import foretelling_scatter
+
+
+def test_the_figure_names_each_setting_and_its_rank():
+    rows = [
+        ("p", "whole", "arithmetic", 0.1, 0.3),
+        ("p", "no_vote", "arithmetic", 0.0, 0.1),
+        ("q", "whole", "x", 0.2, 0.2),
+    ]
+    table = pd.DataFrame(rows, columns=["part", "arm", "domain", "predicted", "realised"])
+    for name in ("predicted", "realised"):
+        table[[f"{name}_low", f"{name}_high"]] = table[[name, name]].to_numpy() + [-0.05, 0.05]
+    rank = stats.rank_correlation(table["predicted"], table["realised"], resamples=50)
+    figure = figure_that_says(lambda: foretelling_scatter(table, rank), "p, no vote +0.0 -> +10.0")
+    assert "Spearman +0.50" in figure.get_supxlabel() and "n = 3 settings" in figure.get_supxlabel()
+    assert_nothing_is_cut_off(figure)
+    assert foretelling_scatter(table.head(0), rank)[1] == "foretelling: no data"
