@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import shlex
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -172,7 +173,9 @@ def _run_command(arguments: argparse.Namespace) -> int:
     profile = " ".join(map(str, arguments.profiles))
     print(f"run {settings.run}: {profile}; engine {engine} ({reason})", flush=True)
     if not arguments.plan:
-        return _run_stages(values, stages, force=arguments.force, profile=profile)
+        overrides = [part for text in arguments.overrides for part in ("-p", text)]
+        told_by = shlex.join(["crescent", "preflight", *map(str, arguments.profiles), *overrides])
+        return _run_stages(values, stages, force=arguments.force, profile=profile, told_by=told_by)
     from . import plan
 
     planned = [stage for stage in stages if stage not in runs.left_out_stages(values)]
@@ -269,7 +272,10 @@ def _run_profile(values: dict[str, Any], stages: Sequence[str] = runs.STAGES) ->
     return _run_stages(values, stages, force=False)
 
 
-def _run_stages(values: dict[str, Any], stages: Sequence[str], *, force: bool, profile: str = "") -> int:
+def _run_stages(
+    values: dict[str, Any], stages: Sequence[str], *, force: bool, profile: str = "", told_by: str = ""
+) -> int:
+    """Run the `stages`; the report's commands name the `profile`, the line before a training the command `told_by`."""
     from .kernel import Kernel
 
     folder = runs.run_folder(_settings_of(stages[0], values))
@@ -280,7 +286,7 @@ def _run_stages(values: dict[str, Any], stages: Sequence[str], *, force: bool, p
                 print(f"{_label(stage)} left out ({reason})", flush=True)
                 continue
             if stage == "finetune" and (force or not runs.is_current(stage, _settings_of(stage, values))):
-                _say_headroom(values)
+                _say_headroom(values, told_by)
             status = _run_stage(stage, values, kernel, force=force)
             if status != DONE:
                 return status
@@ -313,14 +319,17 @@ def _run_stage(stage: str, values: dict[str, Any], kernel: Kernel, *, force: boo
     return DONE
 
 
-def _say_headroom(values: dict[str, Any]) -> None:
-    """Print, before a training, whether there is anything to gain. It stops nobody: what is missing, 04 will say."""
+def _say_headroom(values: dict[str, Any], told_by: str = "") -> None:
+    """Print, before a training, whether there is anything to gain, or that the command `told_by` tells.
+
+    It stops nobody: what is missing, 04 will say.
+    """
     if values.get("engine", "replay") == "replay":
         return
     from . import preflight
 
     with contextlib.suppress(runs.InputError):
-        if line := preflight.line_before_training(values):
+        if line := preflight.line_before_training(values, told_by):
             print(f"  {'headroom':<12} {line}", flush=True)
 
 

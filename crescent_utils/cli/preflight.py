@@ -3,9 +3,9 @@
 Some held-out items are asked greedily and as often as the vote asks, with the vote's own prompt, temperature and token
 limit, and once more greedily as the evaluation asks them, where that is another prompt. All of it goes through the
 run's generation store: what a later run asks alike is there already. The tables stand in `outputs/<run>/preflight/`:
-`headroom` (see `vote.headroom_table`), `samples` (id, question, gold, sample, path, answer, cut, right, log_path,
-log_answer), `greedy` (the same of the greedy answers, with their `prompt`), `exemplars` (those of `vote_shots`),
-`reliability`, and `verdict.json`. Ours.
+`headroom` (see `vote.headroom_table`), `samples` (id, question, gold, benchmark, sample, path, answer, cut, right,
+log_path, log_answer), `greedy` (the same of the greedy answers, with their `prompt`), `exemplars` (those of
+`vote_shots`), `reliability`, and `verdict.json`. Ours.
 """
 
 from __future__ import annotations
@@ -17,30 +17,37 @@ import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import benchmarks, generation, runs, vote
+from .. import benchmarks, evaluate, generation, runs, vote
 from ..generation import Completion, Request, Sampling
 
 if TYPE_CHECKING:
     import pandas as pd
 
 VOTED_FORMS = ("number", "choice")  # forms of an answer that a vote can count
-# What decides the line: a preflight of a run that differs in one of these says nothing of it.
+OWN = benchmarks.Benchmark("", (), (), "the run's own questions")  # these are asked in the domain's words
+# What decides the line: a preflight of a run that differs in one of these says nothing of it. Of `eval_prompts` the
+# first alone does.
 DECISIVE = """
     model domain protocol seed system_prompt solve_prompt vote_shots own_questions own_shots votes vote_temperature
-    vote_top_p vote_max_tokens min_agreement train_min_agreement eval_max_tokens
+    vote_top_p vote_max_tokens min_agreement train_min_agreement eval_prompts eval_max_tokens
 """.split()
 
 
 @dataclass(frozen=True)
 class Questions:
-    """The questions that are asked: `table` (id, question, gold), where they are from, and how many there would be."""
+    """The questions that are asked: `table` (id, question, gold, benchmark), where they are from, how many there are.
+
+    `loaded` are the benchmarks that the column names; the run's own questions have the name "".
+    """
 
     table: pd.DataFrame
     source: str
     available: int
+    loaded: dict[str, benchmarks.Benchmark] = field(default_factory=lambda: {OWN.name: OWN})
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -73,7 +80,7 @@ def record(
 ) -> tuple[Asked, pd.DataFrame, pd.DataFrame, vote.Verdict]:
     """Ask the questions and write the tables of this module's first lines; return what was asked, and what it says."""
     try:
-        asked = ask(values, questions.table, with_likelihoods=with_likelihoods)
+        asked = ask(values, questions, with_likelihoods=with_likelihoods)
     except generation.ReplayMiss as error:
         raise runs.RunError(f"engine: {error}") from None
     table, reliability, end = judge(values, asked, questions.available)
@@ -97,6 +104,7 @@ def decisive_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     known: dict[str, Any] = {}
     for stage in ("evaluate", "finetune", "vote"):
         known |= runs.settings_from(stage, values).model_dump()
+    known["eval_prompts"] = known["eval_prompts"][:1]
     return {name: known[name] for name in DECISIVE}
 
 
@@ -110,28 +118,32 @@ def chosen_questions(values: Mapping[str, Any], items: int, *, own: bool = False
     where no benchmark has either, they are the run's own questions: the finished pool of 02, or `question_source`.
     """
     settings = runs.settings_from("evaluate", values)
-    rows: list[tuple[str, str]] = []
-    sources = []
+    pairs: dict[tuple[str, str], str] = {}  # question and gold, by benchmark: they may share their training items
+    loaded: dict[str, benchmarks.Benchmark] = {}
+    sources: list[str] = []
     for name in () if own else settings.evaluate_on or runs.get_domain(settings.domain).benchmarks:
-        found, split = _held_out_items(name, settings)
+        benchmark, found, split = _held_out_items(name, settings)
         if found:
-            rows += [(item.question, item.gold) for item in found if item.form in VOTED_FORMS]
+            loaded[name] = benchmark
+            for item in found:
+                if item.form in VOTED_FORMS:
+                    pairs.setdefault((item.question, item.gold), name)
             sources.append(f"{name}, {split}")
-    rows = list(dict.fromkeys(rows))  # benchmarks may share their training items
-    if not rows:
+    if not pairs:
         return _own_questions(values, items)
+    rows = [(*pair, name) for pair, name in pairs.items()]
     drawn = _drawn(len(rows), items, settings.seed)
-    return Questions(_table([(i, *rows[i]) for i in drawn]), "; ".join(sources), len(rows))
+    return Questions(_table([(i, *rows[i]) for i in drawn]), "; ".join(sources), len(rows), loaded)
 
 
-def _held_out_items(name: str, settings: runs.Evaluate) -> tuple[Sequence[benchmarks.Item], str]:
+def _held_out_items(name: str, settings: runs.Evaluate) -> tuple[benchmarks.Benchmark, Sequence[benchmarks.Item], str]:
     options: dict[str, Any] = {"folder": settings.benchmark_dir, "seed": settings.benchmark_seed}
     try:
-        return benchmarks.load_benchmark(
-            name, split="dev", items=settings.benchmark_items, **options
-        ).items, "dev split"
+        benchmark = benchmarks.load_benchmark(name, split="dev", items=settings.benchmark_items, **options)
+        return benchmark, benchmark.items, "dev split"
     except benchmarks.BenchmarkError:  # published ones have none; their training items were never tested either
-        return benchmarks.load_benchmark(name, **options).train, "training items"
+        benchmark = benchmarks.load_benchmark(name, **options)
+        return benchmark, benchmark.train, "training items"
 
 
 def _own_questions(values: Mapping[str, Any], items: int) -> Questions:
@@ -143,7 +155,8 @@ def _own_questions(values: Mapping[str, Any], items: int) -> Questions:
         found = vote.load_unlabelled(settings, benchmarks.load_held_out(settings, domain))
         pool, source = found.questions, found.source
     golds = vote.known_golds(pool, domain)
-    rows = [(number, text, golds.get(number)) for number, text in zip(pool["id"], pool["question"], strict=True)]
+    numbered = zip(pool["id"], pool["question"], strict=True)
+    rows = [(number, text, golds.get(number), OWN.name) for number, text in numbered]
     drawn = _drawn(len(rows), items, settings.seed)
     return Questions(_table([rows[i] for i in drawn]), source, len(rows))
 
@@ -152,10 +165,10 @@ def _drawn(available: int, items: int, seed: int) -> list[int]:
     return sorted(random.Random(f"preflight {seed}").sample(range(available), min(items, available)))
 
 
-def _table(rows: Sequence[tuple[int, str, str | None]]) -> pd.DataFrame:
+def _table(rows: Sequence[tuple[int, str, str | None, str]]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.DataFrame(rows, columns=["id", "question", "gold"])
+    return pd.DataFrame(rows, columns=["id", "question", "gold", "benchmark"])
 
 
 # --- asking ---------------------------------------------------------------------------------------------------------
@@ -170,7 +183,7 @@ class Asked:
     exemplars: pd.DataFrame
 
 
-def ask(values: Mapping[str, Any], questions: pd.DataFrame, *, with_likelihoods: bool = True) -> Asked:
+def ask(values: Mapping[str, Any], questions: Questions, *, with_likelihoods: bool = True) -> Asked:
     """Sample what the store lacks. Where the evaluation asks as the vote does, it is not asked by itself.
 
     A question that a worked example asks is left out, as in the vote.
@@ -181,15 +194,15 @@ def ask(values: Mapping[str, Any], questions: pd.DataFrame, *, with_likelihoods:
     domain = runs.get_domain(settings.domain, solve=settings.solve_prompt)
     sampling = Sampling(settings.vote_temperature, settings.vote_top_p, settings.vote_max_tokens)
     with generation.open_generator(settings) as generator:
-        table, exemplars = worked_examples(generator, values, questions)
-        questions = _not_asked_by(exemplars, questions)
-        if questions.empty:
+        table, exemplars = worked_examples(generator, values, questions.table)
+        questions = replace(questions, table=_not_asked_by(exemplars, questions.table))
+        if questions.table.empty:
             raise runs.ParameterError("-n: each of so few questions serves as a worked example; ask more")
-        texts = questions["question"]
+        texts = questions.table["question"]
         chats = [runs.solve_messages(domain, text, settings.system_prompt, exemplars) for text in texts]
         requests = [generator.request(chat, sampling) for chat in chats]
         prompts = {"vote": [generator.request(chat, Sampling(0.0, 1.0, sampling.max_tokens)) for chat in chats]}
-        evaluated = evaluated_requests(generator, values, texts)
+        evaluated = evaluated_requests(generator, values, questions, exemplars)
         if evaluated != prompts["vote"]:
             prompts["evaluated"] = evaluated
         pairs = [(request, 0) for asked in prompts.values() for request in asked]
@@ -198,10 +211,10 @@ def ask(values: Mapping[str, Any], questions: pd.DataFrame, *, with_likelihoods:
         model = generator.model
     size = len(requests)
     greedy = [
-        _rows(questions, completions[i * size : (i + 1) * size], domain).assign(prompt=prompt)
+        _rows(questions.table, completions[i * size : (i + 1) * size], domain).assign(prompt=prompt)
         for i, prompt in enumerate(prompts)
     ]
-    samples = _rows(questions, completions[len(prompts) * size :], domain, settings.protocol)
+    samples = _rows(questions.table, completions[len(prompts) * size :], domain, settings.protocol)
     if settings.protocol != "released":  # whose code lets a path win that the token limit cut
         samples.loc[samples["cut"], "answer"] = None
     if with_likelihoods:
@@ -238,13 +251,25 @@ def _not_asked_by(exemplars: Sequence[runs.Exemplar], questions: pd.DataFrame) -
 
 
 def evaluated_requests(
-    generator: generation.Generator, values: Mapping[str, Any], questions: Sequence[str]
+    generator: generation.Generator, values: Mapping[str, Any], questions: Questions, exemplars: Sequence[runs.Exemplar]
 ) -> list[Request]:
-    """Return each question as the evaluation asks it first, greedily: what a gain will be counted from."""
+    """Return each question as the evaluation asks it first, greedily: what a gain will be counted from.
+
+    It is asked with the first of `eval_prompts` and without the benchmark's worked examples (`shots`). Where the vote's
+    `exemplars` are the model's own, they are those that the prompt `own` shows.
+    """
     settings = runs.settings_from("evaluate", values)
     domain = runs.get_domain(settings.domain, solve=settings.solve_prompt)
-    chats = [runs.solve_messages(domain, text, settings.system_prompt) for text in questions]
-    return [generator.request(chat, Sampling(0.0, 1.0, settings.eval_max_tokens)) for chat in chats]
+    own = exemplars if runs.settings_from("vote", values).vote_shots == "own" else ()
+    asked = {
+        name: evaluate.asked_with(settings.eval_prompts[0], benchmark, settings, domain, own=own)
+        for name, benchmark in questions.loaded.items()
+    }
+    requests = []
+    for text, name in zip(questions.table["question"], questions.table["benchmark"], strict=True):
+        sampling = Sampling(0.0, 1.0, settings.eval_max_tokens, asked[name].stop)
+        requests.append(generator.request(asked[name].chat(text, settings.system_prompt), sampling))
+    return requests
 
 
 def _rows(
@@ -298,34 +323,54 @@ def _least_agreement(values: Mapping[str, Any]) -> float:
 # --- before a training ----------------------------------------------------------------------------------------------
 
 
-def line_before_training(values: Mapping[str, Any]) -> str:
+def line_before_training(values: Mapping[str, Any], command: str = "") -> str:
     """Return the line that `crescent run` prints before 04: that of the run's preflight, else of its own votes.
 
-    The votes alone hold no greedy answers, unless a preflight asked the run's own questions. "" where there is neither,
-    as in a replay.
+    Votes hold no greedy answers, so their line names the `command` that asks for some. "" where there is neither a
+    preflight of these parameters nor a vote, as in a replay.
     """
     settings = runs.settings_from("vote", values)
-    place = runs.run_folder(settings) / runs.PREFLIGHT / "verdict.json"
-    if place.exists():
-        recorded = json.loads(place.read_text(encoding="utf-8"))
-        if recorded["parameters"] == decisive_parameters(values):
-            return f"{recorded['line']} (preflight on {recorded['questions']:,} questions: {recorded['source']})"
-    return _line_of_votes(values)
-
-
-def _line_of_votes(values: Mapping[str, Any]) -> str:
-    import pandas as pd
-
-    settings = runs.settings_from("vote", values)
     folder = runs.run_folder(settings)
+    place, other = folder / runs.PREFLIGHT / "verdict.json", ""
+    if place.exists():
+        recorded, parameters = json.loads(place.read_text(encoding="utf-8")), decisive_parameters(values)
+        if recorded["parameters"] == parameters:
+            return f"{recorded['line']} (preflight on {recorded['questions']:,} questions: {recorded['source']})"
+        then = [
+            f"{name} = {recorded['parameters'].get(name, 'unknown')!r} in the place of {value!r}"
+            for name, value in parameters.items()
+            if recorded["parameters"].get(name) != value
+        ]
+        other = f" (the preflight that is there asked with {', '.join(then)})"
     if runs.read_manifest(folder, "vote") is None:
         return ""
+    samples = _voted_samples(folder, runs.get_domain(settings.domain))
+    table = vote.headroom_table(samples, min_agreement=_least_agreement(values), seed=settings.seed)
+    told_by = f"`{command}`" if command else "`crescent preflight` with the parameters of this run"
+    line = f"{vote.headroom_verdict(table).line}. {told_by} asks for greedy answers, and tells{other}."
+    return f"{line} What the vote alone shows: {_shown_by_votes(table)}"
+
+
+def _voted_samples(folder: Path, domain: runs.Domain) -> pd.DataFrame:
+    """Return the paths of a run's vote as a table of samples, with what is known of the right answers."""
+    import pandas as pd
+
     paths, labels, rejected = (runs.read_table(folder, "vote", name) for name in ("paths", "qa", "rejected"))
     golds = {n: gold for n, gold in zip(labels["id"], labels["gold"], strict=True) if isinstance(gold, str)}
-    golds |= vote.known_golds(pd.concat([labels, rejected])[["id", "question"]], runs.get_domain(settings.domain))
-    samples = vote.path_samples(paths, golds)
-    table = vote.headroom_table(samples, min_agreement=_least_agreement(values), seed=settings.seed)
+    golds |= vote.known_golds(pd.concat([labels, rejected])[["id", "question"]], domain)
+    return vote.path_samples(paths, golds)
+
+
+def _shown_by_votes(table: pd.DataFrame) -> str:
+    """Say what needs no greedy answers: how much is learned from, how right that is, what the majority adds."""
     rows = table.set_index("quantity")
-    shown = [rows.loc[name] for name in ("kept", "labels_right", "agreement") if rows.loc[name, "n"]]
-    facts = [f"{100 * row.estimate:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}] {row.sentence}" for row in shown]
-    return f"{vote.headroom_verdict(table).line} (crescent preflight asks for them); {'; '.join(facts)}"
+    gap = rows.loc["gap_vote"]
+    shown = [rows.loc[name] for name in (("kept", "labels_right") if gap.n else ("kept", "agreement"))]
+    facts = [
+        f"{100 * row.estimate:.1f} % [{100 * row.low:.1f}, {100 * row.high:.1f}] {row.sentence.partition(' (')[0]}"
+        for row in shown
+    ]
+    if gap.n:
+        points = f"{100 * gap.estimate:+.1f} points [{100 * gap.low:+.1f}, {100 * gap.high:+.1f}]"
+        facts.append(f"{points} for the majority over a single sample (n = {gap.n:,} with a known right answer)")
+    return "; ".join(facts)

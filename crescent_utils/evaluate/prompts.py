@@ -13,12 +13,13 @@ benchmark, sampled, and put to students. The others are put to base and tuned mo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .. import benchmarks, runs
 from ..benchmarks import Benchmark, Item
-from ..runs import Domain, Evaluate, Message
+from ..runs import Domain, Evaluate, Exemplar, Message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,15 +53,20 @@ class Asked:
         return [*chat[:-1], *examples, chat[-1]]
 
 
-def asked_with(prompt: str, benchmark: Benchmark, settings: Evaluate, domain: Domain, shots: int = 0) -> Asked:
+def asked_with(
+    prompt: str, benchmark: Benchmark, settings: Evaluate, domain: Domain, shots: int = 0, own: Sequence[Exemplar] = ()
+) -> Asked:
     """Return how `benchmark` is put with `prompt`: one of `eval_prompts`, or a wording of the domain's `prompts`.
 
-    Raises BenchmarkError for `exemplars` in a domain that has none, RunError for `own` where the vote made none.
+    The exemplars of `own` are those that the run's vote made, unless some are given. Raises BenchmarkError for
+    `exemplars` in a domain that has none, RunError for `own` where the vote made none.
     """
     if prompt == "solve":
         return Asked(_worded(benchmark, domain), benchmark, shots)
     if prompt in WITH_EXAMPLES:
-        examples = runs.own_exemplars(runs.run_folder(settings)) if prompt == "own" else domain.exemplars
+        examples: Sequence[Exemplar] = domain.exemplars
+        if prompt == "own":
+            examples = own or runs.own_exemplars(runs.run_folder(settings))
         if not examples:
             raise benchmarks.BenchmarkError(
                 f"eval_prompts: 'exemplars' needs worked examples, and the domain {domain.name} has none; write "

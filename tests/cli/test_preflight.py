@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import tiny
 from shared import REFERENCE, SAMPLES
 
-from crescent_utils import benchmarks, generation, runs, vote
+from crescent_utils import benchmarks, evaluate, generation, runs, vote
 from crescent_utils.cli import main as main_module
 from crescent_utils.cli import preflight
 from crescent_utils.generation import generator as generator_module
@@ -105,6 +107,40 @@ def test_the_evaluations_prompt_is_asked_besides_where_it_is_another(capsys, pro
     assert len({job.request.sampling.max_tokens for job in engine.asked}) == 2
 
 
+@pytest.mark.parametrize("prompt", ["solve", "bare", "stock", "exemplars"])
+def test_what_the_evaluation_asks_first_is_asked_in_its_very_words(profile, engine, prompt):
+    arguments = ["-p", f"eval_prompts=[{prompt}]", "-p", "benchmark_split=dev"]
+    assert main_module.main(["preflight", str(profile), "-n", "6", "--no-likelihoods", *arguments]) == 0
+    before = len(engine.asked)
+    assert before == 6 * (5 if prompt == "solve" else 6), "the vote's prompt is asked once"
+    values = runs.load_profile([profile], arguments[1::2])
+    settings = runs.settings_from("evaluate", values | {"eval_samples": 0})
+    domain = runs.get_domain(settings.domain)
+    asked = set(pd.read_parquet(runs.run_folder(settings) / "preflight" / "greedy.parquet")["question"])
+    (dev,) = evaluate.load_evaluated(settings, domain)
+    dev = replace(dev, items=tuple(item for item in dev.items if item.question in asked))
+    with generation.open_generator(settings) as generator:
+        scores = evaluate.answer_benchmark(generator, dev, settings, domain)
+    assert len(scores) == 6 and len(engine.asked) == before, "06 finds its answers in the store"
+
+
+def test_a_benchmarks_own_wording_is_the_evaluations(profile, engine):
+    values = runs.load_profile([profile], [])
+    letters = benchmarks.Benchmark("letters", (), (), "", "{question} Give a letter.")
+    rows = [(0, "What is 1 + 2?", "3", "letters"), (1, "What is 3 + 4?", "7", "")]
+    questions = preflight.Questions(
+        pd.DataFrame(rows, columns=["id", "question", "gold", "benchmark"]),
+        "two",
+        2,
+        {"letters": letters, "": preflight.OWN},
+    )
+    with generation.open_generator(runs.settings_from("vote", values)) as generator:
+        first, second = preflight.evaluated_requests(generator, values, questions, [])
+        by_hand = runs.solve_messages(runs.get_domain("arithmetic"), "What is 3 + 4?")
+        assert first.messages[-1][1] == "What is 1 + 2? Give a letter."
+        assert [list(message) for message in second.messages] == [list(message.values()) for message in by_hand]
+
+
 def test_the_runs_own_questions(capsys, profile, engine, tmp_path):
     status, _, err = run(capsys, profile, "--questions", "own")
     assert status == 2 and "dedup/questions.parquet is not in run" in err, "02 comes first"
@@ -135,18 +171,42 @@ def test_the_line_before_a_training_is_the_preflights_if_it_is_of_these_paramete
     values = runs.load_profile([profile], [])
     line = preflight.line_before_training(values)
     assert line.startswith("go: ") and line.endswith("(preflight on 12 questions: arithmetic, dev split)")
+    assert preflight.line_before_training(values | {"eval_prompts": ["solve", "bare"]}) == line, "the first decides"
     assert preflight.line_before_training(values | {"votes": 3}) == "", "and this run has no votes of its own"
+    assert preflight.line_before_training(values | {"eval_prompts": ["bare"]}) == "", "another pupil"
+    place = runs.run_folder(runs.settings_from("vote", values)) / "preflight" / "verdict.json"
+    verdict = json.loads(place.read_text())
+    del verdict["parameters"]["eval_prompts"]
+    place.write_text(json.dumps(verdict))
+    assert preflight.line_before_training(values) == "", "of before there were several prompts"
+
+
+def majority_over_one_sample():
+    """How much more often the majority is right than one sample in the reference run's vote, by counting."""
+    tables = {name: pd.read_parquet(REFERENCE / "vote" / f"{name}.parquet") for name in ("paths", "qa", "rejected")}
+    texts = pd.concat([tables["qa"], tables["rejected"]]).set_index("id")["question"].to_dict()
+    gaps = []
+    for number, given in tables["paths"].groupby("question_id")["answer"]:
+        gold, counts = benchmarks.arithmetic_gold(texts[number]), Counter(given.dropna())
+        leaders = [answer for answer, count in counts.items() if count == max(counts.values())]
+        gaps.append((leaders.count(gold) / len(leaders) if leaders else 0) - counts[gold] / len(given))
+    return sum(gaps) / len(gaps)
 
 
 def test_without_a_preflight_it_is_that_of_the_votes(tmp_path, monkeypatch, capsys):
     (tmp_path / "r").symlink_to(REFERENCE)
     values = {"run": "r", "outputs": str(tmp_path), "engine": "auto"}
-    line = preflight.line_before_training(values)
-    assert line.startswith("cannot be told with n = 596: there are no greedy answers") and "crescent preflight" in line
+    line = preflight.line_before_training(values, "crescent preflight params/cpu.yaml -p seed=1")
+    assert line.startswith(
+        "cannot be told with n = 596: there are no greedy answers to compare the majority with. `crescent preflight "
+        "params/cpu.yaml -p seed=1` asks for greedy answers, and tells. What the vote alone shows: "
+    )
     right = pd.read_parquet(REFERENCE / "vote" / "qa.parquet")["correct"].astype(bool).mean()
     shown = re.search(r"([\d.]+) % \[[\d., ]+\] of the labels that are learned from are right", line)
     assert float(shown[1]) == pytest.approx(100 * right, abs=1), "here a tie counts with its chance"
-    main_module._say_headroom(values)
+    gap = re.search(r"([+-][\d.]+) points \[[^]]+\] for the majority over a single sample \(n = 596 with", line)
+    assert float(gap[1]) == pytest.approx(100 * majority_over_one_sample(), abs=0.1)
+    main_module._say_headroom(values, "crescent preflight params/cpu.yaml -p seed=1")
     assert capsys.readouterr().out == f"  headroom     {line}\n"
     main_module._say_headroom(values | {"engine": "replay"})
     assert capsys.readouterr().out == "", "a replay trains nothing"
@@ -178,3 +238,12 @@ def test_worked_examples_stand_before_the_question_and_greedy_is_asked_as_the_ev
     assert sorted(len(job.request.messages) for job in evaluated) == [2] * 10 + [6] * 10
     before = len(engine.asked)
     assert run(capsys, profile, *arguments)[0] == 0 and len(engine.asked) == before, "chosen alike again"
+    assert run(capsys, profile, *arguments, "-p", "eval_prompts=[own]")[0] == 0 and len(engine.asked) == before
+    assert set(pd.read_parquet(folder / "greedy.parquet")["prompt"]) == {"vote"}, "06 would show the same examples"
+
+
+def test_a_run_names_the_very_command_that_tells(profile, monkeypatch):
+    given = {}
+    monkeypatch.setattr(main_module, "_run_stages", lambda *_, **options: given.update(options) or 0)
+    assert main_module.main(["run", str(profile), "-p", "seed=2", "-p", "system_prompt=Be brief."]) == 0
+    assert given["told_by"] == f"crescent preflight {profile} -p seed=2 -p 'system_prompt=Be brief.'"
