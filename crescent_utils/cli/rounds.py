@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import evaluate, figures, generation, runs, stats
+from .. import evaluate, figures, generation, runs, stats, vote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LATER_TEMPERATURE = 1.2  # LMSI, section 3: of the paths that a model samples which was trained before
 
 COLUMNS = ("round", "accuracy", "low", "high", "n", "yield", "diversity", "words", "agreement", "entropy", "length",
-           "right", "right_low", "right_high", "labels", "distance")  # fmt: skip
+           "right", "right_low", "right_high", "labels", "self_bias", "distance")  # fmt: skip
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -40,7 +40,8 @@ def write_monitors(rounds: Sequence[dict[str, Any]]) -> str:
     """Write what was watched over finished rounds beside their runs, as a table and a figure; return it as text."""
     folders = [_folder(parameters) for parameters in rounds]
     base = generation.resolve_model(rounds[0].get("model", "bundled"))
-    table = round_monitors(folders, base.locate())
+    domain = runs.get_domain(runs.settings_from("vote", rounds[0]).domain)
+    table = round_monitors(folders, base.locate(), domain)
     place = folders[0].parent
     table.to_parquet(place / "rounds.parquet", index=False)
     figure, text = figures.rounds_panels(table)
@@ -77,7 +78,7 @@ def _folder(parameters: dict[str, Any]) -> Path:
     return runs.run_folder(runs.settings_from("elicit", parameters))
 
 
-def round_monitors(folders: Sequence[Path], base: Path) -> pd.DataFrame:
+def round_monitors(folders: Sequence[Path], base: Path, domain: runs.Domain) -> pd.DataFrame:
     """Return what is watched, one row per round, row 0 the untrained model; nan where nothing was measured.
 
     - `accuracy`, `low`, `high`: of greedy answers to `n` items, symbolic scoring, Wilson's 95 % interval
@@ -85,6 +86,8 @@ def round_monitors(folders: Sequence[Path], base: Path) -> pd.DataFrame:
       `words`: different words of the pool over all its words; all three nan where no question was made up (LMSI)
     - `agreement`, `entropy` (bits): means over the votes; `length`: mean characters of a reasoning path
     - `right`, `right_low`, `right_high`: share of right labels among the `labels` known to be right or wrong, likewise
+    - `self_bias`: how often the other paths give a path's own answer minus how often that is right; above 0 the model
+      overrates itself. Over all questions of the vote, so nan where `domain` knows no right answers of its questions
     - `distance`: of the tuned weights from the base's, as a share of the base's norm
     """
     import pandas as pd
@@ -92,7 +95,7 @@ def round_monitors(folders: Sequence[Path], base: Path) -> pd.DataFrame:
     rows = [{"round": 0, **_accuracy(folders[0], "base"), "distance": 0.0}]
     for number, folder in enumerate(folders, start=1):
         distance = weight_distance(base, folder / "finetune" / "model")
-        measures = _accuracy(folder, "tuned") | _questions(folder) | _votes(folder)
+        measures = _accuracy(folder, "tuned") | _questions(folder) | _votes(folder, domain)
         rows.append({"round": number, **measures, "distance": distance})
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -108,8 +111,8 @@ def _accuracy(folder: Path, label: str) -> dict[str, float]:
 
 def _questions(folder: Path) -> dict[str, float]:
     """Measure the questions that the model made; nothing where the vote took them from elsewhere, as LMSI does."""
-    vote = runs.read_manifest(folder, "vote")
-    if vote is None or "dedup" not in vote["upstream"]:
+    manifest = runs.read_manifest(folder, "vote")
+    if manifest is None or "dedup" not in manifest["upstream"]:
         return {}
     kept, rejected = (runs.read_table(folder, "elicit", table) for table in ("questions", "rejected"))
     first_checks = runs.read_table(folder, "dedup", "attempts").query("round == 0")
@@ -121,7 +124,7 @@ def _questions(folder: Path) -> dict[str, float]:
     }
 
 
-def _votes(folder: Path) -> dict[str, float]:
+def _votes(folder: Path, domain: runs.Domain) -> dict[str, float]:
     """Measure the votes, abstentions included, their paths and the labels that are known to be right or wrong."""
     import pandas as pd
 
@@ -130,6 +133,8 @@ def _votes(folder: Path) -> dict[str, float]:
     paths = runs.read_table(folder, "vote", "paths")
     verdicts = labels["correct"].dropna().astype(bool)
     right = stats.wilson(int(verdicts.sum()), len(verdicts))
+    golds = vote.known_golds(votes[["id", "question"]], domain)
+    headroom = vote.headroom_table(vote.path_samples(paths, golds)).set_index("quantity")
     return {
         "agreement": float(votes["agreement"].mean()),
         "entropy": float(votes["entropy"].mean()),
@@ -138,6 +143,7 @@ def _votes(folder: Path) -> dict[str, float]:
         "right_low": right.low,
         "right_high": right.high,
         "labels": right.n,
+        "self_bias": float(headroom.loc["self_bias", "estimate"]),
     }
 
 

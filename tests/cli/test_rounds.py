@@ -11,12 +11,14 @@ import pytest
 import tiny
 from shared import REFERENCE, ROOT
 
+from crescent_utils.benchmarks import items
 from crescent_utils.cli import main, rounds
 from crescent_utils.figures import finetune
 from crescent_utils.generation import models
-from crescent_utils.runs import folders, params
+from crescent_utils.runs import domains, folders, params
 
 CPU = ROOT / "params" / "cpu.yaml"
+ARITHMETIC = domains.get_domain("arithmetic")
 
 
 def test_each_round_goes_on_from_the_model_that_the_one_before_tuned(tmp_path):
@@ -70,7 +72,7 @@ def test_the_command_writes_and_prints_what_was_watched(tmp_path, leave_tables, 
 
 
 def test_the_monitors_of_the_reference_run(tmp_path):
-    table = rounds.round_monitors([REFERENCE, REFERENCE], tmp_path).set_index("round")
+    table = rounds.round_monitors([REFERENCE, REFERENCE], tmp_path, ARITHMETIC).set_index("round")
     scores = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet").query("decoding == 'greedy'")
     assert table.loc[0, "accuracy"] == pytest.approx(scores.query("model == 'base'")["symbolic"].mean())
     assert table.loc[1, "accuracy"] == pytest.approx(scores.query("model == 'tuned'")["symbolic"].mean())
@@ -94,12 +96,34 @@ def test_the_monitors_of_the_reference_run(tmp_path):
     pd.testing.assert_series_equal(table.loc[1], table.loc[2], check_names=False)
 
 
+def self_bias_by_counting():
+    """How often two paths of the reference's vote give one answer, minus how often a path is right; readable ones."""
+    tables = {name: pd.read_parquet(REFERENCE / "vote" / f"{name}.parquet") for name in ("paths", "qa", "rejected")}
+    texts = pd.concat([tables["qa"], tables["rejected"]]).set_index("id")["question"].to_dict()
+    differences = []
+    for number, given in tables["paths"].groupby("question_id")["answer"]:
+        gold = items.arithmetic_gold(texts[number])
+        for answer in given.dropna():
+            differences.append(((given == answer).sum() - 1) / (len(given) - 1) - (answer == gold))
+    return sum(differences) / len(differences)
+
+
+def test_the_self_bias_of_each_round_is_over_all_its_questions(tmp_path):
+    table = rounds.round_monitors([REFERENCE], tmp_path, ARITHMETIC).set_index("round")
+    assert table.loc[1, "self_bias"] == pytest.approx(self_bias_by_counting(), abs=1e-3)
+    assert math.isnan(table.loc[0, "self_bias"]), "the untrained model has no vote"
+    unknown = rounds.round_monitors([REFERENCE], tmp_path, domains.get_domain("math_word_problems"))
+    assert unknown["self_bias"].isna().all(), "where only what won has a known right answer there is nothing to say"
+
+
 def test_the_monitors_of_lmsi_leave_out_what_no_model_made(tmp_path):
     for stage in ("vote", "evaluate"):  # 01 and 02 are left out: its questions are given, unlabelled
         shutil.copytree(REFERENCE / stage, tmp_path / stage)
     manifest = folders.read_manifest(REFERENCE, "vote")
     folders.write_json(tmp_path / "vote" / "manifest.json", manifest | {"upstream": {}})
-    (lmsi, crescent) = (rounds.round_monitors([folder], tmp_path).loc[1] for folder in (tmp_path, REFERENCE))
+    (lmsi, crescent) = (
+        rounds.round_monitors([folder], tmp_path, ARITHMETIC).loc[1] for folder in (tmp_path, REFERENCE)
+    )
     made_up = ["yield", "diversity", "words"]
     assert lmsi[made_up].isna().all() and crescent[made_up].notna().all()
     pd.testing.assert_series_equal(lmsi.drop(made_up), crescent.drop(made_up))
@@ -123,7 +147,7 @@ def test_the_distance_of_two_models_is_that_of_their_weights(tmp_path):
 
 
 def test_the_figure_says_its_numbers(tmp_path):
-    figure, text = finetune.rounds_panels(rounds.round_monitors([REFERENCE], tmp_path))
+    figure, text = finetune.rounds_panels(rounds.round_monitors([REFERENCE], tmp_path, ARITHMETIC))
     assert text.startswith("greedy accuracy 38.9% -> 41.1% (n = 350); labels that are right 58.4% (n = 209); ")
     assert text.endswith("distance from the base 0.0%"), "the reference holds no weights of round 1"
     assert len(figure._repr_png_()) > 5000
