@@ -47,6 +47,7 @@ DRAWN: tuple[tuple[str, Callable[..., tuple[Any, str]]], ...] = (
     ("evaluate/parts", figures.gain_parts_bars),
     ("evaluate/failures", figures.failure_bars),
 )
+SHOWN = ("evaluate/baselines", "evaluate/sources")  # tables that are shown as they are
 FIGURE_BYTES = 2_000_000  # of the 3 MB the file may have; past that the figures' texts stand alone
 CHANGED_ANSWERS = 200  # items shown that were gained, and as many that were lost, over all runs: some 300 kB
 
@@ -85,7 +86,7 @@ def load_run(folder: Path, profile: str = "") -> Run:
     read = {stage: _read(folder / stage / "manifest.json", _read_json, problems) for stage in STAGES}
     manifests = {stage: manifest for stage, manifest in read.items() if manifest}
     tables: dict[str, pd.DataFrame] = {}
-    for name in dict.fromkeys([*REJECTED, "evaluate/scores", *(name for name, _ in DRAWN)]):
+    for name in dict.fromkeys([*REJECTED, "evaluate/scores", *SHOWN, *(name for name, _ in DRAWN)]):
         if name.split("/")[0] in manifests:  # without one a stage was cut short or is being made again
             table = _read(folder / f"{name}.parquet", pd.read_parquet, problems)
             if table is not None:
@@ -134,7 +135,9 @@ def write_report(folders: Sequence[Path], target: Path, profile: str = "") -> Pa
         verdicts=[(run, evaluate.verdict_line(run.claims)) for run in loaded],
         claims=_claims(loaded),
         scores=_rows(loaded, "evaluate/comparisons"),
+        baselines=_rows(loaded, "evaluate/baselines"),
         parts=_rows(loaded, "evaluate/parts"),
+        sources=_rows(loaded, "evaluate/sources"),
         failures=_rows(loaded, "evaluate/failures"),
         funnels=_side_by_side([funnel_counts(run) for run in loaded]),
         figures=_encoded(loaded),

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crescent_utils import stats
+from crescent_utils import evaluate, stats
 from crescent_utils.cli import report
 from crescent_utils.runs import STAGES
 
@@ -44,6 +44,15 @@ def manifest(stage, run, counts, **parameters):
     }  # fmt: skip
 
 
+def make_baselines(comparisons):
+    """Two rows as 06 writes them: the base's greedy answers, and its best prompt, which a domain's file may word."""
+    row = comparisons.iloc[0]
+    same = {name: row[name] for name in ("benchmark", "n", "seeds", "difference", "low", "high", "p_value")}
+    same |= {"tuned": "greedy", "baseline_accuracy": row["before_accuracy"], "tuned_accuracy": row["after_accuracy"]}
+    best = f"base, best zero-shot prompt (chosen on dev, n = 150): {EVIL!r}"
+    return pd.DataFrame([{"baseline": name, **same} for name in ("base, solve, greedy", best)])
+
+
 def make_run(folder, name="cpu", lift=0.15, stages=STAGES, **parameters):
     rng = np.random.default_rng(3)
     votes = rng.integers(1, 9, 300)
@@ -76,7 +85,8 @@ def make_run(folder, name="cpu", lift=0.15, stages=STAGES, **parameters):
             "learning_rate": 2e-5, "tokens": 900,
         })},
         "distil": {},
-        "evaluate": {"scores": scores, "comparisons": comparisons},
+        "evaluate": {"scores": scores, "comparisons": comparisons, "baselines": make_baselines(comparisons),
+                     "sources": evaluate.gain_sources(scores.assign(form="number"))},
     }  # fmt: skip
     counts = {
         "elicit": {"sampled": 1000, "kept": 910, "rejected": 90},
@@ -143,6 +153,27 @@ def test_page_has_every_part(page):
     assert "GSM8K 74.4 -> 82.1" in text
     assert text.count("without dedup it is worse") == 1  # a blank of both runs stands there once
     assert "95 %" in text and "t-test with seeds and items random" in text
+
+
+def test_page_shows_what_training_has_to_beat_and_where_the_gain_comes_from(page, runs):
+    beat = words(page[page.index("What the tuned model has to beat") : page.index("<h2>Format or reasoning?")])
+    row = pd.read_parquet(runs[0] / "evaluate" / "baselines.parquet").iloc[0]
+    shown = f"{100 * row.baseline_accuracy:.1f} % {100 * row.tuned_accuracy:.1f} % {100 * row.difference:+.1f} ["
+    assert f"cpu arithmetic base, solve, greedy greedy 120 3 {shown}" in beat
+    assert "best zero-shot prompt" in beat and beat.count("no_vote") == 0, "it has no 06"
+    sources = pd.read_parquet(runs[0] / "evaluate" / "sources.parquet")
+    split = words(page[page.index("by how the base's greedy answer ended") :])
+    for source in sources.itertuples():
+        assert f"arithmetic, 0-shot {source.base_answer} 120 3 {100 * source.share:.1f} %" in split
+    assert 100 * sources["gain"].sum() == pytest.approx(100 * row.difference)
+
+
+def test_a_run_from_before_there_were_baselines_says_so(tmp_path):
+    folder = make_run(tmp_path / "old", stages=("evaluate",))
+    for name in ("baselines", "sources"):
+        (folder / "evaluate" / f"{name}.parquet").unlink()
+    text = words(report.write_report([folder], tmp_path / "r.html").read_text())
+    assert "No run was set against baselines" in text and "greedy answer ended" not in text
 
 
 def test_the_claims_commands_name_the_runs_own_profile(page):
