@@ -13,8 +13,7 @@ from pathlib import Path
 from statistics import fmean, linear_regression
 from typing import Any
 
-from .. import benchmarks, finetune, generation, runs, vote
-from ..evaluate import PAIRS, method_pairs
+from .. import benchmarks, evaluate, finetune, generation, runs, vote
 
 # What follows was measured in runs of params/cpu.yaml and of a ninth of it: two CPU cores, vLLM, 2026-11-21.
 TOKENS_OF_A_REQUEST = 8  # a completion costs 11 ms, as much as so many tokens, and 1.3 ms for each of its own
@@ -25,6 +24,7 @@ FURTHER_START = 0.2  # of the first one: another model's start, on CPU
 BESIDE = {"elicit": 14, "dedup": 8, "vote": 3, "finetune": 7, "distil": 4, "evaluate": 24}  # seconds: tables, figures
 REFERENCE_BAIT = 52.2 / 2700  # seconds on the reference run's machine; its own store was made before times were kept
 
+CHOSEN = "base, chosen"  # the base as it was chosen on development items; it may have been asked so before
 TRAINED = {"finetune": "tuned", "distil": "student_tuned"}  # the model that a stage trains
 # Where these are others than the recorded run's, its shares and times may not be this run's, and the plan says so.
 DECISIVE = {
@@ -95,11 +95,15 @@ def fitted_pace(groups: Sequence[tuple[int, float]], length: float) -> Pace:
 
 @dataclass(frozen=True)
 class HandedOn:
-    """How much of so many questions is rewritten, is kept in the pool, and becomes pairs to learn from."""
+    """How much of so many questions is rewritten, is kept in the pool, and becomes pairs to learn from.
+
+    `zero_shot` of the pool are asked zero-shot first, for exemplars of the model's own.
+    """
 
     rewrites: int
     pool: int
     pairs: int
+    zero_shot: int = 0
 
 
 def find_recorded(settings: dict[str, Any]) -> Path | None:
@@ -133,16 +137,17 @@ def handed_on(
         rewrites_each, kept_each = _fates_of_questions(recorded, dedup)
         rewrites = min(rewrites, extended_sum(rewrites_each, questions))
         pool = extended_sum(kept_each, questions)
+    zero_shot = min(votes.own_questions, pool) if votes.vote_shots == "own" else 0
     budget = vote.token_budget(votes)
     if budget and path_length:
-        pool = min(pool, round(budget / path_length / votes.votes) + 1)
+        pool = min(pool, max(0, round(budget / path_length / votes.votes) + 1 - zero_shot))
     if "vote" not in due and (own_folder / "vote" / "qa.parquet").exists():
         pairs = len(finetune.chosen_rows(runs.read_table(own_folder, "vote", "qa"), settings["finetune"]))
     elif recorded:
         pairs = extended_sum(_pairs_of_questions(recorded, votes, settings["finetune"]), pool)
     else:
         pairs = pool
-    return HandedOn(rewrites, pool, min(pairs, settings["finetune"].max_pairs or pairs))
+    return HandedOn(rewrites, pool, min(pairs, settings["finetune"].max_pairs or pairs), zero_shot)
 
 
 def extended_sum(values: Sequence[int], count: int) -> int:
@@ -207,15 +212,15 @@ def estimated_rows(
         rows.append(_sampling_row("dedup", "base", amounts.rewrites, rewrite, settings["dedup"].max_rewrites))
     if "vote" not in known:
         votes = settings["vote"]
-        zero_shot = min(votes.own_questions, amounts.pool) if votes.vote_shots == "own" else 0
-        count = (amounts.pool + zero_shot) * votes.votes
-        rows.append(_sampling_row("vote", "base", count, path, 2 if zero_shot else 1))
+        count = (amounts.pool + amounts.zero_shot) * votes.votes
+        rows.append(_sampling_row("vote", "base", count, path, 2 if amounts.zero_shot else 1))
     slower = _slower_than(recorded, baits, engine)
     rows += [_training_row(settings[stage], stage, amounts.pairs, recorded, slower) for stage in TRAINED]
     about = "~ " if recorded else "≤ "
     rows = [replace(row, about=about) for row in rows]
     for label, count, batches in _evaluation_counts(settings["evaluate"]):
-        rows.append(_sampling_row("evaluate", label, count, paces.get("evaluate"), batches))
+        row = _sampling_row("evaluate", label, count, paces.get("evaluate"), batches)
+        rows.append(replace(row, about="≤ ") if label == CHOSEN else row)
     rows = [row if row.stage in due else replace(row, stored=row.count, seconds=0.0, about="") for row in rows]
     if recorded is None:
         return rows, ["no recorded run of this domain, model and protocol: everything survives, training is unknown"]
@@ -245,22 +250,47 @@ def _pace_of_paths(paces: dict[str, Pace], recorded: Path | None) -> Pace | None
 
 
 def _evaluation_counts(settings: runs.Evaluate) -> Iterator[tuple[str, int, int]]:
-    """Yield each model's answers and batches, without the base model's 0-shot answers: those are known exactly."""
-    items = sum(
-        len(benchmark.items) for benchmark in benchmarks.load_evaluated(settings, runs.get_domain(settings.domain))
-    )
+    """Yield each model's answers and batches, without the base model's 0-shot answers: those are known exactly.
+
+    Development items, on which baselines are chosen, are counted with each model; `CHOSEN` are the base's answers then.
+    """
+    domain = runs.get_domain(settings.domain)
+    items = sum(len(benchmark.items) for benchmark in benchmarks.load_evaluated(settings, domain))
     decodings = 1 + (settings.eval_samples > 0)
     both_decodings = items * (1 + settings.eval_samples)
     others = len(settings.eval_prompts) - 1
     if "own" in settings.eval_prompts:  # the base's own exemplars are not made yet
         own_is_headline = settings.eval_prompts[0] == "own"
-        yield "base, own", both_decodings if own_is_headline else items, decodings if own_is_headline else 1
+        chosen_on, ways = _development_counts(settings, domain, "base", ("own",))
+        count, batches = (both_decodings, decodings) if own_is_headline else (items, 1)
+        yield "base, own", count + chosen_on, batches + ways
     if with_shots := sum(shots > 0 for shots in settings.shots):
         yield "base, shots", both_decodings * with_shots, decodings * with_shots
-    for label in dict.fromkeys(label for pair in method_pairs(settings) for label in pair if label != "base"):
-        count, batches = (both_decodings, decodings) if label in PAIRS[0] else (items, 1)
-        asked_also = others if label in PAIRS[0] else 0
-        yield label, count * len(settings.shots) + items * asked_also, batches * len(settings.shots) + asked_also
+    matched = settings.eval_samples if settings.matched_temperature else 0
+    if settings.best_prompt or matched:
+        yield CHOSEN, items * (settings.best_prompt + matched), settings.best_prompt + (matched > 0)
+    for label in dict.fromkeys(label for pair in evaluate.method_pairs(settings) for label in pair if label != "base"):
+        count, batches = (both_decodings, decodings) if label in evaluate.PAIRS[0] else (items, 1)
+        asked_also = others if label in evaluate.PAIRS[0] else 0
+        chosen_on, ways = _development_counts(settings, domain, label)
+        count = count * len(settings.shots) + items * asked_also + chosen_on
+        yield label, count, batches * len(settings.shots) + asked_also + ways
+
+
+def _development_counts(
+    settings: runs.Evaluate, domain: runs.Domain, label: str, prompts: Collection[str] = ()
+) -> tuple[int, int]:
+    """Return how many answers to development items a model gives, and in how many batches.
+
+    With `prompts`, those to these prompts alone.
+    """
+    conditions = evaluate.development_conditions(settings, domain, label)
+    conditions = [condition for condition in conditions if not prompts or condition[0] in prompts]
+    if not conditions:
+        return 0, 0
+    development = benchmarks.load_development(settings, domain, evaluate.DEVELOPMENT_ITEMS)
+    items = sum(len(benchmark.items) for benchmark in development)
+    return items * sum(repeats for _, _, repeats in conditions), len(conditions)
 
 
 def _slower_than(recorded: Path | None, baits: Pace | None, engine: str) -> float:
@@ -305,7 +335,8 @@ def seconds_beside(rows: Sequence[Row], due: Sequence[str], engine: str, start: 
     On CPU one process imports once, and one engine serves 01 to 03; on a GPU each stage starts its own from nothing.
     """
     sampled = [row for row in rows if not row.is_training and row.stored < row.count]
-    lacking = {(row.stage, row.model.partition(",")[0]) for row in sampled}
+    # The base answers as it was chosen after the tuned model was asked: it starts once more.
+    lacking = {(row.stage, row.model if row.model == CHOSEN else row.model.partition(",")[0]) for row in sampled}
     waits = engine == "vllm" and generation.best_device() == "cpu"
     starts = {(stage if stage == "evaluate" or not waits else "01 to 03", model) for stage, model in lacking}
     further = FURTHER_START if generation.best_device() == "cpu" else 1.0

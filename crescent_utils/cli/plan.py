@@ -94,11 +94,8 @@ def _known_samples(
         sampling = Sampling(votes.vote_temperature, votes.vote_top_p, votes.vote_max_tokens)
         exemplars = vote.recorded_exemplars(votes, runs.get_domain(votes.domain), runs.run_folder(votes))
         known["vote"] = _solve_samples(generator, votes, pool["question"], sampling, votes.votes, exemplars)
-    if "evaluate" in stages and 0 in settings["evaluate"].shots:
-        evaluation = settings["evaluate"]
-        known["evaluate"] = []
-        for benchmark in _benchmarks(evaluation):
-            known["evaluate"] += _asked_samples(generator, evaluation, benchmark)
+    if "evaluate" in stages and (answers := _asked_samples(generator, settings["evaluate"])):
+        known["evaluate"] = answers
     return known
 
 
@@ -120,27 +117,32 @@ def _solve_samples(
     return [(request, sample) for request in requests for sample in range(repeats)]
 
 
-def _asked_samples(
-    generator: generation.Generator, settings: runs.Evaluate, benchmark: benchmarks.Benchmark
-) -> Samples:
-    """Return what the base is asked of a benchmark without its examples; its own exemplars may not be made yet."""
+def _asked_samples(generator: generation.Generator, settings: runs.Evaluate) -> Samples:
+    """Return what the base is asked without a benchmark's examples: the tested items, and those to choose on.
+
+    Not with its own exemplars, which may not be made yet. What is asked twice is counted once.
+    """
     domain = runs.get_domain(settings.domain, solve=settings.solve_prompt)
+    headline, *others = settings.eval_prompts
+    conditions: list[tuple[str, float, int]] = [(prompt, 0.0, 1) for prompt in others]
+    if 0 in settings.shots:
+        conditions += [(headline, 0.0, 1), (headline, settings.eval_temperature, settings.eval_samples)]
+    conditions = [condition for condition in conditions if condition[0] != "own"]
+    asked_of = [(benchmark, conditions) for benchmark in benchmarks.load_evaluated(settings, domain)]
+    to_choose = evaluate.development_conditions(settings, domain, "base")
+    to_choose = [condition for condition in to_choose if condition[0] != "own"]
+    if to_choose:
+        development = benchmarks.load_development(settings, domain, evaluate.DEVELOPMENT_ITEMS)
+        asked_of += [(benchmark, to_choose) for benchmark in development]
     samples: Samples = []
-    for prompt in [prompt for prompt in settings.eval_prompts if prompt != "own"]:
-        asked = evaluate.asked_with(prompt, benchmark, settings, domain)
-        chats = [asked.chat(item.question, settings.system_prompt) for item in benchmark.items]
-        decodings = [(0.0, 1)]
-        if prompt == settings.eval_prompts[0]:
-            decodings.append((settings.eval_temperature, settings.eval_samples))
-        for temperature, repeats in decodings:
+    for benchmark, ways in asked_of:
+        for prompt, temperature, repeats in ways:
+            asked = evaluate.asked_with(prompt, benchmark, settings, domain)
             sampling = Sampling(temperature, 1.0, settings.eval_max_tokens, asked.stop)
+            chats = [asked.chat(item.question, settings.system_prompt) for item in benchmark.items]
             requests = [generator.request(chat, sampling) for chat in chats]
             samples += [(request, sample) for request in requests for sample in range(repeats)]
-    return samples
-
-
-def _benchmarks(settings: runs.Evaluate) -> list[benchmarks.Benchmark]:
-    return benchmarks.load_evaluated(settings, runs.get_domain(settings.domain))
+    return list(dict.fromkeys(samples))
 
 
 def _missing(generator: generation.Generator, samples: Samples) -> Samples:

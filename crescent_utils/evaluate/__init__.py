@@ -19,11 +19,13 @@ store. Out go these tables of `evaluate/`:
 
 from ..benchmarks import load_evaluated, repeated_items
 from .baselines import (
+    DEVELOPMENT_ITEMS,
     Choices,
     answer_baselines,
     answer_development,
     baseline_table,
     choose_baselines,
+    development_conditions,
     development_summary,
     prompt_table,
 )
@@ -47,6 +49,7 @@ from .prompts import asked_with, first_prompts, headline_scores
 __all__ = [
     "Choices",
     "Claim",
+    "DEVELOPMENT_ITEMS",
     "FAILURES",
     "NO_RUN",
     "PAIRS",
@@ -62,6 +65,7 @@ __all__ = [
     "comparison_summary",
     "comparison_table",
     "deciding_rows",
+    "development_conditions",
     "development_summary",
     "failure_counts",
     "first_prompts",

@@ -48,21 +48,26 @@ def answer_development(generator: Generator, settings: Evaluate, domain: Domain)
     import pandas as pd
 
     label = generator.model.label
-    conditions: list[tuple[str, float]] = []
-    if settings.best_prompt and label == "base":
-        conditions += [(prompt, 0.0) for prompt in candidate_prompts(domain)]
-    if settings.matched_temperature and label in PAIRS[0]:
-        lower = [heat for heat in TEMPERATURES if heat < settings.eval_temperature] if label == "base" else []
-        conditions += [(settings.eval_prompts[0], heat) for heat in (*lower, settings.eval_temperature)]
-    if not conditions:
-        return pd.DataFrame(columns=DEVELOPMENT_COLUMNS)
+    conditions = development_conditions(settings, domain, label)
     rows: list[dict[str, Any]] = []
-    for benchmark in benchmarks.load_development(settings, domain, DEVELOPMENT_ITEMS):
-        for prompt, heat in conditions:
+    for benchmark in benchmarks.load_development(settings, domain, DEVELOPMENT_ITEMS) if conditions else []:
+        for prompt, heat, repeats in conditions:
             asked = asked_with(prompt, benchmark, settings, domain)
             condition = {"benchmark": benchmark.name, "model": label, "prompt": prompt, "temperature": heat}
-            rows += [row | condition for row in answer_rows(generator, asked, settings, heat, 2 if heat else 1)]
+            rows += [row | condition for row in answer_rows(generator, asked, settings, heat, repeats)]
     return pd.DataFrame(rows, columns=DEVELOPMENT_COLUMNS)
+
+
+def development_conditions(settings: Evaluate, domain: Domain, label: str) -> list[tuple[str, float, int]]:
+    """Return how the model `label` is asked each development item: prompt, temperature and number of samples."""
+    conditions: list[tuple[str, float, int]] = []
+    if settings.best_prompt and label == "base":
+        conditions += [(prompt, 0.0, 1) for prompt in candidate_prompts(domain)]
+    if settings.matched_temperature and label in PAIRS[0]:
+        lower = [heat for heat in TEMPERATURES if heat < settings.eval_temperature] if label == "base" else []
+        heats = [*lower, settings.eval_temperature]
+        conditions += [(settings.eval_prompts[0], heat, 2 if heat else 1) for heat in heats]
+    return conditions
 
 
 def candidate_prompts(domain: Domain) -> list[str]:

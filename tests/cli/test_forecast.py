@@ -76,6 +76,15 @@ def test_a_budget_ends_the_vote_and_with_it_the_pairs():
     assert rows["finetune", "tuned"].count < rows_of(0, **source)[0]["finetune", "tuned"].count
 
 
+def test_own_exemplars_cost_a_vote_of_their_own_which_the_budget_pays():
+    assert rows_of(vote_shots="own", own_questions=30)[0]["vote", "base"].count == (596 + 30) * 8
+    assert rows_of(10, recorded=None, vote_shots="own", own_questions=30)[0]["vote", "base"].count == 2 * 10 * 8
+    source = {"question_source": "arithmetic", "question_items": 1000, "token_budget": 10_000}
+    without, own = (rows_of(0, **source, **more)[0] for more in ({}, {"vote_shots": "own", "own_questions": 20}))
+    assert own["vote", "base"].count == without["vote", "base"].count
+    assert own["finetune", "tuned"].count < without["finetune", "tuned"].count
+
+
 def test_a_slower_machine_trains_slower_where_the_same_engine_tells():
     slow = {"elicit": Pace(0.037, 4.4, 6.6), "evaluate": ANSWERS}
     usual, twice = (rows_of(paces=paces)[0]["finetune", "tuned"].seconds for paces in (None, slow))

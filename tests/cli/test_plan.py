@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 
+import pandas as pd
 import pytest
 import tiny
 import yaml
 from shared import REFERENCE
 
+from crescent_utils import evaluate, generation
 from crescent_utils.cli import main, plan
+from crescent_utils.evaluate import baselines
 from crescent_utils.generation import generator as generator_module
 from crescent_utils.generation.store import Completion, GenerationStore
-from crescent_utils.runs import costs, folders, params
+from crescent_utils.runs import costs, domains, folders, params
 
 
 class Clock:
@@ -123,6 +127,46 @@ def test_a_plan_counts_each_number_of_shots_and_no_student_where_there_is_none(v
     assert evaluated == {"base": 24, "base, shots": 24, "tuned": 48}, "each number of shots, of the tuned model too"
 
 
+def test_a_plan_counts_what_06_asks_with_further_prompts_and_chosen_baselines(values, engines, monkeypatch, tmp_path):
+    for module in (evaluate, baselines):
+        monkeypatch.setattr(module, "DEVELOPMENT_ITEMS", 4)
+    values |= {"eval_prompts": ["bare", "solve"], "best_prompt": True, "matched_temperature": True, "student": "none"}
+    values |= {"benchmark_items": 3}
+    rows = by_stage(plan.estimate_run(values, params.STAGES))
+    planned = {model: row for (stage, model), row in rows.items() if stage == "evaluate"}
+    settings = params.settings_from("evaluate", values)
+    domain = domains.get_domain(settings.domain)
+    (benchmark,) = evaluate.load_evaluated(settings, domain)
+    development = []
+    for label in ("base", "tuned"):
+        with generation.open_generator(settings, label=label) as generator:
+            scores = evaluate.answer_benchmark(generator, benchmark, settings, domain)
+            development.append(evaluate.answer_development(generator, settings, domain))
+        assert planned[label].count == len(scores) + len(development[-1]) > 9
+        if label == "base":
+            with GenerationStore(tmp_path / "outputs" / "r" / "store.sqlite", read_only=True) as store:
+                assert store.count() == 58 + planned["base"].count, "the probe asked nothing else"
+    choices = evaluate.choose_baselines(pd.concat(development), settings)
+    with generation.open_generator(settings) as generator:
+        chosen = evaluate.answer_baselines(generator, benchmark, settings, domain, choices)
+    assert len(chosen) == planned["base, chosen"].count == 6 and planned["base, chosen"].about == "≤ "
+
+
+def test_further_prompts_are_planned_where_the_first_has_shots(values, engines):
+    more = {"eval_prompts": ["solve", "bare", "stock"], "shots": [2], "student": "none"}
+    rows = by_stage(plan.estimate_run({**values, **more}, params.STAGES))
+    evaluated = {model: row.count for (stage, model), row in rows.items() if stage == "evaluate"}
+    assert evaluated == {"base": 24, "base, shots": 24, "tuned": 48}
+
+
+def test_own_exemplars_that_are_not_made_yet_are_planned_beside_what_is_known(values, engines):
+    more = {"eval_prompts": ["own"], "vote_shots": "own", "matched_temperature": True, "student": "none"}
+    rows = by_stage(plan.estimate_run({**values, **more}, params.STAGES))
+    evaluated = {model: row.count for (stage, model), row in rows.items() if stage == "evaluate"}
+    dev = evaluate.DEVELOPMENT_ITEMS
+    assert evaluated == {"base, own": 24 + 8 * dev, "base, chosen": 12, "tuned": 24 + 2 * dev}
+
+
 def test_baits_that_may_stop_before_are_counted_at_most(values, engines):
     assert by_stage(plan.estimate_run(values, params.STAGES))["elicit", "base"].about == ""
     assert by_stage(plan.estimate_run({**values, "elicit_until": 9}, params.STAGES))["elicit", "base"].about == "≤ "
@@ -181,6 +225,7 @@ def test_the_command_prints_the_plan_and_runs_nothing(values, tmp_path, capsys):
 )
 def test_what_keeps_a_plan_from_being_made_is_one_line(values, tmp_path, capsys, monkeypatch, change, status, named):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # of handlers whose stream ended with another test
     path = tmp_path / "p.yaml"
     path.write_text(yaml.safe_dump(values | {"engine": "transformers"} | change))
     assert main.main(["run", str(path), "--plan"]) == status
