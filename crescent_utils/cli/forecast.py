@@ -19,9 +19,9 @@ from .. import benchmarks, evaluate, finetune, generation, runs, vote
 TOKENS_OF_A_REQUEST = 8  # a completion costs 11 ms, as much as so many tokens, and 1.3 ms for each of its own
 REWRITE = 1.6  # times that of a bait: its prompt is twice as long and hardly ever the same
 HELD_OUT = 1 / 3  # of a training pass: the loss alone, nothing is learned
-FIRST_START = 24.0  # seconds of an engine's start with all imports, where the probe saw none
-FURTHER_START = 0.2  # of the first one: another model's start, on CPU
-BESIDE = {"elicit": 14, "dedup": 8, "vote": 3, "finetune": 7, "distil": 4, "evaluate": 24}  # seconds: tables, figures
+FIRST_START = 15.0  # seconds of an engine's start with all imports, where the probe saw none
+FURTHER_START = 0.3  # of the first one: another model's start, on CPU
+BESIDE = {"elicit": 12, "dedup": 5, "vote": 3, "finetune": 6, "distil": 3, "evaluate": 6}  # seconds: tables and figures
 REFERENCE_BAIT = 52.2 / 2700  # seconds on the reference run's machine; its own store was made before times were kept
 
 CHOSEN = "base, chosen"  # the base as it was chosen on development items; it may have been asked so before
@@ -33,6 +33,8 @@ DECISIVE = {
     "finetune": "method batch_size max_length packing gradient_checkpointing processes lora_rank lora_targets",
     "distil": "student student_data student_batch_size max_length packing gradient_checkpointing processes",
 }
+
+TRAINING_START = 3.0  # seconds, ours: what a training takes before it learns, by two recorded runs of different sizes
 
 
 @dataclass(frozen=True)
@@ -180,12 +182,15 @@ def _pairs_of_questions(recorded: Path, votes: runs.Vote, training: runs.Finetun
 
     named = pd.concat([runs.read_table(recorded, "vote", name)[["id", "question"]] for name in ("qa", "rejected")])
     text_of = dict(zip(named["id"], named["question"], strict=True))
-    paths = runs.read_table(recorded, "vote", "paths").groupby("question_id", sort=False)["path"].apply(list)
+    table = runs.read_table(recorded, "vote", "paths")
+    of_question = (table if "cut" in table else table.assign(cut=False)).groupby("question_id", sort=False)
+    paths, cut = of_question["path"].apply(list), of_question["cut"].apply(list)
     questions = pd.DataFrame({"id": paths.index, "question": [text_of[number] for number in paths.index]})
     if votes.path_choice == "most_likely":  # one path, too, and no likelihoods are recorded
         votes = votes.model_copy(update={"path_choice": "first"})
     sampled = [texts[: votes.votes] for texts in paths]
-    qa, _, _ = vote.vote_tables(questions, sampled, votes, runs.get_domain(votes.domain))
+    ends = [flags[: votes.votes] for flags in cut]
+    qa, _, _ = vote.vote_tables(questions, sampled, votes, runs.get_domain(votes.domain), cut=ends)
     pairs = finetune.chosen_rows(qa, training.model_copy(update={"max_pairs": 0})).groupby("id").size()
     more_votes = max(1.0, votes.votes / max(map(len, paths))) if votes.path_choice == "all" else 1.0
     return [round(pairs.get(number, 0) * more_votes) for number in paths.index]
@@ -315,7 +320,8 @@ def _training_row(settings: runs.Training, stage: str, pairs: int, recorded: Pat
     recorded_passes = recorded_recipe.epochs * (counts["trained"] + HELD_OUT * counts["held_out"])
     tokens = counts["tokens"] / (counts["trained"] * recorded_recipe.epochs) * (pairs - held_out) * recipe.epochs
     recorded_seconds = manifest.get("cost", {}).get("seconds") or manifest["seconds"]
-    return Row(stage, TRAINED[stage], pairs, 0, tokens, slower * recorded_seconds * passes / recorded_passes)
+    learning = max(0.0, recorded_seconds - TRAINING_START) * passes / recorded_passes
+    return Row(stage, TRAINED[stage], pairs, 0, tokens, slower * (TRAINING_START + learning))
 
 
 def _differences(settings: dict[str, Any], due: Sequence[str], recorded: Path) -> list[str]:

@@ -218,7 +218,8 @@ def _answered(
     requests = [generator.request(message, sampling) for message in messages]
     completions = generator.generate(requests, vote_settings.votes)
     texts = [[completion.text for completion in row] for row in completions]
-    qa, _, without_label = vote.vote_tables(questions, texts, vote_settings, domain)
+    cut = [[completion.truncated for completion in row] for row in completions]
+    qa, _, without_label = vote.vote_tables(questions, texts, vote_settings, domain, cut=cut)
     source_of = dict(zip(questions["id"], questions["source"], strict=True))
     qa = qa.assign(source=qa["id"].map(source_of))[[*_row_columns(vote_settings.path_formats), "source"]]
     return qa, [

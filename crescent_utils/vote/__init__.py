@@ -4,9 +4,9 @@ In come questions: the pool of `02_dedup`, or unlabelled ones from elsewhere as 
 `worked_examples` gives what stands before each of them, by hand or the model's own, `sampled_paths` samples reasoning
 paths, `vote_tables` reads their answers and votes. Out go three tables: `qa` (id, question, answer, path, agreement,
 votes, total, margin, entropy, tied, gold, correct; with LMSI's formats also format and prompt), `paths` (question_id,
-sample, path, answer, won) and `rejected` (id, question, the same counts, reason). With exemplars of the model's own
-there are two more: `exemplars` (id, question, path, answer, agreement, votes, total, gold, correct; in the order of the
-prompt) and `zero_shot`, the paths that were sampled for them (question_id, sample, path, answer, kept, reason).
+sample, path, answer, won, cut) and `rejected` (id, question, the same counts, reason). With exemplars of the model's
+own there are two more: `exemplars` (id, question, path, answer, agreement, votes, total, gold, correct; in the order of
+the prompt) and `zero_shot`, the paths that were sampled for them (question_id, sample, path, answer, kept, reason).
 Golds judge labels where they are known (`known_golds`); they never make one. The other tables say how far the labels
 can be trusted, from these alone. `headroom_table` says from samples and greedy answers whether a model can lift itself
 (quantity, estimate, low, high, n, needs_gold, stand_in, sentence), and `headroom_verdict` puts it in one line.

@@ -197,10 +197,9 @@ def test_without_a_preflight_it_is_that_of_the_votes(tmp_path, monkeypatch, caps
     (tmp_path / "r").symlink_to(REFERENCE)
     values = {"run": "r", "outputs": str(tmp_path), "engine": "auto"}
     line = preflight.line_before_training(values, "crescent preflight params/cpu.yaml -p seed=1")
-    assert line.startswith(
-        "cannot be told with n = 596: there are no greedy answers to compare the majority with. `crescent preflight "
-        "params/cpu.yaml -p seed=1` asks for greedy answers, and tells. What the vote alone shows: "
-    )
+    assert line.startswith("cannot be told with n = 597: there are no greedy answers to compare the majority with. ")
+    assert "a larger token limit (vote_max_tokens; 32% of the samples are cut)" in line
+    assert "`crescent preflight params/cpu.yaml -p seed=1`" in line and "What the vote alone shows: " in line
     right = pd.read_parquet(REFERENCE / "vote" / "qa.parquet")["correct"].astype(bool).mean()
     shown = re.search(r"([\d.]+) % \[[\d., ]+\] of the labels that are learned from are right", line)
     assert float(shown[1]) == pytest.approx(100 * right, abs=1), "here a tie counts with its chance"

@@ -66,7 +66,7 @@ def test_the_command_writes_and_prints_what_was_watched(tmp_path, leave_tables, 
     model = tiny.model_folder(tmp_path / "base", layers=1)
     changes = ["-p", f"outputs={tmp_path}", "-p", f"model={model}"]
     assert main.main(["rounds", str(CPU), "--rounds", "2", *changes]) == 0
-    assert "greedy accuracy 38.9% -> 41.1% -> 41.1% (n = 350)" in capsys.readouterr().out
+    assert "greedy accuracy 38.9% -> 44.9% -> 44.9% (n = 350)" in capsys.readouterr().out
     assert len(pd.read_parquet(tmp_path / "cpu" / "rounds.parquet")) == 3
     assert (tmp_path / "cpu" / "rounds.png").stat().st_size > 5000
 
@@ -88,8 +88,8 @@ def test_the_monitors_of_the_reference_run(tmp_path):
     assert table.loc[1, "length"] == pytest.approx(
         pd.read_parquet(REFERENCE / "vote" / "paths.parquet")["path"].map(len).mean()
     )
-    assert 0.5 < table.loc[1, "right_low"] < table.loc[1, "right"] < table.loc[1, "right_high"] < 0.7, (
-        "some four in ten are wrong"
+    assert 0.5 < table.loc[1, "right_low"] < table.loc[1, "right"] < table.loc[1, "right_high"] < 0.8, (
+        "some three in ten are wrong"
     )
     assert table.loc[1, "labels"] == counts["vote"]["kept"]
     assert math.isnan(table.loc[1, "distance"]) and math.isnan(table.loc[0, "yield"])
@@ -148,7 +148,7 @@ def test_the_distance_of_two_models_is_that_of_their_weights(tmp_path):
 
 def test_the_figure_says_its_numbers(tmp_path):
     figure, text = finetune.rounds_panels(rounds.round_monitors([REFERENCE], tmp_path, ARITHMETIC))
-    assert text.startswith("greedy accuracy 38.9% -> 41.1% (n = 350); labels that are right 58.4% (n = 209); ")
+    assert text.startswith("greedy accuracy 38.9% -> 44.9% (n = 350); labels that are right 66.5% (n = 155); ")
     assert text.endswith("distance from the base 0.0%"), "the reference holds no weights of round 1"
     assert len(figure._repr_png_()) > 5000
     assert finetune.rounds_panels(pd.DataFrame({"round": []}))[1] == "rounds: no data"

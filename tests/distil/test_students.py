@@ -14,7 +14,7 @@ from crescent_utils.distil import students
 from crescent_utils.finetune import masks, training
 from crescent_utils.generation import models
 from crescent_utils.generation.generator import Generator, ReplayMiss
-from crescent_utils.generation.store import Completion, GenerationStore
+from crescent_utils.generation.store import LENGTH, Completion, GenerationStore
 from crescent_utils.runs import domains, folders, layout, params
 from crescent_utils.vote import tables as vote_tables
 from crescent_utils.vote import unlabelled
@@ -162,6 +162,19 @@ def test_a_seed_set_is_rephrased_extended_and_voted_on(tmp_path):
     messages = tuple((m["role"], m["content"]) for m in domains.solve_messages(DOMAIN, question))
     assert solved.messages == messages, "asked as in the vote"
     assert solved.sampling.temperature == 0.7
+
+
+def test_a_cut_answer_teaches_nothing(tmp_path):
+    class Cut(Recorder):
+        """Its paths are cut at the token limit."""
+
+        def sample(self, jobs):
+            for index, done in super().sample(jobs):
+                is_path = "Write" not in jobs[index].request.messages[-1][1]
+                yield index, Completion(done.text, LENGTH if is_path else "stop", 10, 5)
+
+    rows, rejected = augmented(tmp_path, Cut(), 14, FOUR_VOTES, seed_items=6)
+    assert set(rows["source"]) == {"seed"} and "no_answer" in set(rejected["reason"])
 
 
 def test_a_seed_set_is_voted_on_with_the_votes_exemplars(tmp_path):

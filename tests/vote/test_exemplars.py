@@ -1,6 +1,6 @@
 """Exemplars: which questions serve, that no cut path and no gold decides, that each zero-shot path is accounted for.
 
-On the reference run's real completions, among them 1,508 that were cut at the token limit.
+On the reference run's real completions, among them 1,510 that were cut at the token limit.
 """
 
 from __future__ import annotations
