@@ -203,7 +203,7 @@ def test_without_a_preflight_it_is_that_of_the_votes(tmp_path, monkeypatch, caps
     right = pd.read_parquet(REFERENCE / "vote" / "qa.parquet")["correct"].astype(bool).mean()
     shown = re.search(r"([\d.]+) % \[[\d., ]+\] of the labels that are learned from are right", line)
     assert float(shown[1]) == pytest.approx(100 * right, abs=1), "here a tie counts with its chance"
-    gap = re.search(r"([+-][\d.]+) points \[[^]]+\] for the majority over a single sample \(n = 596 with", line)
+    gap = re.search(r"([+-][\d.]+) points \[[^]]+\] for the majority over a single sample \(n = 597 with", line)
     assert float(gap[1]) == pytest.approx(100 * majority_over_one_sample(), abs=0.1)
     main_module._say_headroom(values, "crescent preflight params/cpu.yaml -p seed=1")
     assert capsys.readouterr().out == f"  headroom     {line}\n"
