@@ -182,6 +182,8 @@ def _rows(db: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
     while failures < _GIVE_UP:
         try:
             for row in db.execute(f"SELECT * FROM {table} WHERE id > ? ORDER BY id", (number,)):
+                if row[0] <= number:  # a page of zeros can pass for rows numbered 0: never go back to what was read
+                    raise sqlite3.DatabaseError(f"{table}: row {row[0]} after row {number}")
                 number, failures = row[0], 0
                 yield row
             return

@@ -208,6 +208,15 @@ def test_a_changed_request_takes_its_completions_with_it(store, whole):
     assert everything(store).items() <= whole.items()
 
 
+def test_rows_that_a_damaged_page_numbers_from_zero_again_are_not_read_twice():
+    class Damaged:
+        def execute(self, query, values):
+            yield from ((number,) for number in range(1, 6) if number > values[0])
+            yield (0,)
+
+    assert list(islice(upkeep._rows(Damaged(), "requests"), 100)) == [(1,), (2,), (3,), (4,), (5,)]
+
+
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.95])
 def test_a_truncated_file_is_named_and_what_is_left_of_it_saved(store, whole, share):
     size = store.stat().st_size
