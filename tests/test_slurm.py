@@ -127,8 +127,8 @@ def test_slurm_gets_an_array_over_the_seeds_and_a_job_that_waits_for_it(shell):
 
 WORKER = """#!{python}
 import os, signal, sys, time
-print("seed", sys.argv[sys.argv.index("-p") + 1], flush=True)
 try:
+    print("seed", sys.argv[sys.argv.index("-p") + 1], flush=True)
     time.sleep(30)
 except KeyboardInterrupt:
     time.sleep(0.3)  # it keeps what it has
