@@ -201,6 +201,14 @@ def test_holm_properties(p_values):
     assert in_order == sorted(in_order)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_holm_is_that_of_statsmodels(seed):
+    from statsmodels.stats.multitest import multipletests
+
+    p_values = np.random.default_rng(seed).choice([0.001, 0.01, 0.02, 0.2, 0.9, 1.0], size=9)
+    assert stats.holm(p_values.tolist()) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
 def test_holm_published_and_untested():
     # Worked example: p 0.01, 0.04, 0.03, 0.005 (Holm's procedure): 0.03, 0.06, 0.06, 0.02.
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
