@@ -44,13 +44,13 @@ types: setup  ## mypy, strict
 	$(BIN)/mypy
 
 unit: setup  ## pytest without a model run, with the replay of the reference run
-	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest $(SPREAD)
+	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest -p no:nbval $(SPREAD)
 
 live: setup  ## all six notebooks on the real small model, a few completions a stage
-	$(OFFLINE) $(BIN)/python -m pytest -m "live and not slow and not gpu"
+	$(OFFLINE) $(BIN)/python -m pytest -p no:nbval -m "live and not slow and not gpu"
 
 notebooks: setup  ## the committed notebooks print what is committed
-	$(OFFLINE) $(BIN)/python -m pytest --nbval-lax notebooks
+	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest --nbval-lax $(SPREAD:worksteal=loadfile) notebooks
 
 bench: setup  ## speed over the plain alternatives, one table (12 minutes on two idle cores)
 	$(OFFLINE) $(BIN)/python tests/benchmarks/run.py

@@ -84,7 +84,7 @@ def write_table(folder: Path, table: str, frame: pd.DataFrame) -> Path:
     """Write `frame` as <folder>/<table>.parquet, whole or not at all; return the path."""
     path = folder / f"{table}.parquet"
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    frame.to_parquet(temporary, index=False)
+    frame.to_parquet(temporary, index=False, compression="zstd")
     os.replace(temporary, path)
     return path
 
