@@ -16,7 +16,7 @@ from .contamination import SIGNS, find_contamination, split_contaminated
 from .diversity import count_names, count_openings, principal_plane, vendi_score
 from .loop import SentenceEncoder, diversify
 from .protocols import compare_protocols, damage_of_released_cleaner
-from .similarity import nearest_other, rethreshold, select_diverse
+from .similarity import nearest_other, rethreshold, select_diverse, threshold_examples
 
 __all__ = [
     "SIGNS",
@@ -34,5 +34,6 @@ __all__ = [
     "rethreshold",
     "select_diverse",
     "split_contaminated",
+    "threshold_examples",
     "vendi_score",
 ]

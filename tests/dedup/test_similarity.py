@@ -243,3 +243,30 @@ def test_rethreshold_is_the_selection_at_each_threshold():
     counted = similarity.rethreshold(vectors, levels)
     assert counted == [int(definition(vectors, level)[0].sum()) for level in levels]
     assert counted[0] < counted[-1] == 400
+
+
+def test_examples_stand_on_either_side_of_each_threshold():
+    vectors = clustered(300)
+    questions = [f"question {row}" for row in range(300)]
+    levels = [0.3, 0.6, 0.9, 1.0]
+    table = similarity.threshold_examples(questions, vectors, levels, examples=3, first=250)
+    assert table["total"].tolist() == [250] * 4
+    for row in table.to_dict("records"):
+        kept, nearest, value = definition(vectors[:250], row["threshold"])
+        assert row["kept"] == kept.sum()
+        for name, side in (("leaving", ~kept), ("staying", kept)):
+            closest = sorted(abs(value[side & (nearest >= 0)] - row["threshold"]))[:3]
+            assert [abs(cosine - row["threshold"]) for *_, cosine in row[name]] == pytest.approx(closest, abs=1e-9)
+            for question, neighbour, cosine in row[name]:
+                place = questions.index(question)
+                assert side[place] and neighbour == questions[nearest[place]]
+                assert cosine == pytest.approx(value[place], abs=2e-12)
+    assert table["leaving"].map(len).max() == 3 == table["staying"].map(len).max()
+
+
+def test_examples_do_not_repeat_a_pair_and_need_a_vector_each():
+    vectors = np.array([[1.0, 0], [1, 0], [1, 0], [0, 1]])
+    table = similarity.threshold_examples(["a", "a", "a", "b"], vectors, [0.9])
+    assert table.iloc[0].tolist() == [0.9, 2, 4, [("a", "a", 1.0)], [("b", "a", 0.0)]]
+    with pytest.raises(ValueError, match="questions: 1, but vectors has 4 rows"):
+        similarity.threshold_examples(["a"], vectors, [0.9])
