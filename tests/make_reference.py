@@ -22,7 +22,7 @@ from crescent_utils.runs import folders
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "outputs" / "reference"
-TABLES = ["*/manifest.json", "*/*.parquet", "*/trained.json", "*/claims.json"]
+TABLES = ["*/manifest.json", "*/*.parquet", "*/trained.json", "*/control/trained.json", "*/claims.json"]
 LIMIT = 5_000_000  # bytes of all that is committed there
 
 

@@ -221,9 +221,12 @@ def estimated_rows(
         rows.append(_sampling_row("vote", "base", count, path, 2 if amounts.zero_shot else 1))
     slower = _slower_than(recorded, baits, engine)
     rows += [_training_row(settings[stage], stage, amounts.pairs, recorded, slower) for stage in TRAINED]
+    has_control = settings["finetune"].random_label_control
+    if has_control:  # by the same recipe on as many pairs
+        rows += [replace(row, model=runs.CONTROL) for row in rows if row.stage == "finetune"]
     about = "~ " if recorded else "≤ "
     rows = [replace(row, about=about) for row in rows]
-    for label, count, batches in _evaluation_counts(settings["evaluate"]):
+    for label, count, batches in _evaluation_counts(settings["evaluate"], has_control):
         row = _sampling_row("evaluate", label, count, paces.get("evaluate"), batches)
         rows.append(replace(row, about="≤ ") if label == CHOSEN else row)
     rows = [row if row.stage in due else replace(row, stored=row.count, seconds=0.0, about="") for row in rows]
@@ -254,10 +257,11 @@ def _pace_of_paths(paces: dict[str, Pace], recorded: Path | None) -> Pace | None
     return pace
 
 
-def _evaluation_counts(settings: runs.Evaluate) -> Iterator[tuple[str, int, int]]:
+def _evaluation_counts(settings: runs.Evaluate, has_control: bool = False) -> Iterator[tuple[str, int, int]]:
     """Yield each model's answers and batches, without the base model's 0-shot answers: those are known exactly.
 
-    Development items, on which baselines are chosen, are counted with each model; `CHOSEN` are the base's answers then.
+    A control answers as a student does. Development items, on which baselines are chosen, are counted with each model;
+    `CHOSEN` are the base's answers then.
     """
     domain = runs.get_domain(settings.domain)
     items = sum(len(benchmark.items) for benchmark in benchmarks.load_evaluated(settings, domain))
@@ -274,7 +278,8 @@ def _evaluation_counts(settings: runs.Evaluate) -> Iterator[tuple[str, int, int]
     matched = settings.eval_samples if settings.matched_temperature else 0
     if settings.best_prompt or matched:
         yield CHOSEN, items * (settings.best_prompt + matched), settings.best_prompt + (matched > 0)
-    for label in dict.fromkeys(label for pair in evaluate.method_pairs(settings) for label in pair if label != "base"):
+    labels = dict.fromkeys(label for pair in evaluate.method_pairs(settings) for label in pair if label != "base")
+    for label in [*labels, *([runs.CONTROL] if has_control else [])]:
         count, batches = (both_decodings, decodings) if label in evaluate.PAIRS[0] else (items, 1)
         asked_also = others if label in evaluate.PAIRS[0] else 0
         chosen_on, ways = _development_counts(settings, domain, label)
@@ -320,6 +325,7 @@ def _training_row(settings: runs.Training, stage: str, pairs: int, recorded: Pat
     recorded_passes = recorded_recipe.epochs * (counts["trained"] + HELD_OUT * counts["held_out"])
     tokens = counts["tokens"] / (counts["trained"] * recorded_recipe.epochs) * (pairs - held_out) * recipe.epochs
     recorded_seconds = manifest.get("cost", {}).get("seconds") or manifest["seconds"]
+    recorded_seconds /= max(1, len(manifest.get("models", {})))  # with a control two models were trained alike
     learning = max(0.0, recorded_seconds - TRAINING_START) * passes / recorded_passes
     return Row(stage, TRAINED[stage], pairs, 0, tokens, slower * (TRAINING_START + learning))
 

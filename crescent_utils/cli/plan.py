@@ -246,7 +246,7 @@ def plan_text(plan: Plan) -> str:
     """Return a plan as a table with its sum and what it rests on below."""
     if not plan.rows:
         return "\n".join(plan.facts)
-    layout = "{:<10}{:<16}{:>13}{:>10}{:>15}{:>12}{:>10}"
+    layout = "{:<10}{:<20}{:>13}{:>10}{:>15}{:>12}{:>10}"
     lines = [layout.format("stage", "model", "completions", "in store", "prompt tokens", "new tokens", "time")]
     for row in plan.rows:
         count = f"{row.about}{row.count:,}{' pairs' if row.is_training else ''}"
@@ -254,7 +254,7 @@ def plan_text(plan: Plan) -> str:
         prompts = "" if row.is_training else "?" if row.prompt_tokens is None else f"{row.prompt_tokens:,}"
         time_taken = "?" if row.seconds is None else duration(row.seconds)
         lines.append(layout.format(row.stage, row.model, count, stored, prompts, f"{round(row.tokens):,}", time_taken))
-    lines.append(f"{'starts, imports, tables and figures':<76}{duration(plan.beside):>10}")
+    lines.append(f"{'starts, imports, tables and figures':<80}{duration(plan.beside):>10}")
     unknown = ", ".join(dict.fromkeys(row.stage for row in plan.rows if row.seconds is None))
     at_most = "at most " if any(row.about == "≤ " for row in plan.rows) else ""
     total = f"in all {at_most}about {duration(plan.seconds)}" + (f", and {unknown}, unknown" if unknown else "")

@@ -363,16 +363,16 @@ def foretelling_rows(name: str, finished: Sequence[SweepRun], models: set[str]) 
     """Return one row per setting of a part: what preflight foretold with its first seed, and what was gained over all.
 
     A setting is an arm or a round whose tuned model is none of `models`, to which it is added: an arm that changes the
-    student alone is no setting. Random labels are none either: preflight speaks of learning from the vote.
+    student alone is no setting.
     """
     rows = []
     for arm in dict.fromkeys(run.overlay for run in finished):
         of_arm = [run for run in finished if run.overlay == arm]
         first = of_arm[0]
         manifest = runs.read_manifest(first.folder, "finetune") or {}
-        model = json.dumps(manifest.get("models") or arm, sort_keys=True)
+        model = manifest.get("models", {}).get("tuned", arm)
         place = first.folder / runs.PREFLIGHT / "headroom.parquet"
-        if first.settings("finetune").label_source == "random" or model in models or not place.exists():
+        if model in models or not place.exists():
             continue
         models.add(model)
         row = {"part": name, "arm": arm, "domain": first.settings("evaluate").domain}

@@ -186,13 +186,14 @@ def sweep_comparisons(scores: pd.DataFrame, resamples: int, general: pd.DataFram
 
     On the `general` tasks, under their metrics, before is compared with after training alone. As in the claims,
     `after` is the profile's own model and `before` the one that lacks something: a positive difference says that what
-    was left out matters.
+    was left out matters. The base is also compared with the control, if the profile's own runs have one.
     """
     import pandas as pd
 
     labels = scores["model"].unique()
-    pairs = [pair for pair in evaluate.PAIRS if set(pair) <= set(labels)]
-    of_the_method = {label for pair in evaluate.PAIRS for label in pair}
+    own_pairs = (*evaluate.PAIRS, ("base", runs.CONTROL))
+    pairs = [pair for pair in own_pairs if set(pair) <= set(labels)]
+    of_the_method = {label for pair in own_pairs for label in pair}
     for label in labels:
         if label not in of_the_method:
             pairs.append((label, "student_tuned" if label.startswith("student") else "tuned"))

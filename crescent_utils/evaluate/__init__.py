@@ -1,6 +1,7 @@
 """Evaluate: models over benchmarks before and after training, paired by item, and a verdict for each claim.
 
-In come the models of a run by label (`models_to_evaluate`: base, tuned, student, student_tuned) and its benchmarks.
+In come the models of a run by label (`models_to_evaluate`: base, tuned, the control tuned_random_labels if there is
+one, student, student_tuned) and its benchmarks.
 `answer_benchmark` has each model answer them through lm-evaluation-harness, whose completions come from the generation
 store. Out go these tables of `evaluate/`:
 

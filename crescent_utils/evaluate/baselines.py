@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .. import answers, benchmarks, stats
+from .. import answers, benchmarks, runs, stats
 from ..runs import Domain, Evaluate
 from .evaluation import PAIRS, SCORE_COLUMNS, answer_rows
 from .prompts import ZERO_SHOT, asked_with
@@ -149,8 +149,8 @@ def prompt_table(scores: pd.DataFrame, settings: Evaluate) -> pd.DataFrame:
 def baseline_table(scores: pd.DataFrame, settings: Evaluate, choices: Choices) -> pd.DataFrame:
     """Return what the tuned model has to beat: one row per baseline and benchmark, paired with the tuned model.
 
-    The tuned model is asked with the headline prompt; against sampled baselines it is sampled once as well. The model
-    of a run with `label_source: random`, named in `compare_runs`, is the control: the same texts under shuffled labels.
+    The tuned model is asked with the headline prompt; against sampled baselines it is sampled once as well. "random
+    labels" is the control, if the run has one (`random_label_control`): the same texts, each under another question.
     """
     import pandas as pd
 
@@ -158,7 +158,8 @@ def baseline_table(scores: pd.DataFrame, settings: Evaluate, choices: Choices) -
     at_zero = scores[scores["shots"] == 0]
     greedy, sampled = ((headline, decoding) for decoding in ("greedy", "sampled"))
     base = [("base", prompt, "greedy") for prompt in (*settings.eval_prompts, "best")]
-    against_greedy = [*base, *((label, *greedy) for label in settings.compare_runs if label.startswith("tuned"))]
+    ablated = [label for label in settings.compare_runs if label.startswith("tuned")]
+    against_greedy = [*base, *((label, *greedy) for label in (runs.CONTROL, *ablated))]
     against_sampled = [("base", *greedy), ("base", *sampled), ("base", headline, "matched")]
     rows: list[dict[str, Any]] = []
     for tuned, baselines in ((greedy, against_greedy), (sampled, against_sampled)):
@@ -184,6 +185,8 @@ def _answers_of(scores: pd.DataFrame, model: str, prompt: str, decoding: str) ->
 
 def _name(model: str, prompt: str, decoding: str, benchmark: str, settings: Evaluate, choices: Choices) -> str:
     """Return how a baseline is called in the table."""
+    if model == runs.CONTROL:
+        return "random labels, greedy"
     if model != "base":
         return f"{model}, greedy"
     if prompt == "best":

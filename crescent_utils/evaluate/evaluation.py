@@ -41,16 +41,22 @@ SHOWN += ["difference", "low", "high", "p_value"]
 def models_to_evaluate(settings: Evaluate) -> dict[str, generation.Model | None]:
     """Return the models to evaluate by label: base, tuned and, unless `student` is "none", student and student_tuned.
 
-    They are None in a replay, which needs no weights.
+    After the tuned model comes the control, if the run's 04 has trained one. They are None in a replay, which needs no
+    weights.
     """
-    if settings.engine == "replay":
-        return dict.fromkeys(label for pair in method_pairs(settings) for label in pair)
     folder = runs.run_folder(settings)
+    trained = runs.read_manifest(folder, "finetune") or {"models": {}}
+    control = [runs.CONTROL] if runs.CONTROL in trained["models"] else []
+    if settings.engine == "replay":
+        own, *students = method_pairs(settings)
+        return dict.fromkeys([*own, *control, *(label for pair in students for label in pair)])
     base = generation.resolve_model(settings.model)
     models: dict[str, generation.Model | None] = {
         "base": base,
         "tuned": generation.load_trained(folder / "finetune", base, "tuned"),
     }
+    for label in control:
+        models[label] = generation.load_trained(runs.control_folder(folder), base, label)
     if settings.student != runs.NO_STUDENT:
         untrained = generation.resolve_student(settings.student, base)
         models["student"] = untrained
@@ -63,10 +69,14 @@ def method_pairs(settings: Evaluate) -> tuple[tuple[str, str], ...]:
     return PAIRS[:1] if settings.student == runs.NO_STUDENT else PAIRS
 
 
-def compared_pairs(settings: Evaluate) -> list[tuple[str, str]]:
-    """Return the pairs (before, after) that are compared: the method's own, and each ablated model with the whole's."""
+def compared_pairs(settings: Evaluate, scores: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return the pairs (before, after) that are compared.
+
+    They are the method's own, the base with the control if `scores` have one, and each ablated model with the whole's.
+    """
+    control = [("base", runs.CONTROL)] if (scores["model"] == runs.CONTROL).any() else []
     ablated = [(label, "student_tuned" if label.startswith("student") else "tuned") for label in settings.compare_runs]
-    return [*method_pairs(settings), *ablated]
+    return [*method_pairs(settings), *control, *ablated]
 
 
 def comparison_table(scores: pd.DataFrame, general: pd.DataFrame, settings: Evaluate) -> pd.DataFrame:
@@ -75,7 +85,7 @@ def comparison_table(scores: pd.DataFrame, general: pd.DataFrame, settings: Eval
 
     options: dict[str, Any] = {"resamples": settings.resamples, "seed": settings.seed}
     tables = []
-    for before, after in compared_pairs(settings):
+    for before, after in compared_pairs(settings, scores):
         tables += [stats.compare_models(scores, before, after, scoring, **options) for scoring in benchmarks.SCORINGS]
         for metric, part in general.groupby("metric") if len(general) else []:
             tables.append(stats.compare_models(part, before, after, "score", **options).assign(scoring=metric))
@@ -98,14 +108,14 @@ def parts_table(scores: pd.DataFrame, settings: Evaluate) -> pd.DataFrame:
 
     tables = [
         gain_parts(scores, before, after, resamples=settings.resamples, seed=settings.seed)
-        for before, after in compared_pairs(settings)
+        for before, after in compared_pairs(settings, scores)
     ]
     return pd.concat(tables, ignore_index=True)
 
 
 def parts_summary(parts: pd.DataFrame, before: str = "base") -> pd.DataFrame:
     """Return the parts of the gains over the model `before` as they are shown."""
-    return parts[parts["before"] == before].drop(columns=["before", "after"]).round(3)
+    return parts[parts["before"] == before].drop(columns=["before"]).round(3)
 
 
 def answer_benchmark(
@@ -142,7 +152,7 @@ def answer_benchmark(
 def _decodings(settings: Evaluate, label: str) -> list[tuple[str, float, int]]:
     """Return name, temperature and number of samples of each decoding of a model.
 
-    A student is judged on its greedy answers alone: sampling them too would cost a minute of the CPU run. Ours.
+    A student and the control are judged on greedy answers alone: sampling too would cost a minute of the CPU run. Ours.
     """
     if not settings.eval_samples or label not in PAIRS[0]:
         return [("greedy", 0.0, 1)]

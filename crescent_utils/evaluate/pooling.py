@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 # Parameters of 06 that say how a model was judged. That the items are the same is seen in the tables.
 JUDGED_BY = ("domain", "system_prompt", "solve_prompt", "eval_samples", "eval_temperature", "eval_max_tokens")
-# Of the stages before, parameters that may differ between seeds: the seed, and what says where or how fast, not what.
-FREE = runs.NOT_IN_FINGERPRINT | {"seed"}
+# Of the stages before, parameters that may differ between seeds: the seed, what says where or how fast, not what, and
+# whether a control was trained beside the method's own models.
+FREE = runs.NOT_IN_FINGERPRINT | {"seed", "random_label_control"}
 CONTENT_OF = {"budget_of": "budget"}  # parameters whose content has another name in a manifest's `inputs`
 
 

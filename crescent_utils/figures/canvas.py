@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from .. import runs
+
 # Okabe and Ito's palette (2008), which survives the common kinds of colour blindness. Text in orange or green takes the
 # darker shade of the same hue: the palette's own are too pale for small print.
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#A6ACB3"
@@ -31,7 +33,13 @@ SHOWN = 100  # pixels per inch at which a notebook shows the picture
 MOST_BARS = 14
 PER_CENT = "{x:.0%}"  # how an axis writes shares
 SMALL = 8.5  # points: labels, notes
-NAMES = {"base": "base", "tuned": "self-improved", "student": "student", "student_tuned": "distilled student"}
+NAMES = {
+    "base": "base",
+    "tuned": "self-improved",
+    runs.CONTROL: "random labels",
+    "student": "student",
+    "student_tuned": "distilled student",
+}
 
 
 class Picture(Figure):  # type: ignore[misc, unused-ignore]

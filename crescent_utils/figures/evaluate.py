@@ -120,7 +120,9 @@ def accuracy_by_seed(scores: pd.DataFrame) -> tuple[Figure, str]:
     items = int(scores.groupby([*keys, "seed"])["item"].nunique().max()) if "item" in scores else 0
     seeds = int(scores["seed"].nunique())
     counted = f"n = {items:,} items each, " if items else ""
-    note = f"{counted}{count_of(seeds, 'seed')}; grey: before training, blue: after it."
+    has_others = not set(scores["model"]) <= {model for pair in PAIRS for model in pair}
+    others = ", orange: after another training" if has_others else ""
+    note = f"{counted}{count_of(seeds, 'seed')}; grey: before training, blue: after it{others}."
     panels = []
     for is_student, benchmark, shots, decoding in ordered:
         names = [f"seed {seed}" for seed in _seeds(groups[is_student, benchmark, shots, decoding])]

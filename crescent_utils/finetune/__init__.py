@@ -4,13 +4,14 @@ In come the rows of the vote's `qa` (`chosen_rows` takes those that the paramete
 prompt and completion, `train` trains (LoRA, QLoRA or full) from checkpoint to checkpoint, so that a cut run goes on.
 Out go the trained weights (`model/`, with LoRA also `adapter/`), `log` (step, epoch, loss, eval_loss, learning_rate,
 tokens) and `tokens` (pair, token, learned): which tokens of the first pairs the loss counts. `recorded_training` gives
-the same from an earlier run.
+the same from an earlier run. `train_control` trains a negative control by the same recipe on the same rows, each
+question with another one's paths; its weights lie in `control/`, its tables are `control_log` and `control_tokens`.
 """
 
 from .masks import TrainingError, coloured, loss_mask
 from .recipes import check_recipe, recipe_of
 from .sft import Teacher
-from .training import Trained, check_asked_alike, chosen_rows, recorded_training, train, training_pairs
+from .training import Trained, check_asked_alike, chosen_rows, recorded_training, train, train_control, training_pairs
 
 __all__ = [
     "Teacher",
@@ -24,5 +25,6 @@ __all__ = [
     "recipe_of",
     "recorded_training",
     "train",
+    "train_control",
     "training_pairs",
 ]

@@ -54,20 +54,35 @@ class Trained:
 def chosen_rows(qa: pd.DataFrame, settings: Training) -> pd.DataFrame:
     """Return the rows of the vote's table `qa` that are learned from: all, unless the parameters say less.
 
-    `train_min_agreement` filters, `max_pairs` draws that many by `seed`. `label_source` "random" gives each question
-    the paths of another one (none keeps its own), as a negative control: the same texts are learned, but they answer
-    nothing.
+    `train_min_agreement` filters, `max_pairs` draws that many by `seed`.
     """
     rows = qa[qa["agreement"] >= settings.train_min_agreement]
     if settings.max_pairs and settings.max_pairs < len(rows):
         rows = rows.sample(settings.max_pairs, random_state=settings.seed).sort_index()
-    if settings.label_source == "random":
-        rows = _with_paths_of_others(rows, settings.seed)
     return rows.reset_index(drop=True)
 
 
-def _with_paths_of_others(qa: pd.DataFrame, seed: int) -> pd.DataFrame:
+def with_paths_of_others(qa: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return `qa` with each question given the paths of another one, drawn by `seed`; none keeps its own.
+
+    The same texts are learned then, but they answer nothing. With LMSI's formats each format is shuffled by itself, so
+    that a prompt keeps a reply of its form. Raises TrainingError for a single question.
+    """
+    import pandas as pd
+
+    if "format" not in qa:
+        return _shuffled_paths(qa, seed)
+    parts = [_shuffled_paths(part, seed) for _, part in qa.groupby("format", sort=False)]
+    return pd.concat(parts).loc[qa.index]
+
+
+def _shuffled_paths(qa: pd.DataFrame, seed: int) -> pd.DataFrame:
     ids = list(dict.fromkeys(qa["id"]))
+    if len(ids) < 2:
+        raise TrainingError(
+            f"random_label_control: true needs two questions at least (with path_formats: of each format) to swap "
+            f"their answers, and there are {len(ids)}; sample more questions, or set random_label_control: false"
+        )
     random.Random(seed).shuffle(ids)
     paths_of = qa.groupby("id")["path"].apply(list)
     givers = zip(ids, ids[1:] + ids[:1], strict=True)
@@ -163,6 +178,23 @@ def train(
     )
 
 
+def train_control(stage: runs.Stage, rows: pd.DataFrame, domain: runs.Domain) -> Trained | None:
+    """Train the negative control on `rows`, each question with another one's paths; None without random_label_control.
+
+    Its recipe is that of the tuned model, so that whatever it gains comes from the form of the texts alone. It lies in
+    `finetune/control`. A replay returns the recorded one. Raises what `train` and `recorded_training` raise.
+    """
+    settings: Any = stage.settings
+    if not settings.random_label_control:
+        return None
+    shuffled = with_paths_of_others(rows, settings.seed)
+    pairs = training_pairs(shuffled, domain, settings.system_prompt, settings.train_prompt)
+    if settings.engine == "replay":
+        return recorded_training(stage, pairs, runs.CONTROL)
+    base, recipe = generation.resolve_model(settings.model), recipes.recipe_of(settings)
+    return train(base, pairs, runs.control_folder(stage.folder.parent), recipe, runs.CONTROL)
+
+
 def _finished_training(target: Path, key: str, base: generation.Model) -> dict[str, Any] | None:
     """Return the record of the training with this key in `target`; None without it, or without its weights."""
     if not (target / "trained.json").exists():
@@ -215,10 +247,17 @@ def _train_anew(
 def recorded_training(stage: runs.Stage, pairs: list[dict[str, Any]], label: str) -> Trained:
     """Return what the replayed run trained in this stage; nothing is trained and no weights are read.
 
-    Raises TrainingError where that run was not trained, trained by another recipe, or on other pairs.
+    With the label of the control it is that one. Raises TrainingError where that run was not trained (has no control),
+    trained by another recipe, or on other pairs.
     """
-    recorded = stage.replayed / stage.name
+    is_control = label == runs.CONTROL
+    recorded = runs.control_folder(stage.replayed) if is_control else stage.replayed / stage.name
     manifest = runs.read_manifest(stage.replayed, stage.name)
+    if is_control and manifest is not None and label not in manifest["models"]:
+        raise TrainingError(
+            f"random_label_control: run {stage.settings.replay_from!r} has trained no control; set engine: auto to "
+            "train one, or random_label_control: false"
+        )
     if manifest is None or not (recorded / "trained.json").exists():
         raise TrainingError(
             f"{stage.name}: run {stage.settings.replay_from!r} has not been trained; set engine: auto to train it"
@@ -234,12 +273,13 @@ def recorded_training(stage: runs.Stage, pairs: list[dict[str, Any]], label: str
     def nowhere() -> Path:
         raise generation.ModelError("a replay has no weights; choose engine: auto")
 
+    prefix = "control_" if is_control else ""
     return Trained(
         generation.Model(label, record["fingerprint"], nowhere),
-        runs.read_table(stage.replayed, stage.name, "log"),
+        runs.read_table(stage.replayed, stage.name, f"{prefix}log"),
         record["counts"],
         Cost(**record.get("cost", {})),
-        runs.read_table(stage.replayed, stage.name, "tokens"),
+        runs.read_table(stage.replayed, stage.name, f"{prefix}tokens"),
     )
 
 

@@ -40,6 +40,7 @@ from .layout import (
     NOTEBOOKS,
     PREFLIGHT,
     RunError,
+    control_folder,
     left_out_stages,
     read_manifest,
     read_table,
@@ -50,6 +51,7 @@ from .layout import (
     write_table,
 )
 from .params import (
+    CONTROL,
     ROOT,
     STAGE_SETTINGS,
     STAGES,
@@ -73,6 +75,7 @@ from .progress import PROGRESS_SECONDS, ProgressBar, ProgressEcho
 
 __all__ = [
     "BENCHMARK_FILES",
+    "CONTROL",
     "Common",
     "Cost",
     "Dedup",
@@ -107,6 +110,7 @@ __all__ = [
     "begin_stage",
     "benchmark_folder",
     "build_settings",
+    "control_folder",
     "cost_table",
     "did_you_mean",
     "differing_parameters",

@@ -41,6 +41,11 @@ def run_folder(settings: Common, run: str | None = None) -> Path:
     return outputs / (run or settings.run)
 
 
+def control_folder(run: Path) -> Path:
+    """Return the folder in which 04 of the run in the folder `run` trains its control, see `random_label_control`."""
+    return run / "finetune" / "control"
+
+
 def stages_before(name: str, settings: Common) -> tuple[str, ...]:
     """Return the stages whose tables stage `name` reads: those above it that the run does not leave out."""
     return tuple(stage for stage in UPSTREAM[name] if stage not in left_out_stages(dict(settings)))

@@ -22,6 +22,7 @@ from .credentials import find_credential
 ROOT = Path(__file__).resolve().parents[2]  # the repository
 DOMAINS = ROOT / "params" / "domains"  # the kit's own domains, a YAML file each
 YAML_SUFFIXES = (".yaml", ".yml")
+CONTROL = "tuned_random_labels"  # label of the model that `random_label_control` trains
 EvalPrompt = Literal["solve", "bare", "stock", "own", "exemplars"]
 PathFormat = Literal["few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_shot_direct"]
 
@@ -135,7 +136,6 @@ class Training(Common):
     solve_prompt: str = ""
     train_min_agreement: float = Field(0.0, ge=0, le=1)  # ours: learn only from pairs with at least this agreement
     max_pairs: int = Field(0, ge=0)  # 0: all; else so many, drawn by `seed`
-    label_source: Literal["vote", "random"] = "vote"  # "random": each question gets another's path, a negative control
     train_prompt: Literal["solve", "bare"] = "solve"  # "bare", the question alone: Crescent, released scripts
     micro_batch_size: int = Field(16, ge=1)
     max_length: int = Field(256, ge=16)
@@ -151,6 +151,7 @@ class Training(Common):
 class Finetune(Training):
     """`04_finetune`: SFT of the same model on its own question-answer pairs."""
 
+    random_label_control: bool = False  # ours: also train a control on the same questions with each other's answers
     method: Literal["lora", "qlora", "full"] = "lora"
     lora_rank: int = Field(8, ge=1)
     lora_alpha: int = Field(16, ge=1)
@@ -222,6 +223,11 @@ class Evaluate(Common):
             if not re.fullmatch(r"(?:tuned|student)_(?!tuned$)\w+", label):
                 raise ValueError(
                     f"{label!r} is no label of an ablated model: use tuned_no_dedup, tuned_no_vote, student_seed …"
+                )
+            if label == CONTROL:
+                raise ValueError(
+                    f"{label!r} is the control that a run trains itself: set random_label_control: true, and pool the "
+                    "runs that have one through other_runs"
                 )
         return value
 

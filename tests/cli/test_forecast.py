@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 from shared import REFERENCE
 
@@ -17,7 +20,8 @@ NINTH = {"vote": 39, "finetune": 18, "distil": 13, "evaluate": 8}
 
 
 def settings_of(**values):
-    return {stage: params.settings_from(stage, {"engine": "vllm", "run": "none", **values}) for stage in params.STAGES}
+    values = {"engine": "vllm", "run": "none", "random_label_control": False, **values}
+    return {stage: params.settings_from(stage, values) for stage in params.STAGES}
 
 
 def rows_of(questions=1313, recorded=REFERENCE, paces=None, engine="vllm", due=params.STAGES, **values):
@@ -84,6 +88,26 @@ def test_own_exemplars_cost_a_vote_of_their_own_which_the_budget_pays():
     without, own = (rows_of(0, **source, **more)[0] for more in ({}, {"vote_shots": "own", "own_questions": 20}))
     assert own["vote", "base"].count == without["vote", "base"].count
     assert own["finetune", "tuned"].count < without["finetune", "tuned"].count
+
+
+def test_a_control_is_trained_and_answers(tmp_path):
+    plain, _ = rows_of()
+    rows, _ = rows_of(random_label_control=True)
+    tuned, control = rows["finetune", "tuned"], rows["finetune", "tuned_random_labels"]
+    assert control.is_training and (control.count, control.seconds) == (tuned.count, tuned.seconds)
+    assert tuned == plain["finetune", "tuned"]
+    assert rows["evaluate", "tuned_random_labels"].count == 350, "greedy answers alone"
+    assert rows.keys() - plain.keys() == {("finetune", "tuned_random_labels"), ("evaluate", "tuned_random_labels")}
+    starts = [forecast.seconds_beside(list(table.values()), [], "vllm", 10.0) for table in (plain, rows)]
+    assert starts[1] - starts[0] == pytest.approx(3)
+    recorded = tmp_path / "recorded"  # a run with a control: its 04 took the time of two trainings
+    shutil.copytree(REFERENCE, recorded)
+    path = recorded / "finetune" / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["cost"]["seconds"] *= 2 / len(manifest["models"])
+    manifest["models"] = {"tuned": "a", "tuned_random_labels": "b"}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    assert rows_of(recorded=recorded)[0]["finetune", "tuned"].seconds == pytest.approx(tuned.seconds)
 
 
 def test_a_slower_machine_trains_slower_where_the_same_engine_tells():

@@ -18,8 +18,8 @@ def make_scores(items=120, seeds=(1, 2, 3), lift=0.15, rng_seed=0):
     rng = np.random.default_rng(rng_seed)
     hard = rng.random(items)
     rows = []
-    for model, shift in (("base", 0.0), ("tuned", lift)):
-        for seed in seeds if model == "tuned" else seeds[:1]:
+    for model, shift in (("base", 0.0), ("tuned", lift), ("tuned_random_labels", -0.1)):
+        for seed in seeds if model != "base" else seeds[:1]:
             for item in range(items):
                 right = bool(hard[item] < 0.36 + shift + rng.normal(0, 0.1))
                 rows.append({
@@ -50,7 +50,8 @@ def make_baselines(comparisons):
     same = {name: row[name] for name in ("benchmark", "n", "seeds", "difference", "low", "high", "p_value")}
     same |= {"tuned": "greedy", "baseline_accuracy": row["before_accuracy"], "tuned_accuracy": row["after_accuracy"]}
     best = f"base, best zero-shot prompt (chosen on dev, n = 150): {EVIL!r}"
-    return pd.DataFrame([{"baseline": name, **same} for name in ("base, solve, greedy", best)])
+    names = ("base, solve, greedy", best, "random labels, greedy")
+    return pd.DataFrame([{"baseline": name, **same} for name in names])
 
 
 def make_run(folder, name="cpu", lift=0.15, stages=STAGES, **parameters):
@@ -59,7 +60,8 @@ def make_run(folder, name="cpu", lift=0.15, stages=STAGES, **parameters):
     scores = make_scores(lift=lift)
     comparisons = pd.concat(
         [
-            stats.compare_models(scores, "base", "tuned", how, resamples=500)
+            stats.compare_models(scores, "base", after, how, resamples=500)
+            for after in ("tuned", "tuned_random_labels")
             for how in ("symbolic", "flexible", "strict")
         ]
     )
@@ -160,6 +162,7 @@ def test_page_shows_what_training_has_to_beat_and_where_the_gain_comes_from(page
     row = pd.read_parquet(runs[0] / "evaluate" / "baselines.parquet").iloc[0]
     shown = f"{100 * row.baseline_accuracy:.1f} % {100 * row.tuned_accuracy:.1f} % {100 * row.difference:+.1f} ["
     assert f"cpu arithmetic base, solve, greedy greedy 120 3 {shown}" in beat
+    assert "random labels, greedy greedy 120 3" in beat and "base → tuned_random_labels" in words(page)
     assert "best zero-shot prompt" in beat and beat.count("no_vote") == 0, "it has no 06"
     sources = pd.read_parquet(runs[0] / "evaluate" / "sources.parquet")
     split = words(page[page.index("by how the base's greedy answer ended") :])

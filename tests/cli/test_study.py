@@ -19,7 +19,7 @@ PARTS = {
         "purpose": "the method",
         "profile": ["params/cpu.yaml"],
         "parameters": {"resamples": 100},
-        "arms": {"no_vote": {}, "seed_augmentation": {}, "random_labels": {}},
+        "arms": {"no_vote": {}, "seed_augmentation": {}},
         "same_size": ["no_vote"],
         "seeds": [1, 2],
         "claims": ["C1", "C4", "C6"],
@@ -116,6 +116,8 @@ def test_the_kits_study_names_every_claim_and_its_runs_are_all_different():
     wholes = [planned[name][0] for name in ("crescent", "thresholds", "data_size", "votes")]
     prints = {runs.stage_fingerprint("vote", run.settings("vote")) for run in wholes}
     assert len(prints) == 1, "what they have in common is one vote"
+    controlled = {run.overlay for run in planned["crescent"] if run.settings("finetune").random_label_control}
+    assert controlled == {"whole", "seed_augmentation"}, "one control a seed: the other shares the whole's training"
 
 
 def test_what_an_arm_changes_wins_over_its_part(place):
@@ -184,7 +186,7 @@ def test_arms_of_one_size_learn_from_as_many_pairs_as_the_smallest(place, leave)
     assert sizes["pairs"].to_dict() == {("whole", 1): 100, ("no_vote", 1): full[0], ("whole", 2): full[1],
                                         ("no_vote", 2): full[1]}  # fmt: skip
     assert sizes.loc[("no_vote", 1), "learned"] == sizes.loc[("whole", 1), "learned"] == 100
-    for arm, seed, limit in (("no_vote", 1, 100), ("whole", 1, 0), ("no_vote", 2, 0), ("random_labels", 1, 0)):
+    for arm, seed, limit in (("no_vote", 1, 100), ("whole", 1, 0), ("no_vote", 2, 0)):
         manifest = folders.read_manifest(outputs / "runs" / "method" / f"{arm}-seed{seed}", "finetune")
         assert manifest["parameters"]["max_pairs"] == limit
 
@@ -208,7 +210,7 @@ def test_every_setting_that_learns_from_votes_is_foretold_once(place, leave):
     path, outputs = place()
     assert run_study(path, outputs) == 0
     table = pd.read_parquet(outputs / "foretelling.parquet")
-    settings = list(zip(table["part"], table["arm"], strict=True))  # not the control, nor one that changes the student
+    settings = list(zip(table["part"], table["arm"], strict=True))  # not one that changes the student
     assert settings == [("method", "whole"), ("method", "no_vote"), ("sizes", "few")]
     assert (table["predicted"] == 0.1).all() and (table["questions"] == 20).all()
     scores = pd.concat(

@@ -44,7 +44,7 @@ def test_what_is_given_twice_is_refused(tmp_path, overlays, seeds, message):
 
 def test_every_ablation_can_be_swept(tmp_path):
     names = sorted(path.stem for path in ABLATIONS.glob("*.yaml"))
-    assert {"no_dedup", "no_vote", "no_rewrite", "released_code", "votes_1", "data_size", "random_labels"} <= set(names)
+    assert {"no_dedup", "no_vote", "no_rewrite", "released_code", "votes_1", "data_size"} <= set(names)
     parameters = [run.parameters for run in planned(tmp_path, names, [1])]
     changes = [{k: v for k, v in values.items() if k not in ("run", "other_runs")} for values in parameters]
     assert all(changes.count(values) == 1 for values in changes), "each changes something, and something else"
@@ -103,14 +103,18 @@ def test_what_an_overlay_changed_is_paired_with_the_method_as_it_is(tmp_path):
     sources = {1: REFERENCE, 2: REFERENCE / "seed2", 3: REFERENCE / "seed3"}
     for run in sweep_runs:  # real scores; an overlay is given those of another seed's run, under its own seed
         source = sources[run.seed if run.overlay == "whole" else run.seed % 3 + 1]
-        scores = pd.read_parquet(source / "evaluate" / "scores.parquet")
+        scores = pd.read_parquet(source / "evaluate" / "scores.parquet").query("model != 'tuned_random_labels'")
+        greedy = scores.query("model == 'base' and decoding == 'greedy'")  # and a control, that learned nothing
+        scores = pd.concat([scores, greedy.assign(model="tuned_random_labels")], ignore_index=True)
         (run.folder / "evaluate").mkdir(parents=True)
         scores.assign(seed=run.seed).to_parquet(run.folder / "evaluate" / "scores.parquet")
     scores = sweep.sweep_scores(sweep_runs)
-    own_models = {"base", "tuned", "student", "student_tuned"}
+    own_models = {"base", "tuned", "tuned_random_labels", "student", "student_tuned"}
     overlay_models = {"tuned_no_vote", "student_tuned_no_vote", "tuned_seed_augmentation", "student_seed"}
     assert set(scores["model"]) == own_models | overlay_models
     comparisons = sweep.sweep_comparisons(scores, 200).query("decoding == 'greedy'").set_index("before")
+    control = comparisons[comparisons["after"] == "tuned_random_labels"]
+    assert control.index.tolist() == ["base"] and control["difference"].tolist() == [0]
     assert (comparisons["seeds"] == 3).all() and (comparisons["n"] == 350).all()
     no_vote = comparisons.loc["tuned_no_vote"]
     assert no_vote["after"] == "tuned"

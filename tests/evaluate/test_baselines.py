@@ -121,9 +121,9 @@ def test_each_baseline_is_paired_with_the_tuned_model():
         answers("base", 10), answers("base", 12, "own"), answers("base", 16, "best"),
         answers("base", 4, decoding="sampled"), answers("base", 8, decoding="matched"),
         answers("tuned", 24), answers("tuned", 26, "own"), answers("tuned", 20, decoding="sampled"),
-        answers("tuned_random_labels", 6),
+        answers("tuned_random_labels", 6), answers("tuned_no_vote", 22),
     ], ignore_index=True)  # fmt: skip
-    settings = settings_of(eval_prompts=["solve", "own"], compare_runs={"tuned_random_labels": ["x"]})
+    settings = settings_of(eval_prompts=["solve", "own"], compare_runs={"tuned_no_vote": ["x"]})
     choices = baselines.Choices({"b": "bare"}, {"b": 0.35}, {"b": 150})
     table = baselines.baseline_table(scores, settings, choices)
     found = {(row.baseline, row.tuned): (round(row.baseline_accuracy * 40), round(row.difference * 40))
@@ -132,12 +132,15 @@ def test_each_baseline_is_paired_with_the_tuned_model():
         ("base, solve, greedy", "greedy"): (10, 14),
         ("base, own, greedy", "greedy"): (12, 12),
         ("base, best zero-shot prompt (chosen on dev, n = 150): 'bare'", "greedy"): (16, 8),
-        ("tuned_random_labels, greedy", "greedy"): (6, 18),
+        ("random labels, greedy", "greedy"): (6, 18),
+        ("tuned_no_vote, greedy", "greedy"): (22, 2),
         ("base, solve, greedy", "one sample at T = 0.7"): (10, 10),
         ("base, solve, one sample at T = 0.7", "one sample at T = 0.7"): (4, 16),
         ("base, solve, one sample at T = 0.35, as sharp as tuned", "one sample at T = 0.7"): (8, 12),
     }
     assert (table["low"] <= table["difference"]).all() and set(table["seeds"]) == {2} and set(table["n"]) == {40}
+    without = baselines.baseline_table(scores[scores["model"] != "tuned_random_labels"], settings, choices)
+    assert not without["baseline"].str.startswith("random").any() and len(without) == len(table) - 1
     by_prompt = baselines.prompt_table(scores, settings)
     assert by_prompt["prompt"].tolist() == ["solve", "own"] and by_prompt["difference"].tolist() == [14 / 40, 14 / 40]
 

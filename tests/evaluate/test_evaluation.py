@@ -310,3 +310,22 @@ def test_who_is_compared(tmp_path, monkeypatch):
         "student_tuned": "of-distil",
     }  # fmt: skip
     assert all(model.label == label for label, model in live.items())
+    folders.write_json(tmp_path / "r" / "finetune" / "control" / "trained.json", {"fingerprint": "of-control"})
+    own = settings_of(outputs=str(tmp_path), run="r")
+    assert evaluation.models_to_evaluate(own).keys() == live.keys(), "one that an earlier 04 of the run has left"
+    made = {"models": {"tuned": "of-finetune", "tuned_random_labels": "of-control"}}
+    folders.write_json(tmp_path / "r" / "finetune" / "manifest.json", made)
+    with_control = evaluation.models_to_evaluate(own)
+    assert list(with_control) == ["base", "tuned", "tuned_random_labels", "student", "student_tuned"]
+    control = with_control["tuned_random_labels"]
+    assert (control.label, control.fingerprint) == ("tuned_random_labels", "of-control")
+    replay = settings_of(outputs=str(tmp_path), run="r", engine="replay")
+    assert list(evaluation.models_to_evaluate(replay)) == list(with_control)
+
+
+def test_the_control_answers_the_headline_prompt_greedily(engine, store, benchmark):
+    control = Watched(store, models.Model("tuned_random_labels", "tiny", lambda: None), 1, lambda: engine)
+    settings = settings_of(eval_prompts=["bare", "solve"], shots=[0, 2], general_tasks=["copying"])
+    rows = evaluation.answer_benchmark(control, benchmark, settings, DOMAIN)
+    assert rows.groupby(["prompt", "shots", "decoding"]).size().to_dict() == {
+        ("bare", 0, "greedy"): 10, ("bare", 2, "greedy"): 10}  # fmt: skip

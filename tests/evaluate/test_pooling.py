@@ -101,7 +101,7 @@ MAKES_THE_MODEL = {
     "elicit_samples": 10, "similarity_threshold": 0.5, "votes": 3, "min_agreement": 0.9, "path_choice": "first",
     "protocol": "strict", "method": "full", "lora_rank": 4, "lora_targets": ["k_proj"], "learning_rate": 1.0e-4,
     "epochs": 1.0,
-    "batch_size": 8, "max_pairs": 50, "train_min_agreement": 0.75, "label_source": "random",
+    "batch_size": 8, "max_pairs": 50, "train_min_agreement": 0.75,
     "student_learning_rate": 1.0e-3,
     "student_data": "self_samples", "max_rewrites": 0, "vote_temperature": 1.0, "decontaminate": False,
     "model": "other/model",
@@ -190,9 +190,34 @@ def test_without_a_student_the_base_and_the_tuned_model_are_all(tmp_path):
     whole = pooling.pooled_scores(own, settings)
     assert set(whole["model"]) == {"base", "tuned"} and set(whole["seed"]) == {1, 2}
     found = evaluation.comparison_table(whole, pd.DataFrame(), settings)
-    assert set(found["after"]) == {"tuned"} and evaluation.compared_pairs(settings) == [("base", "tuned")]
+    assert set(found["after"]) == {"tuned"} and evaluation.compared_pairs(settings, whole) == [("base", "tuned")]
     folders.write_json(tmp_path / "r" / "finetune" / "trained.json", {"fingerprint": "of-finetune"})
     assert list(evaluation.models_to_evaluate(settings)) == ["base", "tuned"]
+
+
+def test_controls_are_pooled_over_the_seeds_that_have_one(tmp_path):
+    def controlled(seed, tuned, control):
+        scores = full(seed, tuned).query("model in ('base', 'tuned')")
+        extra = full(seed, control).query("model == 'tuned'").assign(model="tuned_random_labels")
+        return pd.concat([scores, extra], ignore_index=True)
+
+    settings = settings_of(outputs=str(tmp_path), run="one", student="none", other_runs=["two", "three"], resamples=200)
+    record(tmp_path, "one", 1, random_label_control=True)
+    record(tmp_path, "two", 2, random_label_control=True)
+    record(tmp_path, "three", 3)  # the method's own model is the same with and without a control
+    write(tmp_path, "two", controlled(2, 0.8, 0.2))
+    write(tmp_path, "three", full(3, 0.7))
+    whole = pooling.pooled_scores(controlled(1, 0.9, 0.1), settings)
+    assert whole.groupby("model")["seed"].nunique().to_dict() == {"base": 3, "tuned": 3, "tuned_random_labels": 2}
+    found = evaluation.comparison_table(whole, pd.DataFrame(), settings).query("scoring == 'symbolic'")
+    found = found.set_index("after")
+    assert found["before"].to_dict() == {"tuned": "base", "tuned_random_labels": "base"}
+    assert found.loc["tuned_random_labels", "difference"] == pytest.approx(0.15)
+    assert found["seeds"].to_dict() == {"tuned": 3, "tuned_random_labels": 2}
+    ledger = {claim.id: claim for claim in claims.claims_ledger(found.reset_index())}
+    assert ledger["C1"].effect == pytest.approx(0.8), "the control is no evidence for a claim"
+    parts = evaluation.parts_summary(evaluation.parts_table(whole, settings))
+    assert set(parts["after"]) == {"tuned", "tuned_random_labels"}
 
 
 @pytest.mark.parametrize("label", ["tuned", "base", "student_tuned", "no_dedup", "tuned_", "student"])

@@ -16,6 +16,8 @@ import pandas as pd
 import pytest
 import shared
 import tiny
+from hypothesis import given
+from hypothesis import strategies as st
 from shared import ROOT, pairs
 
 from crescent_utils.finetune import masks, recipes, sft, training
@@ -373,12 +375,32 @@ def test_pairs_are_filtered_by_agreement_and_drawn_by_seed():
     assert len(chosen(max_pairs=100)) == 20
 
 
-def test_random_labels_belong_to_another_question():
-    mixed = chosen(label_source="random")
-    assert mixed["question"].tolist() == qa()["question"].tolist()
-    assert sorted(mixed["path"]) == sorted(qa()["path"]), "the same texts, each as often"
-    owner = dict(zip(qa()["path"], qa()["id"], strict=True))
-    assert all(owner[row.path] != row.id for row in mixed.itertuples())
+@given(st.lists(st.integers(0, 9), min_size=2).filter(lambda ids: len(set(ids)) > 1), st.integers(0, 99), st.booleans())
+def test_random_labels_belong_to_another_question(ids, seed, with_formats):
+    rows = pd.DataFrame({"id": ids, "question": [f"q{i}" for i in ids], "agreement": 1.0})
+    kinds = ["cot", "direct"] if with_formats else [""]
+    rows = pd.concat([rows.assign(format=kind) for kind in kinds]).sort_values("id", kind="stable")
+    rows = rows.reset_index(drop=True).assign(path=lambda table: [f"{i}" for i in table.index])
+    learned = rows if with_formats else rows.drop(columns="format")
+    mixed = training.with_paths_of_others(learned, seed)
+    pd.testing.assert_frame_equal(mixed.drop(columns="path"), learned.drop(columns="path"))
+    givers = rows.loc[mixed["path"].astype(int)].reset_index(drop=True)
+    assert (givers["id"] != rows["id"]).all() and (givers["format"] == rows["format"]).all()
+    giver_of = {
+        (question, kind): giver for question, kind, giver in zip(rows["id"], rows["format"], givers["id"], strict=True)
+    }
+    assert len(set(zip(giver_of.values(), (kind for _, kind in giver_of), strict=True))) == len(giver_of), (
+        "each gives once"
+    )
+    if rows.groupby(["id", "format"]).size().nunique() == 1:
+        assert sorted(mixed["path"]) == sorted(rows["path"]), "the same texts, each as often"
+    assert training.with_paths_of_others(learned, seed)["path"].tolist() == mixed["path"].tolist()
+
+
+def test_a_single_question_has_no_other_answer():
+    for rows in (qa(2), qa(4).assign(format=["cot", "cot", "cot", "direct"])):
+        with pytest.raises(TrainingError, match="random_label_control: true needs two questions"):
+            training.with_paths_of_others(rows, 1)
 
 
 def test_other_prompts_than_the_votes_are_refused():

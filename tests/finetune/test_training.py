@@ -402,6 +402,77 @@ def test_a_replay_may_differ_in_what_changes_no_training(lora, tmp_path):
     assert replayed.counts == lora[1].counts
 
 
+# --- the control ----------------------------------------------------------------------------------------------------
+
+
+ROWS = pd.DataFrame({"id": range(12), "question": [f"What is {i} + 4?" for i in range(12)],
+                     "path": [f"{i} + 4 = {i + 4}" for i in range(12)]})  # fmt: skip
+SHORT = {"random_label_control": True, "epochs": 1.0, "batch_size": 4, "micro_batch_size": 4, "held_out": 0.25}
+
+
+@pytest.fixture(scope="module")
+def controlled(base, tmp_path_factory):
+    """The stage of the run "recorded" with its control, as notebook 04 leaves them, and the control."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    stage = stage_of(outputs, "recorded", model=str(base.locate()), engine="transformers", **SHORT)
+    stage.folder.mkdir(parents=True)
+    control = training.train_control(stage, ROWS, DOMAIN)
+    own = training.train(
+        base, training.training_pairs(ROWS, DOMAIN), stage.folder, recipes.recipe_of(stage.settings), "tuned"
+    )
+    for prefix, trained in (("", own), ("control_", control)):
+        stage.write_table(f"{prefix}log", trained.log)
+        stage.write_table(f"{prefix}tokens", trained.tokens)
+    stage.finish(own.counts, models={each.model.label: each.model.fingerprint for each in (own, control)})
+    return stage, own, control
+
+
+def test_the_control_learns_the_same_texts_by_the_same_recipe_in_a_folder_of_its_own(controlled, base):
+    stage, own, control = controlled
+    assert control.model.label == "tuned_random_labels"
+    alike = {"pairs": 12, "held_out": 3, "trained": 9, "steps": 3}
+    assert own.counts.items() >= alike.items() <= control.counts.items() and len(control.log) == len(own.log)
+    assert len({base.fingerprint, own.model.fingerprint, control.model.fingerprint}) == 3
+    assert control.model.locate() == stage.folder / "control" / "model" != own.model.locate() == stage.folder / "model"
+    first = "".join(control.tokens.query("pair == 0")["token"])
+    assert "What is 0 + 4?" in first and "0 + 4 = 4" not in first and " + 4 = " in first
+    assert models.load_trained(stage.folder / "control", base, "x").fingerprint == control.model.fingerprint
+
+
+def test_without_the_parameter_there_is_no_control(tmp_path):
+    assert training.train_control(stage_of(tmp_path, "r", random_label_control=False), ROWS, DOMAIN) is None
+
+
+def test_a_replay_gives_the_recorded_control_and_no_other(controlled, tmp_path):
+    recorded, own, control = controlled
+    outputs = recorded.folder.parent.parent
+
+    def replay(rows=ROWS, **values):
+        values = {"model": recorded.settings.model, **SHORT, **values}
+        return training.train_control(stage_of(outputs, "replay", **values), rows, DOMAIN)
+
+    replayed = replay()
+    assert (replayed.model.fingerprint, replayed.counts) == (control.model.fingerprint, control.counts)
+    assert replayed.model.label == "tuned_random_labels" and replayed.cost == control.cost
+    pd.testing.assert_frame_equal(replayed.log, control.log)
+    pd.testing.assert_frame_equal(replayed.tokens, control.tokens)
+    assert not replayed.tokens.equals(own.tokens)
+    with pytest.raises(TrainingError, match="trained on other pairs.*engine: auto"):
+        replay(ROWS.head(11))
+    with pytest.raises(TrainingError, match="trained on other pairs.*engine: auto"):
+        replay(seed=1, train_prompt="solve", rows=ROWS.assign(path=ROWS["path"] + "."))
+    with pytest.raises(TrainingError, match="was trained with learning_rate"):
+        replay(learning_rate=2.0e-5)
+    with pytest.raises(TrainingError, match="run 'none' has not been trained"):
+        replay(replay_from="none")
+
+
+def test_a_replay_of_a_run_without_a_control_says_so(lora, tmp_path):
+    record(tmp_path, *lora)
+    with pytest.raises(TrainingError, match="random_label_control: run 'recorded' has trained no control"):
+        training.train_control(stage_of(tmp_path, "replay", random_label_control=True), ROWS, DOMAIN)
+
+
 # --- what cannot be trained -----------------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ SMALL = {
     "run": "mini", "engine": "auto", "other_runs": [], "elicit_samples": 45, "votes": 3, "min_agreement": 0.0,
     "max_rewrites": 1,
     "epochs": 1.0, "student_epochs": 1.0, "benchmark_items": 12, "eval_samples": 1, "vote_max_tokens": 16,
-    "eval_max_tokens": 16,
+    "eval_max_tokens": 16, "random_label_control": True,
 }  # fmt: skip
 
 
@@ -77,8 +77,8 @@ def test_the_whole_method_runs_live_survives_a_kill_and_runs_again_at_once(profi
     folder = profile.parent / "outputs" / "mini"
     assert "report:" in done.stdout and (folder / "report.html").stat().st_size < 3_000_000
     scores = pd.read_parquet(folder / "evaluate" / "scores.parquet")
-    assert set(scores["model"]) == {"base", "tuned", "student", "student_tuned"}
-    assert len(scores) == 12 * (4 + 2 * SMALL["eval_samples"])  # students are judged greedily alone
+    assert set(scores["model"]) == {"base", "tuned", "tuned_random_labels", "student", "student_tuned"}
+    assert len(scores) == 12 * (5 + 2 * SMALL["eval_samples"])  # students and control are judged greedily alone
     # What each stage asked for is in the store exactly once, the killed start included.
     rounds = pd.read_parquet(folder / "dedup" / "attempts.parquet")
     expected = SMALL["elicit_samples"] + int((rounds["round"] > 0).sum())

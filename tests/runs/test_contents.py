@@ -193,7 +193,7 @@ CHANGED = {
     "lr_schedule": "cosine", "benchmark_split": "dev", "decontaminate": False, "student": "s", "embedder": "e",
     "path_formats": ["zero_shot_cot"],
     "elicit_temperatures": [0.5],
-    "served_names": {"base": "b"}, "label_source": "random", "train_prompt": "bare", "packing": True,
+    "served_names": {"base": "b"}, "random_label_control": True, "train_prompt": "bare", "packing": True,
     "vote_shots": "exemplars", "eval_prompts": ["bare"], "best_prompt": True, "matched_temperature": True,
     "gradient_checkpointing": True,
     "report_to": ["wandb"], "student_data": "on_policy", "shots": [5], "general_tasks": ["piqa"], "claims_of": "lmsi",
