@@ -107,6 +107,7 @@ class Kernel:
         from jupyter_core.utils import run_sync
 
         if error is not None and self._manager is not None:
+            self._manager.shutdown_wait_time = 30.0  # seconds; after five a busy machine may not have stored all
             run_sync(self._manager.interrupt_kernel)()
         self.close()
 
