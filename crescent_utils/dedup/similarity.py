@@ -1,31 +1,32 @@
 """Similarity: which vectors are far enough from those kept before, and which other vectors stand nearest.
 
 The cosine of two rows is that of their float64 unit vectors, rounded to 12 digits: float32 puts a repetition up to
-6e-7 short of 1, and an unrounded sum leaves ties to its last bit. An index names the few rows that can be nearest;
-their cosines are then computed in float64, so that decisions and neighbours are those of this definition. As many
-pairs as `EXACT_ROWS` rows have among them are all compared, by float32 products; where there are more, FAISS looks into
-the nearest of many lists, and the recall is measured. Ours.
+6e-7 short of 1, and an unrounded sum leaves ties to its last bit. Float32 products name the few rows that can be
+nearest; their cosines are then computed in float64, so that decisions and neighbours are those of this definition. As
+many pairs as `EXACT_ROWS` rows have among them are all compared; where there are more, a row is compared with those of
+the nearest of many lists (`inverted_lists.py`), and the recall is measured. Ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+from .inverted_lists import InvertedLists, Products
 
 if TYPE_CHECKING:
     import pandas as pd
 
 DIGITS = 12  # of a cosine
-EXACT_ROWS = 60_000  # above the paper's 55,000, which take 8 s on two cores; 100,000 take 25 s exactly, 3 s by FAISS
+EXACT_ROWS = 60_000  # above the paper's 55,000, which take 8 s on two cores; 100,000 take 25 s exactly, 3 s by lists
 RELEASED_BATCH, RELEASED_COSINE, RELEASED_SQUARED_L2 = 100, 0.85, 0.25  # Crescent, released scripts
 BLOCK, PIECE = 1024, 8192  # rows that are looked up, and rows of the index that they are compared with, at a time
-CANDIDATES = 4  # rows that FAISS names for each row
-LISTS_SEARCHED = 8  # of about 4 sqrt(n) lists (FAISS's guideline)
-ROWS_PER_LIST, TRAINING_ROUNDS = 10, 3  # what the lists' centres are computed from, and the rounds of k-means
+PAIRS = 256  # pairs of rows whose cosine is computed at a time: few, so that they stay in the processor's cache
+CANDIDATES = 4  # rows of a list that are looked at for each row, unless float32 tells the nearest
 RECALL_SAMPLE = 2_000  # rows that the recall is measured on
 
 
@@ -74,21 +75,54 @@ def select_diverse(
         vectors = np.concatenate([pool, vectors])
     rows = _Rows(vectors)
     pairs = len(rows) ** 2 - first**2  # twice their number
-    index = _Index(rows, first, exact=pairs <= exact_rows**2)
+    return (
+        _select_exactly(rows, first, threshold) if pairs <= exact_rows**2 else _select_by_lists(rows, first, threshold)
+    )
+
+
+def _select_exactly(rows: _Rows, first: int, threshold: float) -> Selection:
+    """Select from the rows behind the `first` ones, which were kept before: every pair is compared."""
+    index = _Index(rows, first)
     kept = np.zeros(len(rows) - first, bool)
-    nearest, similarity = np.full(len(kept), -1), np.full(len(kept), -1.0)
+    nearest = _Nearest(len(kept))
     for numbers in _blocks(first, len(rows)):
         unit = rows.unit32(numbers)
         block_nearest = index.nearest(numbers, unit)
         scores = unit @ unit.T
-        chosen = _choose(rows, numbers, scores, block_nearest.cosine < threshold, threshold)
+        free = block_nearest.cosine < threshold
+        later, earlier = np.nonzero(np.tril(scores >= threshold - rows.float32_error, -1))
+        chosen = _choose(rows, numbers, (later, earlier, scores[later, earlier]), free, threshold)
         _look_within(rows, numbers, scores, chosen, block_nearest)
         index.add(numbers[chosen], unit[chosen])
-        here = numbers - first
-        kept[here], nearest[here], similarity[here] = chosen, block_nearest.number, block_nearest.cosine
-    if index.exact:
-        return Selection(kept, nearest, similarity)
-    return Selection(kept, nearest, similarity, *_recall(rows, first, threshold, kept))
+        kept[numbers - first] = chosen
+        nearest.put(numbers - first, block_nearest)
+    return Selection(kept, nearest.number, nearest.cosine)
+
+
+def _select_by_lists(rows: _Rows, first: int, threshold: float) -> Selection:
+    """Select from the rows behind the `first` ones, which were kept before: pairs of the nearest lists are compared.
+
+    A chunk of rows meets first what was kept before it, then its own rows that this left.
+    """
+    lists = InvertedLists(rows.all_unit32())
+    is_kept = np.arange(len(rows)) < first
+    nearest = _Nearest(len(rows) - first)
+    for numbers in lists.chunks(first):
+        chunk_nearest = _Nearest(len(numbers))
+        _look(rows, numbers, lists.products(numbers, is_kept), chunk_nearest)
+        free = chunk_nearest.cosine < threshold
+        is_free = np.zeros(len(rows), bool)
+        is_free[numbers[free]] = True
+        within = [_before(numbers, products) for products in lists.products(numbers, is_free)]
+        pairs = _pairs_above(within, threshold - rows.float32_error, numbers[0])
+        chosen = _choose(rows, numbers, pairs, free, threshold)
+        is_kept[numbers] = chosen
+        for _, members, products in within:
+            products[:, ~is_kept[members]] = _NOTHING
+        _look(rows, numbers, within, chunk_nearest)
+        nearest.put(numbers - first, chunk_nearest)
+    kept = is_kept[first:]
+    return Selection(kept, nearest.number, nearest.cosine, *_recall(rows, lists.unit, first, threshold, kept))
 
 
 def select_released(vectors: np.ndarray, exact_rows: int = EXACT_ROWS) -> Released:
@@ -99,22 +133,38 @@ def select_released(vectors: np.ndarray, exact_rows: int = EXACT_ROWS) -> Releas
     no rewrite. More than `exact_rows` rows are searched approximately.
     """
     rows = _Rows(vectors)
-    index = _Index(rows, 0, exact=len(rows) <= exact_rows)
+    earlier = _nearest_in_earlier_batches(rows, exact=len(rows) <= exact_rows)
     dropped, close = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
     nearest, similarity = np.full(len(rows), -1), np.full(len(rows), -1.0)
     for batch in _blocks(0, len(rows), RELEASED_BATCH):
-        unit = rows.unit32(batch)
-        earlier = index.nearest(batch, unit)
-        index.add(batch, unit)
-        cosines = np.round(rows.unit(batch) @ rows.unit(batch).T, DIGITS)
+        unit = rows.unit(batch)
+        cosines = np.round(unit @ unit.T, DIGITS)
         later_cosines = np.where(np.triu(np.ones_like(cosines, bool), 1), cosines, -np.inf)
         dropped[batch] = later_cosines.max(axis=1) >= RELEASED_COSINE
-        squared_distance = 2 - 2 * earlier.cosine  # of unit vectors
+        squared_distance = 2 - 2 * earlier.cosine[batch]  # of unit vectors
         close[batch] = ~dropped[batch] & (squared_distance < RELEASED_SQUARED_L2)
-        similarity[batch] = np.where(dropped[batch], later_cosines.max(axis=1), earlier.cosine)
-        nearest_earlier = np.where(close[batch], earlier.number, -1)
+        similarity[batch] = np.where(dropped[batch], later_cosines.max(axis=1), earlier.cosine[batch])
+        nearest_earlier = np.where(close[batch], earlier.number[batch], -1)
         nearest[batch] = np.where(dropped[batch], batch[0] + later_cosines.argmax(axis=1), nearest_earlier)
     return Released(dropped, close, nearest, similarity)
+
+
+def _nearest_in_earlier_batches(rows: _Rows, exact: bool) -> _Nearest:
+    """Return the nearest of the rows of earlier batches (of 100) for each row."""
+    nearest = _Nearest(len(rows))
+    if exact:
+        index = _Index(rows, 0)
+        for batch in _blocks(0, len(rows), RELEASED_BATCH):
+            unit = rows.unit32(batch)
+            nearest.put(batch, index.nearest(batch, unit))
+            index.add(batch, unit)
+        return nearest
+    numbers = np.arange(len(rows))
+    first_of_batch = numbers // RELEASED_BATCH * RELEASED_BATCH
+    lists = InvertedLists(rows.all_unit32())
+    products = lists.products(numbers, np.ones(len(rows), bool))
+    _look(rows, numbers, (_before(first_of_batch, part) for part in products), nearest)
+    return nearest
 
 
 def nearest_other(vectors: np.ndarray, exact_rows: int = EXACT_ROWS) -> np.ndarray:
@@ -123,10 +173,17 @@ def nearest_other(vectors: np.ndarray, exact_rows: int = EXACT_ROWS) -> np.ndarr
     More than `exact_rows` rows are searched approximately; a cosine is then a lower bound.
     """
     rows = _Rows(vectors)
-    index = _Index(rows, len(rows), exact=len(rows) <= exact_rows)
-    blocks = _blocks(0, len(rows))
-    cosines = [index.nearest(numbers, rows.unit32(numbers), itself=False).cosine for numbers in blocks]
-    return np.concatenate([np.empty(0), *cosines])
+    nearest = _Nearest(len(rows))
+    if len(rows) <= exact_rows:
+        index = _Index(rows, len(rows))
+        for numbers in _blocks(0, len(rows)):
+            nearest.put(numbers, index.nearest(numbers, rows.unit32(numbers), itself=False))
+        return nearest.cosine
+    numbers = np.arange(len(rows))
+    lists = InvertedLists(rows.all_unit32())
+    products = lists.products(numbers, np.ones(len(rows), bool))
+    _look(rows, numbers, (_without_itself(numbers, part) for part in products), nearest)
+    return nearest.cosine
 
 
 def nearest_among(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -196,8 +253,9 @@ class _Rows:
         if vectors.ndim != 2:
             raise ValueError(f"vectors: shape {vectors.shape} is not (rows, dimension)")
         self._norms = np.empty(len(vectors))
-        for numbers in _blocks(0, len(vectors)):
-            self._norms[numbers] = np.linalg.norm(vectors[numbers].astype(np.float64), axis=1)
+        for start in range(0, len(vectors), PAIRS):
+            here = slice(start, start + PAIRS)
+            self._norms[here] = np.linalg.norm(vectors[here].astype(np.float64), axis=1)
         if not np.isfinite(self._norms).all():
             row = int(np.argmin(np.isfinite(self._norms)))
             raise ValueError(f"vectors: row {row} holds a value that is not finite")
@@ -211,17 +269,30 @@ class _Rows:
 
     def unit(self, numbers: np.ndarray) -> np.ndarray:
         """Return the rows of these numbers as float64 unit vectors."""
-        unit: np.ndarray = self._vectors[numbers].astype(np.float64) / self._norms[numbers, None]
+        unit: np.ndarray = self._vectors[numbers].astype(np.float64)
+        unit /= self._norms[numbers, None]
         return unit
 
     def unit32(self, numbers: np.ndarray) -> np.ndarray:
         """Return the rows of these numbers as float32 unit vectors."""
         return self.unit(numbers).astype(np.float32)
 
+    def all_unit32(self) -> np.ndarray:
+        """Return all rows as float32 unit vectors, from float32 without a detour: `float32_error` allows for that."""
+        unit = np.empty(self._vectors.shape, np.float32)
+        is_short = self._vectors.dtype == np.float32 and self._norms.min(initial=1) > 1e-15
+        for start in range(0, len(self), PIECE):
+            here = slice(start, start + PIECE)
+            if is_short and self._norms[here].max() < 1e15:
+                np.multiply(self._vectors[here], (1 / self._norms[here, None]).astype(np.float32), out=unit[here])
+            else:
+                unit[here] = self._vectors[here] / self._norms[here, None]
+        return unit
+
     def cosines(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Return the rounded cosine of each pair of row numbers."""
         cosines = np.empty(len(left))
-        for pairs in _blocks(0, len(left), 4096):
+        for pairs in _blocks(0, len(left), PAIRS):
             cosines[pairs] = np.einsum("nd,nd->n", self.unit(left[pairs]), self.unit(right[pairs]))
         return np.round(cosines, DIGITS)
 
@@ -231,6 +302,10 @@ class _Nearest:
 
     def __init__(self, count: int) -> None:
         self.number, self.cosine = np.full(count, -1), np.full(count, -1.0)
+
+    def put(self, place: np.ndarray, nearest: _Nearest) -> None:
+        """Take over the neighbours of the rows at these places."""
+        self.number[place], self.cosine[place] = nearest.number, nearest.cosine
 
     def offer(self, place: np.ndarray, number: np.ndarray, cosine: np.ndarray) -> None:
         """Offer neighbours to the rows at these places: the largest cosine stays; of equals, the lowest number."""
@@ -243,26 +318,20 @@ class _Nearest:
 
 
 class _Index:
-    """Rows to find neighbours in: `exact` compares every pair, else FAISS searches the nearest of many lists."""
+    """Rows to find neighbours in: every pair is compared."""
 
-    def __init__(self, rows: _Rows, count: int, exact: bool = True) -> None:
+    def __init__(self, rows: _Rows, count: int) -> None:
         """Begin with the first `count` rows."""
-        self.exact = exact
         self._rows, self._size = rows, 0
         self._numbers = np.empty(len(rows), np.int64)
-        self._unit = np.empty((len(rows) if exact else 0, rows.dimension), np.float32)  # memory is taken as it fills
-        self._lists = None if exact else _Lists(rows)
+        self._unit = np.empty((len(rows), rows.dimension), np.float32)  # memory is taken as it fills
         for numbers in _blocks(0, count):
             self.add(numbers, rows.unit32(numbers))
 
     def add(self, numbers: np.ndarray, unit: np.ndarray) -> None:
         """Add the rows of these numbers, given as float32 unit vectors."""
         here = slice(self._size, self._size + len(numbers))
-        self._numbers[here] = numbers
-        if self._lists is None:
-            self._unit[here] = unit
-        else:
-            self._lists.add(numbers, unit)
+        self._numbers[here], self._unit[here] = numbers, unit
         self._size += len(numbers)
 
     def nearest(self, numbers: np.ndarray, unit: np.ndarray, itself: bool = True) -> _Nearest:
@@ -271,17 +340,10 @@ class _Index:
         Without `itself`, a row is not its own neighbour; that is for indexes of all rows.
         """
         nearest = _Nearest(len(numbers))
-        if not self._size:
-            return nearest
-        if self._lists is None:
+        if self._size:
             place, position = self._candidates(unit, None if itself else numbers)
-        else:
-            place, position = self._lists.candidates(numbers, unit)
-        neighbour = self._numbers[position]
-        if not itself:
-            others = neighbour != numbers[place]
-            place, neighbour = place[others], neighbour[others]
-        nearest.offer(place, neighbour, self._rows.cosines(numbers[place], neighbour))
+            neighbour = self._numbers[position]
+            nearest.offer(place, neighbour, self._rows.cosines(numbers[place], neighbour))
         return nearest
 
     def _candidates(self, unit: np.ndarray, left_out: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -305,57 +367,65 @@ class _Index:
         return place[near], position[near]
 
 
-class _Lists:
-    """A FAISS index of about 4 sqrt(n) lists in half precision, their centres trained on a sample of the rows.
-
-    Which lists are nearest to a row is computed once, for its search and for its own place.
-    """
-
-    def __init__(self, rows: _Rows) -> None:
-        """Train the centres; the index is still empty."""
-        try:
-            import faiss
-            from faiss.contrib import ivf_tools
-        except ImportError:
-            raise ImportError(
-                "exact_rows: so many questions are searched with FAISS, which is not installed; install faiss-cpu, or "
-                "raise exact_rows to compare every pair"
-            ) from None
-        self._tools: Any = ivf_tools
-        lists = max(1, min(len(rows), int(4 * len(rows) ** 0.5)))
-        index: Any = faiss.index_factory(rows.dimension, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
-        index.by_residual = False  # else a product would need the one with the list's centre besides
-        index.cp.niter, index.cp.min_points_per_centroid = TRAINING_ROUNDS, 1
-        sample = np.random.default_rng(0).choice(len(rows), min(len(rows), ROWS_PER_LIST * lists), replace=False)
-        index.train(rows.unit32(np.sort(sample)))
-        index.nprobe = min(LISTS_SEARCHED, lists)
-        self._index = index
-        self._nearest = np.empty((len(rows), index.nprobe), np.int32)  # lists of each row, the nearest first
-        for numbers in _blocks(0, len(rows), PIECE):
-            self._nearest[numbers] = index.quantizer.search(rows.unit32(numbers), index.nprobe)[1]
-
-    def add(self, numbers: np.ndarray, unit: np.ndarray) -> None:
-        """Add the rows of these numbers, given as float32 unit vectors; they are counted in this order."""
-        if len(numbers):
-            self._tools.add_preassigned(self._index, unit, self._nearest[numbers, 0].astype(np.int64))
-
-    def candidates(self, numbers: np.ndarray, unit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (place, position) of each row that may be nearest to one of these; positions count what was added."""
-        lists = self._nearest[numbers].astype(np.int64)
-        positions = self._tools.search_preassigned(self._index, unit, CANDIDATES, lists)[1]
-        place, column = np.nonzero(positions >= 0)
-        return place, positions[place, column]
+_NOTHING = np.float32(-2)  # the product of two rows of which one must not find the other: below any cosine
 
 
-def _choose(rows: _Rows, numbers: np.ndarray, scores: np.ndarray, free: np.ndarray, threshold: float) -> np.ndarray:
+def _before(limits: np.ndarray, products: Products) -> Products:
+    """Return products in which a row finds the members with a number below its limit alone."""
+    places, members, values = products
+    values[np.searchsorted(members, limits[places])[:, None] <= np.arange(len(members))] = _NOTHING
+    return products
+
+
+def _without_itself(numbers: np.ndarray, products: Products) -> Products:
+    """Return products in which no row finds itself."""
+    places, members, values = products
+    column = np.minimum(np.searchsorted(members, numbers[places]), len(members) - 1)
+    itself = np.flatnonzero(members[column] == numbers[places])
+    values[itself, column[itself]] = _NOTHING
+    return products
+
+
+def _look(rows: _Rows, numbers: np.ndarray, lists: Iterable[Products], nearest: _Nearest) -> None:
+    """Offer the rows of these numbers what float32 cannot tell from the nearest member in the products of each list."""
+    tolerance = np.float32(2 * rows.float32_error)
+    largest = nearest.cosine.astype(np.float32)
+    candidates = [(np.empty(0, int), np.empty(0, int), np.empty(0, np.float32))]
+    for places, members, products in lists:
+        largest[places] = np.maximum(largest[places], products.max(axis=1))
+        row, column = np.divmod(np.flatnonzero(products >= (largest[places] - tolerance)[:, None]), len(members))
+        if len(row) > CANDIDATES * len(places):  # of many that are alike, such as repetitions, any will do
+            row, column = np.arange(len(places)), products.argmax(axis=1)
+        candidates.append((places[row], members[column], products[row, column]))
+    place, number, product = (np.concatenate(part) for part in zip(*candidates, strict=True))
+    near = (product >= largest[place] - tolerance) & (product > _NOTHING)  # a later list may hold larger ones
+    place, number = place[near], number[near]
+    nearest.offer(place, number, rows.cosines(numbers[place], number))
+
+
+Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]  # places in a block of a row and one before it, and their product
+
+
+def _pairs_above(lists: Iterable[Products], least: float, first: int) -> Pairs:
+    """Return the pairs with a product of at least so much, by row; numbers less `first` are places."""
+    pairs = [(np.empty(0, int), np.empty(0, int), np.empty(0, np.float32))]
+    for places, members, products in lists:
+        row, column = np.divmod(np.flatnonzero(products >= least), len(members))
+        pairs.append((places[row], members[column] - first, products[row, column]))
+    later, earlier, product = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    order = np.argsort(later, kind="stable")
+    return later[order], earlier[order], product[order]
+
+
+def _choose(rows: _Rows, numbers: np.ndarray, pairs: Pairs, free: np.ndarray, threshold: float) -> np.ndarray:
     """Choose, in order, each `free` row of a block whose cosine to those chosen before is < threshold (bool, n).
 
-    `scores` holds the block's float32 products; where they are too close to the threshold, float64 decides.
+    `pairs` have float32 products, by row; where these are too close to the threshold, float64 decides.
     """
-    later, earlier = np.nonzero(scores >= threshold - rows.float32_error)
-    in_question = (later > earlier) & free[later] & free[earlier]
-    later, earlier = later[in_question], earlier[in_question]
-    similar = scores[later, earlier] > threshold + rows.float32_error
+    later, earlier, products = pairs
+    in_question = free[later] & free[earlier]
+    later, earlier, products = later[in_question], earlier[in_question], products[in_question]
+    similar = products > threshold + rows.float32_error
     similar[~similar] = rows.cosines(numbers[later[~similar]], numbers[earlier[~similar]]) >= threshold
     later, earlier = later[similar], earlier[similar]
     chosen = free.copy()
@@ -374,16 +444,22 @@ def _look_within(rows: _Rows, numbers: np.ndarray, scores: np.ndarray, chosen: n
     nearest.offer(place, numbers[earlier], rows.cosines(numbers[place], numbers[earlier]))
 
 
-def _recall(rows: _Rows, first: int, threshold: float, kept: np.ndarray) -> tuple[float, int]:
-    """Return the share rejected of a sample's rows with a kept row before them at >= threshold, and their number."""
-    count = len(kept)
-    sample = np.sort(np.random.default_rng(1).choice(count, min(count, RECALL_SAMPLE), replace=False))
-    unit, largest = rows.unit32(sample + first), np.full(len(sample), -1.0)
+def _recall(rows: _Rows, unit: np.ndarray, first: int, threshold: float, kept: np.ndarray) -> tuple[float, int]:
+    """Return the share rejected of a sample's rows with a kept row before them at >= threshold, and their number.
+
+    What was rejected has such a row. What was kept is compared with every kept row before it (`unit`: all, float32).
+    """
+    sample = np.sort(np.random.default_rng(1).choice(len(kept), min(len(kept), RECALL_SAMPLE), replace=False))
+    rejected = int((~kept[sample]).sum())
+    sample = sample[kept[sample]] + first
+    sample_unit, largest = unit[sample], np.full(len(sample), -1.0)
     kept_rows = np.concatenate([np.arange(first), np.flatnonzero(kept) + first])
     for block in _blocks(0, len(kept_rows)):
         numbers = kept_rows[block]
-        later = slice(np.searchsorted(sample + first, numbers[0]), None)  # rows of the sample behind some of these
-        scores = np.where(numbers < sample[later, None] + first, unit[later] @ rows.unit32(numbers).T, -1)
+        later = slice(np.searchsorted(sample, numbers[0]), None)  # rows of the sample behind some of these
+        scores = sample_unit[later] @ unit[numbers].T
+        inside = slice(0, np.searchsorted(sample[later], numbers[-1], side="right"))  # not behind all of these
+        scores[inside][numbers >= sample[later][inside, None]] = -1
         np.maximum(largest[later], scores.max(axis=1), out=largest[later])
-    rejected = ~kept[sample[largest >= threshold]]
-    return float(rejected.mean()) if len(rejected) else float("nan"), len(rejected)
+    too_similar = rejected + int((largest >= threshold).sum())
+    return rejected / too_similar if too_similar else float("nan"), too_similar

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
-from crescent_utils.dedup import similarity
+from crescent_utils.dedup import inverted_lists, similarity
 
 rows = st.integers(1, 60).flatmap(
     lambda n: some.arrays(np.int8, (n, 3), elements=st.integers(-3, 3)).filter(lambda a: (a != 0).any(axis=1).all())
@@ -130,6 +130,50 @@ def test_the_approximate_selection_states_its_recall():
     assert (got.similarity[got.kept] < 0.85).all()
 
 
+@settings(max_examples=100, deadline=None)
+@given(rows, rows, st.floats(0.02, 1.0), st.sampled_from([1, 40, 4000]))
+def test_rows_that_look_into_every_list_are_compared_with_every_row(pool, vectors, threshold, most):
+    # The same chunks, lists and ties as always, but nothing can be missed: all must be as in the exact search.
+    pytest.importorskip("faiss")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inverted_lists, "LISTS_SEARCHED", 1000)
+        patch.setattr(inverted_lists, "MOST_PRODUCTS", most)
+        patch.setattr(inverted_lists, "FEWEST_ROWS", 3)
+        patch.setattr(similarity, "CANDIDATES", 1000)
+        got = similarity.select_diverse(vectors, threshold, pool, exact_rows=0)
+        others = similarity.nearest_other(vectors, exact_rows=0)
+        released = similarity.select_released(np.repeat(vectors, 4, axis=0), exact_rows=0)
+    exact = similarity.select_diverse(vectors, threshold, pool)
+    for name in ("kept", "nearest", "similarity"):
+        assert getattr(got, name).tolist() == getattr(exact, name).tolist()
+    assert got.recall == 1.0 or got.recall_rows == 0
+    assert others.tolist() == similarity.nearest_other(vectors).tolist()
+    exact_released = similarity.select_released(np.repeat(vectors, 4, axis=0))
+    for name in ("dropped", "close", "nearest", "similarity"):
+        assert getattr(released, name).tolist() == getattr(exact_released, name).tolist()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e20])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_float32_rows_of_any_length_are_as_near_to_length_1_as_is_allowed_for(kind, scale):
+    vectors = (clustered(50) * scale).astype(kind)
+    rows = similarity._Rows(vectors)
+    error = np.abs(rows.all_unit32().astype(float) - rows.unit(np.arange(50)))
+    assert (error <= 3 * 2.0**-24 * np.abs(rows.unit(np.arange(50)))).all()
+
+
+def test_many_repetitions_do_not_fill_the_memory():
+    # All rows stand in one list; each finds thousands that are alike.
+    pytest.importorskip("faiss")
+    vectors = np.repeat(clustered(2), 3000, axis=0)
+    got = similarity.select_diverse(vectors, 0.99, exact_rows=0)
+    assert np.flatnonzero(got.kept).tolist() == [0, 3000] and got.recall == 1.0
+    assert (similarity.nearest_other(vectors, exact_rows=0) == 1).all()
+    largest = max(products.size for _, _, products in inverted_lists.InvertedLists(
+        np.asarray(vectors, np.float32)).products(np.arange(6000), np.ones(6000, bool)))  # fmt: skip
+    assert largest <= inverted_lists.MOST_PRODUCTS
+
+
 def test_an_approximate_pool_counts_as_kept_before():
     pytest.importorskip("faiss")
     vectors = clustered(3000)
@@ -156,7 +200,7 @@ def test_a_few_rows_against_a_large_pool_are_compared_with_each_of_it():
 
 def test_a_search_that_finds_nothing_is_not_called_good(monkeypatch):
     pytest.importorskip("faiss")
-    monkeypatch.setattr(similarity._Index, "nearest", lambda self, numbers, unit: similarity._Nearest(len(numbers)))
+    monkeypatch.setattr(inverted_lists.InvertedLists, "products", lambda self, numbers, is_member: iter(()))
     monkeypatch.setattr(similarity, "BLOCK", 64)
     got = similarity.select_diverse(clustered(2000), 0.85, exact_rows=10)
     assert got.recall < 0.5 and got.recall_rows > 500
