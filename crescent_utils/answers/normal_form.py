@@ -33,8 +33,10 @@ _VULGAR_FRACTIONS = {  # "½" is " 1/2 "
 _ALL_SIGNS = _MINUS_SIGNS | _DROPPED_SIGNS | _WIDE_SIGNS | _DIGIT_SIGNS | _VULGAR_FRACTIONS
 _WIDE_RUN = re.compile(r"[^\n -~]+")  # runs are few: looking only these up is several times faster than translating all
 _WIDE_GROUP = re.compile("(?<=\\d)[\u00a0\u2009\u202f’](?=\\d{3}(?!\\d))")  # the narrow space in "1 234"
+# Most texts need no change. Their bytes say so in a fraction of the time that a pattern takes.
+_DROPPED_BYTES = bytes(code for code in _DROPPED_SIGNS if code < 0x80)
+_DIGITS_AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
 
-_SPACED_DIGITS = re.compile(r" (?<=\d )\d{3}(?!\d)")
 _SPACED_GROUP = re.compile(r"([$€£]|(?:####|[=:]|\bis) ?[$*]{0,3}|)(?<![\d.,])(\d{1,3}(?: \d{3}){1,4})(?!\d|[,/:]\d)")
 
 
@@ -42,14 +44,14 @@ def plain(text: str) -> str:
     """Return the text with Unicode digits, minus signs and vulgar fractions in ASCII, without control signs."""
     if not text.isascii():
         return _WIDE_RUN.sub(lambda run: run[0].translate(_ALL_SIGNS), _WIDE_GROUP.sub(",", text))
-    if text.replace("\n", "").isprintable():  # by far the most texts
-        return text
-    return text.translate(_DROPPED_SIGNS)
+    signs = text.encode()
+    kept_signs = signs.translate(None, _DROPPED_BYTES)
+    return text if len(kept_signs) == len(signs) else kept_signs.decode()
 
 
 def grouped(text: str) -> str:
     """Return the text with "$400 000", "17 000" and "= 3 400" in commas; other digits with a space are two numbers."""
-    if not _SPACED_DIGITS.search(text):
+    if b"0 000" not in text.encode(errors="replace").translate(_DIGITS_AS_ZERO):
         return text
     return _SPACED_GROUP.sub(_with_commas, text)
 
