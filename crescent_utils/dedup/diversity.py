@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+BLOCK = 8192  # rows at a time: no float64 copy of all of them is held
 _WORD = re.compile(r"\w+(?:['’]\w+)?")
 # A word that does not begin a sentence: what stands before it on its line ends in no full stop.
 _WORD_INSIDE = re.compile(r"(?<=[\w,;:\"”“'’] )[^\W\d_]{3,}")
@@ -25,15 +26,30 @@ def vendi_score(vectors: np.ndarray) -> float:
     Friedman & Dieng 2023, equation 1. With n > d the d x d matrix of the same non-zero eigenvalues is taken. A row of
     zeros counts as nothing.
     """
-    vectors = np.asarray(vectors, np.float64)
-    norms = np.linalg.norm(vectors, axis=1)
-    unit = vectors[norms > 0] / norms[norms > 0, None]
-    if not len(unit):
+    vectors = np.asarray(vectors)
+    count, dimension = vectors.shape
+    if count <= dimension:
+        unit = _unit_rows(vectors)
+        rows, matrix = len(unit), unit @ unit.T
+    else:
+        rows, matrix = 0, np.zeros((dimension, dimension))
+        for start in range(0, count, BLOCK):
+            unit = _unit_rows(vectors[start : start + BLOCK])
+            rows += len(unit)
+            matrix += unit.T @ unit
+    if not rows:
         return 0.0
-    matrix = unit.T @ unit if len(unit) > unit.shape[1] else unit @ unit.T
-    eigenvalues = np.linalg.eigvalsh(matrix / len(unit))
+    eigenvalues = np.linalg.eigvalsh(matrix / rows)
     eigenvalues = eigenvalues[eigenvalues > 1e-12]
     return float(np.exp(-(eigenvalues * np.log(eigenvalues)).sum()))
+
+
+def _unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Return the rows as float64 vectors of length 1, without those of zeros."""
+    vectors = np.asarray(vectors, np.float64)
+    norms = np.linalg.norm(vectors, axis=1)
+    unit: np.ndarray = vectors[norms > 0] / norms[norms > 0, None]
+    return unit
 
 
 def principal_plane(vectors: np.ndarray) -> tuple[np.ndarray, float]:

@@ -24,6 +24,14 @@ def test_the_vendi_score_is_the_entropy_of_the_kernels_eigenvalues(count, width,
     assert 1 - 1e-9 <= diversity.vendi_score(vectors) <= min(count, width) + 1e-6
 
 
+def test_the_vendi_score_of_many_rows_is_that_of_their_blocks_together(monkeypatch):
+    vectors = np.random.default_rng(3).normal(size=(50, 5)).astype(np.float32)
+    vectors[7] = 0
+    whole = diversity.vendi_score(vectors)
+    monkeypatch.setattr(diversity, "BLOCK", 8)
+    assert diversity.vendi_score(vectors) == pytest.approx(whole, rel=1e-12)
+
+
 def test_the_vendi_score_counts_kinds():
     assert diversity.vendi_score(np.eye(7)) == pytest.approx(7)
     assert diversity.vendi_score(np.ones((9, 4))) == pytest.approx(1)
