@@ -20,13 +20,15 @@ from html import escape
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from .canvas import BLUE
+from .canvas import BLUE, GREY
 
 if TYPE_CHECKING:
     import pandas as pd
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 ALL = "all"  # the group of a browser that holds every entry
+CUT, UNREADABLE = "(cut)", "(unreadable)"  # in the place of an answer; these paths vote for nothing
+WIDE = "36em"  # of a slider: room to meet one entry of many
 MOST_FLIPS = 4  # examples of each way that the static form shows
 CELL = "padding: 2px 12px 2px 0; text-align: left; vertical-align: top"
 
@@ -85,7 +87,8 @@ class Browser:
         names = [(f"{name} ({count:,})", name) for name, count in self.counts().items()]
         menu = widgets.Dropdown(options=names, value=ALL, description="show")
         search = widgets.Text(placeholder="text to look for", description="with")
-        place = widgets.IntSlider(value=1, min=1, max=max(1, len(self.groups)), description="entry")
+        width = widgets.Layout(width=WIDE)
+        place = widgets.IntSlider(value=1, min=1, max=max(1, len(self.groups)), description="entry", layout=width)
         shown = widgets.HTML()
 
         def show(_: object = None) -> None:
@@ -119,7 +122,7 @@ def threshold_slider(levels: pd.DataFrame, chosen: float) -> tuple[View, str]:
         import ipywidgets as widgets
 
         names = [(f"{row['threshold']:.2f}", number) for number, row in enumerate(rows)]
-        width = widgets.Layout(width="36em")
+        width = widgets.Layout(width=WIDE)
         place = widgets.SelectionSlider(options=names, value=at_run, description="threshold", layout=width)
         shown = widgets.HTML(_level_card(rows[at_run], rows[at_run]))
         place.observe(lambda change: setattr(shown, "value", _level_card(rows[change["new"]], rows[at_run])), "value")
@@ -219,10 +222,10 @@ def _vote_card(question: str, label: dict[str, Any], reason: str, paths: Sequenc
     by_answer: dict[str, list[str]] = {}
     for path in paths:
         by_answer.setdefault(_answer(path), []).append(path["path"])
-    rows = [
-        [_code(answer), f"{len(texts)} of {len(paths)}{_bar(len(texts) / len(paths))}", "".join(map(_block, texts))]
-        for answer, texts in sorted(by_answer.items(), key=lambda item: -len(item[1]))
-    ]
+    rows = []
+    for answer, texts in sorted(by_answer.items(), key=lambda item: -len(item[1])):
+        bar = _bar(len(texts) / len(paths), GREY if answer in (CUT, UNREADABLE) else BLUE)
+        rows.append([_code(answer), f"{len(texts)} of {len(paths)}{bar}", "".join(map(_block, texts))])
     lines = [f"<b>{_code(question)}</b>", escape(_outcome(label, reason))]
     if label:
         tied = ", drawn from a tie" if label.get("tied") else ""
@@ -236,7 +239,7 @@ def _answer(path: dict[str, Any]) -> str:
     """Return what a path votes for; one that cannot be read votes for nothing, nor does one that was cut."""
     if isinstance(path["answer"], str):
         return path["answer"]
-    return "(cut)" if path.get("cut") else "(unreadable)"
+    return CUT if path.get("cut") else UNREADABLE
 
 
 def _flip_card(row: dict[str, Any]) -> str:
@@ -274,12 +277,12 @@ def _code(text: object) -> str:
 
 
 def _block(text: object) -> str:
-    return f'<pre style="white-space: pre-wrap; margin: 0 0 4px">{escape(str(text))}</pre>'
+    return f'<pre style="white-space: pre-wrap; word-break: normal; margin: 0 0 4px">{escape(str(text))}</pre>'
 
 
-def _bar(share: float) -> str:
+def _bar(share: float, colour: str = BLUE) -> str:
     """Return a horizontal bar; its number stands beside it."""
-    return f'<div style="background: {BLUE}; height: 8px; width: {round(100 * share)}px"></div>'
+    return f'<div style="background: {colour}; height: 8px; width: {round(100 * share)}px"></div>'
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

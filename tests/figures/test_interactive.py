@@ -125,6 +125,13 @@ def test_a_card_of_votes_has_every_path_under_its_answer():
         assert page.tags["tr"] == 1 + own["answer"].fillna(own["cut"].astype(str)).nunique()
 
 
+def test_what_votes_for_nothing_has_a_bar_of_its_own():
+    html = interactive.vote_browser(*small_votes())[0].html
+    before, _, after = html.partition("(cut)")
+    assert (before.count(interactive.BLUE), after.count(interactive.GREY)) == (1, 1)
+    assert not before.count(interactive.GREY) and not after.count(interactive.BLUE)
+
+
 def test_a_flip_shows_both_answers_and_which_was_wrong():
     flipped = flips_of_the_reference()
     view, text = interactive.flip_browser(flipped)
