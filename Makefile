@@ -3,6 +3,7 @@
 PYTHON ?= python3
 SETUP ?=
 PARAMS ?= params/cpu.yaml
+LAB ?=
 BIN := .venv/bin
 
 # A lock holds for every Python that setup_env.py takes. Versions stay as they are unless UPGRADE moves them.
@@ -21,13 +22,16 @@ ONE_THREAD := OMP_NUM_THREADS=1
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONDONTWRITEBYTECODE=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce study test lint types unit live notebooks bench doctor lock clean
+.PHONY: help setup lab reproduce study test lint types unit live notebooks bench doctor lock clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup:  ## make .venv from the locks; done before, it does nothing
 	@$(PYTHON) setup_env.py $(SETUP)
+
+lab: setup  ## JupyterLab on notebooks/, in the browser or at the address it prints (LAB="--no-browser --port=8900" is passed on)
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB)
 
 reproduce: setup  ## run the whole method live (PARAMS=params/cpu.yaml), ends with a table and a report
 	$(BIN)/crescent run $(PARAMS)
