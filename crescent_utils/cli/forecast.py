@@ -149,7 +149,15 @@ def handed_on(
         pairs = extended_sum(_pairs_of_questions(recorded, votes, settings["finetune"]), pool)
     else:
         pairs = pool
+    pairs += _earlier_pairs(settings["finetune"])
     return HandedOn(rewrites, pool, min(pairs, settings["finetune"].max_pairs or pairs), zero_shot)
+
+
+def _earlier_pairs(settings: runs.Finetune) -> int:
+    """Return how many pairs of the runs in `accumulate_runs` are learned too, at most: some may repeat a question."""
+    folders = [runs.run_folder(settings, name) for name in settings.accumulate_runs]
+    all_pairs = settings.model_copy(update={"max_pairs": 0})
+    return sum(len(finetune.chosen_rows(runs.read_table(folder, "vote", "qa"), all_pairs)) for folder in folders)
 
 
 def extended_sum(values: Sequence[int], count: int) -> int:

@@ -85,6 +85,9 @@ def _add_commands_of_profiles(commands: Any) -> None:
     sweep.add_argument("--seeds", nargs="+", type=int, default=[1], metavar="N", help="default: 1")
     rounds = commands.add_parser("rounds", help="let each tuned model make the next run's data; watch for a collapse")
     rounds.add_argument("--rounds", type=int, default=3, metavar="N", help="default: 3")
+    rounds.add_argument(
+        "--accumulate", action="store_true", help="learn from the pairs of the rounds before too, not in their place"
+    )
     study = commands.add_parser(
         "study", help="run a study's sweeps and rounds; fill every claim, and say what was foretold"
     )
@@ -192,7 +195,7 @@ def _settings_of(stage: str, values: dict[str, Any]) -> Any:
 
 def _check_input(values: dict[str, Any], stages: Sequence[str] = runs.STAGES) -> None:
     """Raise InputError now for what would end the run in an hour: prompts, benchmarks, folders, recipes."""
-    from .. import evaluate, vote
+    from .. import evaluate, finetune, vote
 
     settings = _settings_of("evaluate", values)
     rewrite_prompt = _settings_of("dedup", values).rewrite_prompt
@@ -205,6 +208,8 @@ def _check_input(values: dict[str, Any], stages: Sequence[str] = runs.STAGES) ->
         raise runs.ParameterError("base_urls: engine 'server' needs one at least, e.g. ['http://localhost:8000/v1']")
     if "vote" in stages:
         vote.token_budget(_settings_of("vote", values))
+    if "finetune" in stages:
+        finetune.earlier_manifests(_settings_of("finetune", values))
     _check_recipes(values, stages)
     for name in ("model", "student"):
         place = str(values.get(name, ""))

@@ -129,6 +129,8 @@ def model_card(run: Path, manifests: dict[str, dict[str, Any]], stage: str, orig
         f"This model was {'fine-tuned' if stage == 'finetune' else 'as a student trained'} on question-answer pairs. "
         f"{_method(manifests)} Method: {PAPERS}."
     )
+    if earlier := manifest["parameters"].get("accumulate_runs"):
+        how += f" The pairs of {', '.join(earlier)} were learned too; the dataset beside this model does not hold them."
     use = (
         "Research on self-improvement: to check or extend the comparison above. It was trained on one narrow kind of "
         f"question (`{domain}`), labels that no one checked are among what it learned, and nothing was done about "

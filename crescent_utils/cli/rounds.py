@@ -1,7 +1,8 @@
 """Rounds: runs in a row, in which each tuned model makes the next run's data, and what is watched for a collapse.
 
 Does a further round help, or does it narrow the model? Round n is the run `outputs/<run>/round<n>`; its `model` is the
-folder that round n-1 has tuned.
+folder that round n-1 has tuned. It learns from its own round's pairs, which replace those before, or from these too:
+the data accumulates (Gerstgrasser et al. 2024, arXiv 2404.01413; see `finetune/accumulation.py`).
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 
 LATER_TEMPERATURE = 1.2  # LMSI, section 3: of the paths that a model samples which was trained before
 
-COLUMNS = ("round", "accuracy", "low", "high", "n", "yield", "diversity", "words", "agreement", "entropy", "length",
-           "right", "right_low", "right_high", "labels", "self_bias", "distance")  # fmt: skip
+COLUMNS = ("round", "data", "pairs", "accuracy", "low", "high", "n", "yield", "diversity", "words", "agreement",
+           "entropy", "length", "right", "right_low", "right_high", "labels", "self_bias", "distance")  # fmt: skip
 
 
 def command(arguments: argparse.Namespace) -> int:
     """Run the rounds, write and print what was watched; the first round that fails ends it. Returns the exit status."""
-    rounds = plan_rounds(arguments.profiles, arguments.overrides, arguments.rounds)
+    rounds = plan_rounds(arguments.profiles, arguments.overrides, arguments.rounds, accumulate=arguments.accumulate)
     if arguments.list:
         print("\n".join(parameters["run"] for parameters in rounds))
         return 0
@@ -49,25 +50,32 @@ def write_monitors(rounds: Sequence[dict[str, Any]]) -> str:
     return f"\n{table.round(3).to_string(index=False)}\n\n{text}\ntable and figure: {place}"
 
 
-def plan_rounds(profiles: list[Path], overrides: list[str], count: int) -> list[dict[str, Any]]:
+def plan_rounds(
+    profiles: list[Path], overrides: list[str], count: int, *, accumulate: bool = False
+) -> list[dict[str, Any]]:
     """Return the parameters of each round; those of a later one name the folder that the round before it will fill.
 
     Each round votes anew, so exemplars of the model's own (vote_shots "own") are renewed by the model of that round.
-    With LMSI's profiles (`claims_of: lmsi`) later rounds sample at T = 1.2, as LMSI does, unless an override sets the
-    temperature. Raises ParameterError for a bad parameter, and for a replay, which has no weights to go on from.
+    Where they `accumulate`, a round also learns from the pairs of the rounds before it, the newest first; unless an
+    override sets `run`, such rounds have a name of their own, so that both kinds can stand side by side. With LMSI's
+    profiles (`claims_of: lmsi`) later rounds sample at T = 1.2, as LMSI does, unless an override sets the temperature.
+    Raises ParameterError for a bad parameter, and for a replay, which has no weights to go on from.
     """
     values = runs.load_profile(profiles, overrides)
     if count < 1:
         raise runs.ParameterError(f"--rounds {count}: give 1 or more")
     if values.get("engine", "replay") == "replay":
         raise runs.ParameterError("engine: 'replay' has no weights to go on from; choose auto, vllm or transformers")
-    name = values.get("run", profiles[0].stem)
     overridden = {text.partition("=")[0].strip() for text in overrides}
+    name = values.get("run", profiles[0].stem) + ("_accumulating" if accumulate and "run" not in overridden else "")
     rounds: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         parameters = values | {"run": f"{name}/round{number}", "other_runs": []}
         if rounds:
             parameters["model"] = str((_folder(rounds[-1]) / "finetune" / "model").resolve())
+            if accumulate:
+                before = [earlier["run"] for earlier in reversed(rounds)]
+                parameters["accumulate_runs"] = [*before, *values.get("accumulate_runs", [])]
             if values.get("claims_of") == "lmsi" and "vote_temperature" not in overridden:
                 parameters["vote_temperature"] = LATER_TEMPERATURE
         rounds.append(parameters)
@@ -81,6 +89,7 @@ def _folder(parameters: dict[str, Any]) -> Path:
 def round_monitors(folders: Sequence[Path], base: Path, domain: runs.Domain) -> pd.DataFrame:
     """Return what is watched, one row per round, row 0 the untrained model; nan where nothing was measured.
 
+    - `data`: of these rounds, "replaced" or "accumulated"; `pairs`: those that the round's model learned from
     - `accuracy`, `low`, `high`: of greedy answers to `n` items, symbolic scoring, Wilson's 95 % interval
     - `yield`: share of completions that became a question; `diversity`: share of these that were accepted as they came;
       `words`: different words of the pool over all its words; all three nan where no question was made up (LMSI)
@@ -97,7 +106,11 @@ def round_monitors(folders: Sequence[Path], base: Path, domain: runs.Domain) -> 
         distance = weight_distance(base, folder / "finetune" / "model")
         measures = _accuracy(folder, "tuned") | _questions(folder) | _votes(folder, domain)
         rows.append({"round": number, **measures, "distance": distance})
-    return pd.DataFrame(rows, columns=COLUMNS)
+    trainings = [runs.read_manifest(folder, "finetune") or {"parameters": {}, "counts": {}} for folder in folders]
+    accumulates = any(training["parameters"].get("accumulate_runs") for training in trainings)
+    pairs = [math.nan, *(training["counts"].get("pairs", math.nan) for training in trainings)]
+    table = pd.DataFrame(rows).assign(data="accumulated" if accumulates else "replaced", pairs=pairs)
+    return table.reindex(columns=list(COLUMNS))
 
 
 def _accuracy(folder: Path, label: str) -> dict[str, float]:

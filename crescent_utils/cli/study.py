@@ -50,6 +50,7 @@ class Part(BaseModel):
     seeds: list[int] = Field([1], min_length=1)
     same_size: list[str] = []  # arms that learn from as many pairs as the whole, and it from as many as they
     rounds: int = Field(1, ge=1)  # above 1: rounds in the place of a sweep
+    accumulate: bool = False  # a round learns from the pairs of the rounds before it too
     claims: list[str] = []  # those that it fills
 
 
@@ -127,6 +128,8 @@ def _check_part(where: str, part: Part) -> None:
             raise runs.ParameterError(f"{where}: same_size: {arm!r} is no arm; allowed: {', '.join(part.arms)}")
     if part.rounds > 1 and (part.arms or part.claims):
         raise runs.ParameterError(f"{where}: rounds: {part.rounds} allows neither arms nor claims; write another part")
+    if part.accumulate and part.rounds == 1:
+        raise runs.ParameterError(f"{where}: accumulate: true is for rounds; say rounds: 2 or more, or take it out")
     if len(set(part.seeds)) < len(part.seeds) or WHOLE in part.arms:
         raise runs.ParameterError(f"{where}: name each seed once, and no arm {WHOLE!r}: that is the profile itself")
 
@@ -145,7 +148,7 @@ def plan_part(study: Study, name: str, overrides: Sequence[str] = ()) -> list[Sw
         if part.rounds > 1:
             identity = {"seed": seed, "run": f"{study.name}/runs/{name}/seed{seed}"}
             texts = [*_as_overrides(part.parameters), *overrides, *_as_overrides(identity)]
-            of_seed = rounds.plan_rounds(profiles, texts, part.rounds)
+            of_seed = rounds.plan_rounds(profiles, texts, part.rounds, accumulate=part.accumulate)
             planned += [SweepRun(f"round{number}", seed, values) for number, values in enumerate(of_seed, start=1)]
             continue
         for arm, changes in {WHOLE: {}, **part.arms}.items():
@@ -180,7 +183,11 @@ def plan_text(study: Study, planned: dict[str, list[SweepRun]]) -> str:
     for name, part_runs in planned.items():
         values = part_runs[0].parameters
         stages = [stage for stage in runs.STAGES if stage not in runs.left_out_stages(values)]
-        seconds = plan.estimate_run(values, stages).seconds * len(part_runs)
+        planned_run = plan.estimate_run(values, stages)
+        seconds = planned_run.seconds * len(part_runs)
+        if study.parts[name].accumulate:  # a round trains on as many pairs more as there were rounds before it
+            training = sum(row.seconds or 0.0 for row in planned_run.rows if row.is_training)
+            seconds += training * sum(number % study.parts[name].rounds for number in range(len(part_runs)))
         total += seconds
         lines.append(f"{name:<24}{len(part_runs):>4} runs, at most about {plan.duration(seconds)}")
     note = "less where arms have something in common, which is done once; preflight not counted"

@@ -7,7 +7,7 @@ and `tokens` as in `04_finetune`, and, where the student does not learn from the
 agreement, with LMSI's formats format and prompt, for a seed set source) and `rejected` (round, source, text, reason).
 """
 
-from ..finetune import check_asked_alike, chosen_rows, training_pairs
+from ..finetune import check_asked_alike, learned_rows, training_pairs
 from .students import student_pairs, train_student
 
-__all__ = ["check_asked_alike", "chosen_rows", "student_pairs", "train_student", "training_pairs"]
+__all__ = ["check_asked_alike", "learned_rows", "student_pairs", "train_student", "training_pairs"]

@@ -69,7 +69,8 @@ COLUMNS = 4  # of panels
 def rounds_panels(table: pd.DataFrame) -> tuple[Figure, str]:
     """Draw what a run of several rounds watched, one small panel each; round 0 is the untrained model.
 
-    The bars are 95 % intervals, where the table has them.
+    The title says whether each round's `data` replaced that of the rounds before, or accumulated. The bars are 95 %
+    intervals, where the table has them.
     """
     watched = [item for item in WATCHED if item[0] in table and table[item[0]].notna().any()]
     if not watched:
@@ -77,14 +78,15 @@ def rounds_panels(table: pd.DataFrame) -> tuple[Figure, str]:
     columns = min(COLUMNS, len(watched))
     lines = -(-len(watched) // columns)
     note = "From round to round; round 0 is the untrained model. Bars: 95 % intervals, where there are any."
-    figure = empty_picture("Over the rounds", 0.85 + 1.5 * lines, note)
+    data = f"data {table['data'].iloc[0]}"
+    figure = empty_picture(f"Over the rounds, {data}", 0.85 + 1.5 * lines, note)
     panels = list(figure.subplots(lines, columns, squeeze=False).flat)
     texts = [_panel(axes, table, *item) for axes, item in zip(panels, watched, strict=False)]
     for axes in panels[: len(watched)]:
         axes.set_xlim(-0.3, float(table["round"].max()) + 0.3)
     for axes in panels[len(watched) :]:
         axes.remove()
-    return figure, "; ".join(texts)
+    return figure, "; ".join([data, *texts])
 
 
 def _panel(axes: Any, table: pd.DataFrame, column: str, name: str, is_share: bool) -> str:

@@ -29,7 +29,7 @@ NOT_IN_FINGERPRINT = SPEED_SETTINGS | set(
 )
 # Parameters that name something to read: its content counts in the place of the name, see `stage_inputs`.
 MODELS = ("model", "student", "embedder")
-READ_BY_NAME = {*MODELS, "domain", "question_source", "budget_of", "other_runs", "compare_runs"}
+READ_BY_NAME = {*MODELS, "domain", "question_source", "budget_of", "other_runs", "compare_runs", "accumulate_runs"}
 QUESTION_FILES = (".jsonl", ".json", ".parquet", ".csv")
 # The files in `benchmark_dir` from which `benchmarks.load_benchmark` makes each benchmark, its few shots included.
 BENCHMARK_FILES = {
@@ -78,7 +78,7 @@ def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
     `notebook` and `domain` are hashes; `model`, `student` and `embedder` fingerprints; `upstream` the fingerprints of
     the stages before, `tables` the hashes of their tables, `trained` the fingerprints of the models that they trained;
     then, where the stage has such parameters, `benchmarks` (by file), `prompts` (with `best_prompt`),
-    `question_source`, `budget`, `other_runs` and `compare_runs`.
+    `question_source`, `budget`, `accumulate_runs`, `other_runs` and `compare_runs`.
     """
     run = layout.run_folder(settings)
     before = {name: layout.read_manifest(run, name) or {} for name in layout.stages_before(stage, settings)}
@@ -98,10 +98,15 @@ def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
     if hasattr(settings, "question_source"):
         inputs["question_source"] = _question_source(settings)
         inputs["budget"] = _tokens_of_run(settings, settings.budget_of)
+    if hasattr(settings, "accumulate_runs"):
+        inputs["accumulate_runs"] = [_tables(settings, name, "vote", "qa") for name in settings.accumulate_runs]
     if hasattr(settings, "other_runs"):
-        inputs["other_runs"] = [_scores(settings, name) for name in settings.other_runs]
+        scores = ("evaluate", "scores", "general")
+        inputs["other_runs"] = [_tables(settings, name, *scores) for name in settings.other_runs]
         compared = settings.compare_runs.items()
-        inputs["compare_runs"] = {label: [_scores(settings, name) for name in names] for label, names in compared}
+        inputs["compare_runs"] = {
+            label: [_tables(settings, name, *scores) for name in names] for label, names in compared
+        }
     return inputs
 
 
@@ -197,10 +202,9 @@ def _tokens_of_run(settings: Common, run: str) -> list[Any]:
     return tokens if len(tokens) == len(stages) else [run]
 
 
-def _scores(settings: Common, run: str) -> list[str]:
-    """Return the hashes of another run's tables of scores; its name where it has none yet."""
-    folder = layout.run_folder(settings, run) / "evaluate"
-    paths = [folder / "scores.parquet", folder / "general.parquet"]
+def _tables(settings: Common, run: str, stage: str, *tables: str) -> list[str]:
+    """Return the hashes of those of another run's tables that there are; its name where it has none yet."""
+    paths = [layout.run_folder(settings, run) / stage / f"{table}.parquet" for table in tables]
     return [file_sha256(path) for path in paths if path.exists()] or [run]
 
 

@@ -136,6 +136,7 @@ class Training(Common):
     solve_prompt: str = ""
     train_min_agreement: float = Field(0.0, ge=0, le=1)  # ours: learn only from pairs with at least this agreement
     max_pairs: int = Field(0, ge=0)  # 0: all; else so many, drawn by `seed`
+    accumulate_runs: list[str] = []  # Gerstgrasser et al. 2024: earlier runs whose pairs are learned from too
     train_prompt: Literal["solve", "bare"] = "solve"  # "bare", the question alone: Crescent, released scripts
     micro_batch_size: int = Field(16, ge=1)
     max_length: int = Field(256, ge=16)
@@ -146,6 +147,13 @@ class Training(Common):
     processes: int = Field(1, ge=1)
     accelerate_args: list[str] = []  # passed on to `accelerate launch`
     report_to: list[Literal["tensorboard", "wandb", "trackio"]] = []
+
+    @field_validator("accumulate_runs")
+    @classmethod
+    def _other_runs_each_once(cls, value: list[str], info: Any) -> list[str]:
+        if len(set(value)) < len(value) or info.data.get("run") in value:
+            raise ValueError("name other runs than this one, each once")
+        return value
 
 
 class Finetune(Training):

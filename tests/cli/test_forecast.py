@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import pandas as pd
 import pytest
 from shared import REFERENCE
 
@@ -72,6 +73,16 @@ def test_what_a_run_does_otherwise_is_counted_by_its_own_rules():
     start = rows_of(epochs=1.0e-9)[0]["finetune", "tuned"].seconds
     assert half - start == pytest.approx((rows_of()[0]["finetune", "tuned"].seconds - start) / 2)
     assert "made with method 'lora'" in rows_of(method="full")[1]
+
+
+def test_the_pairs_of_runs_that_accumulate_are_learned_too():
+    earlier = [pd.read_parquet(REFERENCE / seed / "vote" / "qa.parquet") for seed in ("seed2", "seed3")]
+    both = {"accumulate_runs": ["reference/seed2", "reference/seed3"]}
+    assert rows_of(**both)[0]["finetune", "tuned"].count == 155 + sum(map(len, earlier))
+    assert rows_of(**both, max_pairs=200)[0]["finetune", "tuned"].count == 200
+    agreeing = sum(int((table["agreement"] >= 0.75).sum()) for table in earlier)
+    alone, more = (rows_of(train_min_agreement=0.75, **values)[0]["finetune", "tuned"].count for values in ({}, both))
+    assert more - alone == agreeing
 
 
 def test_a_budget_ends_the_vote_and_with_it_the_pairs():

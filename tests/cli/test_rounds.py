@@ -42,6 +42,19 @@ def test_later_rounds_of_lmsi_sample_at_its_higher_temperature():
     assert crescent[0].get("vote_temperature") == crescent[1].get("vote_temperature"), "Crescent's is left alone"
 
 
+def test_accumulating_rounds_learn_from_all_rounds_before_the_newest_first():
+    planned = rounds.plan_rounds([CPU], [], 3, accumulate=True)
+    names = [f"cpu_accumulating/round{number}" for number in (1, 2, 3)]
+    assert [parameters["run"] for parameters in planned] == names, "beside the rounds that replace their data"
+    assert [parameters.get("accumulate_runs", []) for parameters in planned] == [[], names[:1], names[1::-1]]
+    replacing = rounds.plan_rounds([CPU], [], 3)
+    assert not any("accumulate_runs" in parameters for parameters in replacing)
+    same = [name for name in replacing[2] if name not in ("run", "model")]
+    assert all(planned[2][name] == replacing[2][name] for name in same), "they differ in nothing but the data"
+    named = rounds.plan_rounds([CPU], ["run=mine", "accumulate_runs=[cpu]"], 2, accumulate=True)
+    assert named[1]["run"] == "mine/round2" and named[1]["accumulate_runs"] == ["mine/round1", "cpu"]
+
+
 def test_each_round_makes_its_own_exemplars_with_its_own_model():
     planned = rounds.plan_rounds([CPU], ["vote_shots=own"], 2)
     assert [parameters["vote_shots"] for parameters in planned] == ["own", "own"]
@@ -57,6 +70,8 @@ def test_the_first_round_that_fails_ends_it(tmp_path, started):
 def test_the_command_checks_before_anything_runs(capsys):
     assert main.main(["rounds", str(CPU), "--rounds", "2", "--list"]) == 0
     assert capsys.readouterr().out.split() == ["cpu/round1", "cpu/round2"]
+    assert main.main(["rounds", str(CPU), "--rounds", "2", "--accumulate", "--list"]) == 0
+    assert capsys.readouterr().out.split() == ["cpu_accumulating/round1", "cpu_accumulating/round2"]
     assert main.main(["rounds", str(CPU), "--rounds", "2", "-p", "engine=replay"]) == 2
     assert "has no weights to go on from" in capsys.readouterr().err
 
@@ -117,7 +132,7 @@ def test_the_self_bias_of_each_round_is_over_all_its_questions(tmp_path):
 
 
 def test_the_monitors_of_lmsi_leave_out_what_no_model_made(tmp_path):
-    for stage in ("vote", "evaluate"):  # 01 and 02 are left out: its questions are given, unlabelled
+    for stage in ("vote", "finetune", "evaluate"):  # 01 and 02 are left out: its questions are given, unlabelled
         shutil.copytree(REFERENCE / stage, tmp_path / stage)
     manifest = folders.read_manifest(REFERENCE, "vote")
     folders.write_json(tmp_path / "vote" / "manifest.json", manifest | {"upstream": {}})
@@ -127,6 +142,21 @@ def test_the_monitors_of_lmsi_leave_out_what_no_model_made(tmp_path):
     made_up = ["yield", "diversity", "words"]
     assert lmsi[made_up].isna().all() and crescent[made_up].notna().all()
     pd.testing.assert_series_equal(lmsi.drop(made_up), crescent.drop(made_up))
+
+
+def test_the_table_and_the_figure_say_which_data_was_learned_from(tmp_path):
+    for number, names in ((1, []), (2, ["cpu/round1"])):
+        folder = tmp_path / f"round{number}"
+        for stage in ("elicit", "dedup", "vote", "evaluate"):
+            (folder / stage).parent.mkdir(parents=True, exist_ok=True)
+            (folder / stage).symlink_to(REFERENCE / stage)
+        training = {"parameters": {"accumulate_runs": names}, "counts": {"pairs": 155 * number}}
+        folders.write_json(folder / "finetune" / "manifest.json", training)
+    table = rounds.round_monitors([tmp_path / "round1", tmp_path / "round2"], tmp_path, ARITHMETIC)
+    assert (table["data"] == "accumulated").all() and table["pairs"].tolist()[1:] == [155, 310]
+    assert finetune.rounds_panels(table)[1].startswith("data accumulated; greedy accuracy")
+    first = rounds.round_monitors([tmp_path / "round1"], tmp_path, ARITHMETIC)
+    assert (first["data"] == "replaced").all() and math.isnan(first["pairs"][0])
 
 
 def test_the_distance_of_two_models_is_that_of_their_weights(tmp_path):
@@ -148,7 +178,10 @@ def test_the_distance_of_two_models_is_that_of_their_weights(tmp_path):
 
 def test_the_figure_says_its_numbers(tmp_path):
     figure, text = finetune.rounds_panels(rounds.round_monitors([REFERENCE], tmp_path, ARITHMETIC))
-    assert text.startswith("greedy accuracy 38.9% -> 44.9% (n = 350); labels that are right 66.5% (n = 155); ")
+    assert text.startswith(
+        "data replaced; greedy accuracy 38.9% -> 44.9% (n = 350); labels that are right 66.5% (n = 155); "
+    )
+    assert figure.get_suptitle() == "Over the rounds, data replaced"
     assert text.endswith("distance from the base 0.0%"), "the reference holds no weights of round 1"
     assert len(figure._repr_png_()) > 5000
     assert finetune.rounds_panels(pd.DataFrame({"round": []}))[1] == "rounds: no data"

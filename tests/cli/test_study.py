@@ -6,6 +6,7 @@ import json
 
 import pandas as pd
 import pytest
+import tiny
 import yaml
 from shared import REFERENCE, ROOT
 
@@ -71,6 +72,8 @@ class Runs:
                 if "seed" in table and len(table):
                     table = table[table["seed"] == table["seed"].iloc[0]].assign(seed=parameters["seed"])
                 table.to_parquet(made.folder / path.name)
+            if stage == "finetune":
+                runs.write_json(made.folder / "model" / "config.json", {"tuned_by": name})
             made.finish({"pairs": 1}, models={"tuned": name} if stage == "finetune" else None)
         return 0
 
@@ -139,6 +142,7 @@ def test_what_an_arm_changes_wins_over_its_part(place):
         ({"arms": {"nothing": {}}}, "nothing: changes nothing"),
         ({"arms": {"a": {"vots": 3}}}, "vots"),
         ({"rounds": 2}, "neither arms nor claims"),
+        ({"accumulate": True}, "accumulate: true is for rounds"),
         ({"seeds": [1, 1]}, "each seed once"),
         ({"overlays": []}, "overlays"),
         ({"profile": ["params/none.yaml"]}, "none.yaml"),
@@ -235,6 +239,30 @@ def test_rounds_run_in_order_and_the_first_that_fails_ends_them(place, leave, mo
     ]
     table = pd.read_parquet(outputs / "foretelling.parquet")
     assert table["arm"].tolist() == ["round1"] and table["seeds"].tolist() == [2]
+
+
+def test_rounds_that_accumulate_share_with_those_that_replace_what_both_have_in_common(place, leave, tmp_path):
+    made = leave()
+    model = str(tiny.model_folder(tmp_path / "base", layers=1))
+    rounds = {**PARTS["sizes"], "parameters": {"student": "none", "model": model}, "arms": {}, "rounds": 3}
+    path, outputs = place({"replacing": rounds, "accumulating": {**rounds, "accumulate": True}})
+    assert run_study(path, outputs) == 0
+    trained = [name for name, stage in made.started if stage == "finetune"]
+    first = [f"replacing/seed1/round{number}" for number in (1, 2, 3)]
+    assert trained == [*first, "accumulating/seed1/round2", "accumulating/seed1/round3"]
+    runs_of = {}
+    for name in ("replacing", "accumulating"):
+        manifests = [
+            folders.read_manifest(outputs / "runs" / name / "seed1" / f"round{n}", "finetune") for n in (1, 2, 3)
+        ]
+        runs_of[name] = [manifest["parameters"]["accumulate_runs"] for manifest in manifests]
+    place_of = "small/runs/accumulating/seed1/round"
+    assert runs_of["accumulating"] == [[], [f"{place_of}1"], [f"{place_of}2", f"{place_of}1"]]
+    assert runs_of["replacing"] == [[], [], []]
+    table = pd.read_parquet(outputs / "rounds.parquet")
+    assert table.groupby("part")["data"].unique().map(list).to_dict() == {
+        "accumulating": ["accumulated"], "replacing": ["replaced"]}  # fmt: skip
+    assert "accumulated" in (outputs / "study.md").read_text()
 
 
 def test_the_tables_of_rounds_come_together_with_part_and_seed(tmp_path):

@@ -109,6 +109,23 @@ def test_other_runs_count_by_their_scores_not_their_names(tmp_path, values):
     assert is_current("evaluate", tmp_path, **renamed)
 
 
+@pytest.mark.parametrize("stage", ["finetune", "distil"])
+def test_runs_that_accumulate_count_by_their_pairs_not_their_names(tmp_path, stage):
+    def vote(run, path):
+        (tmp_path / run / "vote").mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"path": [path]}).to_parquet(tmp_path / run / "vote" / "qa.parquet")
+
+    for above in ("elicit", "dedup", "vote"):
+        finish(above, tmp_path)
+    vote("round1", "3 + 4 = 7")
+    finish(stage, tmp_path, accumulate_runs=["round1"])
+    assert is_current(stage, tmp_path, accumulate_runs=["round1"]) and not is_current(stage, tmp_path)
+    vote("renamed", "3 + 4 = 7")
+    assert is_current(stage, tmp_path, accumulate_runs=["renamed"])
+    vote("round1", "3 + 4 = 8")
+    assert not is_current(stage, tmp_path, accumulate_runs=["round1"])
+
+
 def test_a_token_budget_counts_by_what_that_run_spent(tmp_path):
     for stage in ("elicit", "dedup", "vote"):
         finish(stage, tmp_path)
