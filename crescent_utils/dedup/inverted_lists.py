@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-LISTS_SEARCHED = 4  # of about 4 sqrt(n) lists (FAISS's guideline)
-DIRECTIONS = 64  # that tell the lists apart
+LISTS_SEARCHED = 6  # of about 4 sqrt(n) lists (FAISS's guideline)
+DIRECTIONS = 128  # that tell the lists apart
 ROWS_PER_LIST, TRAINING_ROUNDS = 10, 3  # what the lists' centres are computed from, and the rounds of k-means
 DIRECTION_ROWS = 8_000  # what the directions are computed from
 MOST_PRODUCTS = 1 << 23  # that are held at a time: 32 MB
