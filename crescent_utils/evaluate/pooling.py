@@ -87,11 +87,11 @@ def _judged_alike(scores: pd.DataFrame, settings: Evaluate, parameter: str, name
 
 def _check_same_method(settings: Evaluate, name: str) -> None:
     """Raise RunError unless everything that made the models of run `name`, but the seed, is as in this run."""
-    this_folder, other_folder = runs.run_folder(settings), runs.run_folder(settings, name)
-    vote = runs.read_manifest(this_folder, "vote") or {"parameters": {}}
+    other_folder = runs.run_folder(settings, name)
+    vote = runs.read_manifest(runs.run_of_stage("vote", settings), "vote") or {"parameters": {}}
     left_out = runs.left_out_stages(vote["parameters"] | {"student": settings.student})
     for stage in runs.STAGES[:-1]:
-        this_run = runs.read_manifest(this_folder, stage)
+        this_run = runs.read_manifest(runs.run_of_stage(stage, settings), stage)
         if this_run is None or stage in left_out:
             continue
         other_run = runs.read_manifest(other_folder, stage)

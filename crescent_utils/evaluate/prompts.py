@@ -66,7 +66,7 @@ def asked_with(
     if prompt in WITH_EXAMPLES:
         examples: Sequence[Exemplar] = domain.exemplars
         if prompt == "own":
-            examples = own or runs.own_exemplars(runs.run_folder(settings))
+            examples = own or runs.own_exemplars(runs.run_of_stage("vote", settings))
         if not examples:
             raise benchmarks.BenchmarkError(
                 f"eval_prompts: 'exemplars' needs worked examples, and the domain {domain.name} has none; write "

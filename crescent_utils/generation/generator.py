@@ -46,14 +46,18 @@ class Generator:
         give_back: Callable[[Engine], None] = lambda engine: engine.close(),
         max_model_len: int = 0,
         progress: bool = False,
+        changes: Sequence[str] = (),
     ) -> None:
         """`start_engine` is called at the first missing completion; None replays the store alone.
+
+        `changes` say in words what a replay asks for otherwise than the recorded run: the likely reason of a miss.
 
         `give_back` gets the engine at the end (an engine that failed is closed at once).
         A prompt that was too long before is tried again where it fits into `max_model_len` tokens (0: never).
         """
         self.store, self.model, self.seed = store, model, seed
         self._start, self._give_back, self._max_model_len = start_engine, give_back, max_model_len
+        self._changes = changes
         self._engine: Engine | None = None
         self.engine_name = "replay" if start_engine is None else "store"  # then that of the engine that sampled
         self._batches: dict[int, dict[str, Any]] = {}
@@ -134,12 +138,7 @@ class Generator:
     def _sample(self, pairs: Sequence[Pair], accepted: Callable[[str], bool] | None) -> None:
         """Sample the pairs and store them; at an interrupt, those that are done."""
         if self._start is None:
-            request, sample = pairs[0]
-            raise ReplayMiss(
-                f"{self.store.path}: does not hold sample {sample} of the request {request.messages[-1][1][:200]!r} to "
-                f"{self.model.label} ({len(pairs)} completions are missing). Replay samples nothing: run with engine: "
-                "auto to sample them"
-            )
+            raise ReplayMiss(self._words_of_miss(pairs))
         if self._engine is None:
             self._engine = self._start()
             self.engine_name = self._engine.name
@@ -166,6 +165,16 @@ class Generator:
             if chunk:
                 self._commit(chunk, meter)
             self._bar.pause()
+
+    def _words_of_miss(self, pairs: Sequence[Pair]) -> str:
+        """Say which of the completions that are asked for a replay does not have, the likely reason, and what to do."""
+        request, sample = pairs[0]
+        take_back = f"take back {'; '.join(self._changes)}, or " if self._changes else ""
+        return (
+            f"{runs.shown_path(self.store.path)}: does not hold {len(pairs):,} of the completions that are asked for, "
+            f"and a replay samples nothing: {take_back}set engine: auto and a `run` of its own to sample them. The "
+            f"first is sample {sample} of the request {request.messages[-1][1][:200]!r} to {self.model.label}"
+        )
 
     def _commit(self, chunk: list[tuple[Request, int, Completion]], meter: runs.Meter) -> None:
         assert self._engine is not None
@@ -253,7 +262,8 @@ def _replay(settings: Common, label: str) -> Generator:
     def nowhere() -> Path:
         raise models.ModelError("a replay has no weights; choose engine: auto")
 
-    return Generator(store, models.Model(label, fingerprint, nowhere), settings.seed, None)
+    model = models.Model(label, fingerprint, nowhere)
+    return Generator(store, model, settings.seed, None, changes=runs.changes_of_replay(settings))
 
 
 # --- the engine of a run whose stages share a process -----------------------------------------------------------------

@@ -45,6 +45,7 @@ from .layout import (
     read_manifest,
     read_table,
     run_folder,
+    run_of_stage,
     shown_path,
     stages_before,
     write_json,
@@ -72,6 +73,7 @@ from .params import (
     settings_from,
 )
 from .progress import PROGRESS_SECONDS, ProgressBar, ProgressEcho
+from .replays import changes_of_replay
 
 __all__ = [
     "BENCHMARK_FILES",
@@ -110,6 +112,7 @@ __all__ = [
     "begin_stage",
     "benchmark_folder",
     "build_settings",
+    "changes_of_replay",
     "control_folder",
     "cost_table",
     "did_you_mean",
@@ -128,6 +131,7 @@ __all__ = [
     "recorded_parameters",
     "rewrite_messages",
     "run_folder",
+    "run_of_stage",
     "settings_from",
     "shown_path",
     "solve_messages",

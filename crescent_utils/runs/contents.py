@@ -80,9 +80,9 @@ def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
     then, where the stage has such parameters, `benchmarks` (by file), `prompts` (with `best_prompt`),
     `question_source`, `budget`, `accumulate_runs`, `other_runs` and `compare_runs`.
     """
-    run = layout.run_folder(settings)
-    before = {name: layout.read_manifest(run, name) or {} for name in layout.stages_before(stage, settings)}
-    tables = [path for name in before for path in sorted((run / name).glob("*.parquet"))]
+    folders = {name: layout.run_of_stage(name, settings) for name in layout.stages_before(stage, settings)}
+    before = {name: layout.read_manifest(folder, name) or {} for name, folder in folders.items()}
+    tables = [path for name, folder in folders.items() for path in sorted((folder / name).glob("*.parquet"))]
     inputs: dict[str, Any] = {
         "notebook": _notebook_code(stage),
         "domain": domain_content(settings.domain),
@@ -218,9 +218,11 @@ def stage_fingerprint(stage: str, settings: Common, inputs: dict[str, Any] | Non
 
 def is_current(stage: str, settings: Common) -> bool:
     """Say whether stage `stage` is complete with just these settings and just these contents of what it reads."""
-    run = layout.run_folder(settings)
-    manifest = layout.read_manifest(run, stage)
-    before = [layout.read_manifest(run, name) for name in layout.stages_before(stage, settings)]
+    manifest = layout.read_manifest(layout.run_folder(settings), stage)
+    before = [
+        layout.read_manifest(layout.run_of_stage(name, settings), name)
+        for name in layout.stages_before(stage, settings)
+    ]
     if manifest is None or None in before:
         return False
     inputs = stage_inputs(stage, settings)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from . import contents, costs, domains, params
+from . import contents, costs, domains, params, replays
 from .costs import Cost
 from .layout import (
     NOTEBOOKS,
@@ -30,6 +30,7 @@ from .layout import (
     read_manifest,
     read_table,
     run_folder,
+    run_of_stage,
     stages_before,
     write_json,
     write_table,
@@ -61,8 +62,8 @@ class Stage:
     started: float = field(default_factory=time.monotonic)
 
     def read_table(self, stage: str, table: str) -> pd.DataFrame:
-        """Read table `table` of an earlier stage of the same run."""
-        return read_table(self.folder.parent, stage, table)
+        """Read table `table` of an earlier stage of this run; in a replay that lacks the stage, of the replayed run."""
+        return read_table(run_of_stage(stage, self.settings), stage, table)
 
     def write_table(self, table: str, frame: pd.DataFrame) -> Path:
         """Write `frame` as <stage>/<table>.parquet, whole or not at all; return the path."""
@@ -136,7 +137,7 @@ class Stage:
         done = params.STAGES[: params.STAGES.index(self.name) + 1]
         recorded = self.replayed if self.settings.engine == "replay" else None
         return costs.cost_table(
-            {stage: read_manifest(self.folder.parent, stage) for stage in done},
+            {stage: read_manifest(run_of_stage(stage, self.settings), stage) for stage in done},
             {stage: read_manifest(recorded, stage) for stage in done} if recorded else {},
         )
 
@@ -145,7 +146,8 @@ def begin_stage(name: str, settings: Common) -> Stage:
     """Open stage `name`: its folder, what it reads, the manifests before it. What an earlier run of it left is removed.
 
     What was trained stays, so that a training goes on from its checkpoints, or is taken over where nothing of it has
-    changed. Raises RunError if a stage before it is not complete, or a run is to be replayed into itself.
+    changed. A replay reads a stage that it lacks from the replayed run. Raises RunError if a stage before it is not
+    complete, or was made with other parameters than what would be read with it, or a run is to be replayed into itself.
     """
     folder = run_folder(settings)
     if settings.engine == "replay" and folder == run_folder(settings, settings.replay_from):
@@ -158,9 +160,10 @@ def begin_stage(name: str, settings: Common) -> Stage:
             "distil: student is 'none', which leaves 05_distil out; go on with notebooks/06_evaluate.ipynb, or name a "
             "student: 'half', a folder or a hub id"
         )
+    replays.check_one_history(name, settings)
     upstream = {}
     for above in stages_before(name, settings):
-        manifest = read_manifest(folder, above)
+        manifest = read_manifest(run_of_stage(above, settings), above)
         if manifest is None:
             raise RunError(
                 f"{name}: stage {above!r} of run {settings.run!r} is not complete; "

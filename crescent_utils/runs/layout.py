@@ -46,6 +46,19 @@ def control_folder(run: Path) -> Path:
     return run / "finetune" / "control"
 
 
+def run_of_stage(stage: str, settings: Common) -> Path:
+    """Return the folder of the run whose `stage` is read: this run; in a replay that lacks it, the replayed run.
+
+    So each notebook replays by itself, whichever of the six is opened first.
+    """
+    folder = run_folder(settings)
+    if settings.engine == "replay" and read_manifest(folder, stage) is None:
+        replayed = run_folder(settings, settings.replay_from)
+        if read_manifest(replayed, stage) is not None:
+            return replayed
+    return folder
+
+
 def stages_before(name: str, settings: Common) -> tuple[str, ...]:
     """Return the stages whose tables stage `name` reads: those above it that the run does not leave out."""
     return tuple(stage for stage in UPSTREAM[name] if stage not in left_out_stages(dict(settings)))
