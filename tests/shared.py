@@ -4,9 +4,11 @@ reader's time.
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pandas as pd
 import psutil
 import pytest
@@ -22,7 +25,7 @@ from filelock import FileLock
 from matplotlib.figure import Figure
 
 from crescent_utils.finetune import training
-from crescent_utils.runs import Finetune, domains
+from crescent_utils.runs import NOTEBOOKS, Finetune, domains, params
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "outputs" / "reference"
@@ -57,6 +60,23 @@ def made_once(factory: pytest.TempPathFactory, worker: str, name: str, make: Cal
             make(session / f"{name}.part")
             (session / f"{name}.part").rename(folder)
     return folder
+
+
+def experiments(stage: str) -> tuple[str, str]:
+    """Return the code of the two experiments that a notebook's last cell offers: in a replay, and live."""
+    last = nbformat.read(ROOT / "notebooks" / f"{NOTEBOOKS[stage]}.ipynb", as_version=4).cells[-1].source
+    blocks = re.findall(r"```python\n(.*?)```", last, flags=re.DOTALL)
+    assert len(blocks) == 2 and last.index("in a replay (seconds)") < last.index("live (minutes)")
+    return blocks[0], blocks[1]
+
+
+def parameters_in(code: str) -> dict[str, Any] | None:
+    """Return the parameters that lines of code set; None where they do something else."""
+    lines = ast.parse(code).body
+    if not all(isinstance(line, ast.Assign) for line in lines):
+        return None
+    values = {line.targets[0].id: ast.literal_eval(line.value) for line in lines}  # type: ignore[attr-defined]
+    return values if set(values) <= set(params.NAMES) else None
 
 
 def pairs(count: int = 12) -> list:

@@ -8,6 +8,7 @@ import importlib
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import nbformat
@@ -247,6 +248,15 @@ def test_a_notebook_teaches_and_is_committed_as_run(path):
                 assert cell.outputs, "a checked cell without an output passes in vain"
         before = cell.cell_type
     assert before == "markdown", "a notebook ends on what to try next"
+
+
+def test_the_first_cell_is_the_same_everywhere_and_fetches_the_address_of_the_project():
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    (first,) = {cells(path)[0].source for path in NOTEBOOKS}
+    assert re.findall(r'"(https://[^"]+)"', first) == [address]
+    on_colab = address.replace("https://github.com", "https://colab.research.google.com/github")
+    for path in NOTEBOOKS:
+        assert f"({on_colab}/blob/main/notebooks/{path.name})" in cells(path, "markdown")[0].source
 
 
 @pytest.mark.parametrize("path", PROFILES, ids=lambda p: p.stem)

@@ -135,7 +135,7 @@ def _parameters_here(manifest: Mapping[str, Any], given: Mapping[str, Any], work
     A domain of the run's own is written to `work` out of the manifest. A model stays under the name that is shown: a
     replay knows it by what the run recorded.
     """
-    parameters = dict(manifest["parameters"]) | {"engine": "replay", "engine_args": {}, "base_urls": []}
+    parameters = dict(manifest["parameters"]) | {"engine": "replay", "engine_args": {}, "base_urls": [], "profile": ""}
     if "benchmark_dir" in manifest.get("hidden", []):
         parameters["benchmark_dir"] = ""
     if domain := manifest.get("domain"):

@@ -45,7 +45,7 @@ def models_to_evaluate(settings: Evaluate) -> dict[str, generation.Model | None]
     weights.
     """
     folder = runs.run_folder(settings)
-    trained = runs.read_manifest(folder, "finetune") or {"models": {}}
+    trained = runs.read_manifest(runs.run_of_stage("finetune", settings), "finetune") or {"models": {}}
     control = [runs.CONTROL] if runs.CONTROL in trained["models"] else []
     if settings.engine == "replay":
         own, *students = method_pairs(settings)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from .models import cache_folder
+from .. import runs
 
 ENGINE_TITLE = "VLLM::"  # vLLM names its processes VLLM::EngineCore, VLLM::Worker_TP0, …
 
@@ -87,7 +87,7 @@ def _has_lost_its_parent(engine: psutil.Process) -> bool:
 
 
 def _records_folder() -> Path:
-    return cache_folder() / "engines" / socket.gethostname()  # a home folder may be shared between machines
+    return runs.cache_folder() / "engines" / socket.gethostname()  # a home folder may be shared between machines
 
 
 def _record(engine: psutil.Process) -> Path:

@@ -51,11 +51,6 @@ class Model:
     locate: Callable[[], Path]
 
 
-def cache_folder() -> Path:
-    """Folder for what can be made again: $CRESCENT_CACHE or ~/.cache/crescent."""
-    return Path(os.environ.get("CRESCENT_CACHE") or Path.home() / ".cache" / "crescent")
-
-
 def resolve_model(name: str, label: str = "base", *, weights: bool = True) -> Model:
     """Return the model that `name` means. Raises ModelError where it cannot be had; loads no weights.
 
@@ -116,7 +111,7 @@ def _package_file(package: str, suffix: str) -> Path:
 
 def bundled_folder() -> Path:
     """Return the folder of the bundled model, trainable, in float32; the first call converts it, in about 20 s."""
-    target = cache_folder() / BUNDLED_FINGERPRINT
+    target = runs.cache_folder() / BUNDLED_FINGERPRINT
     if (target / "config.json").exists():
         return target
     gguf = _package_file(BUNDLED_PACKAGE, ".gguf")
@@ -244,7 +239,7 @@ def resolve_student(name: str, teacher: Model) -> Model:
     fewer = FEWER_LAYERS.fullmatch(name)
     missing = f"without-{fewer[1]}-layers" if fewer else "every-second-layer"
     print_of_student = f"{teacher.fingerprint}-{missing}"
-    folder = cache_folder() / print_of_student.replace("/", "--")
+    folder = runs.cache_folder() / print_of_student.replace("/", "--")
 
     def locate() -> Path:
         if not fewer:

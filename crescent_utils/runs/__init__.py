@@ -1,6 +1,7 @@
 """Runs: the parameters of a run, its domain, its folder with tables and manifests, and what it cost.
 
-`settings_from` turns the variables of a notebook into frozen, checked settings; `load_profile` merges YAML profiles.
+`settings_from` turns the variables of a notebook and its profile into frozen, checked settings, `describe_sources` says
+where each value comes from; `load_profile` merges YAML profiles.
 `get_domain` gives what the method knows of a kind of question: prompts, gates, threshold; `solve_messages` and
 `bare_messages` word a question, `own_exemplars` reads the examples that a run made itself. `begin_stage` opens the
 folder `outputs/<run>/<stage>/`; the stage writes Parquet tables there and, last of all, `manifest.json`, whose
@@ -40,6 +41,7 @@ from .layout import (
     NOTEBOOKS,
     PREFLIGHT,
     RunError,
+    cache_folder,
     control_folder,
     left_out_stages,
     read_manifest,
@@ -70,10 +72,10 @@ from .params import (
     did_you_mean,
     load_profile,
     parameters_of,
-    settings_from,
 )
 from .progress import PROGRESS_SECONDS, ProgressBar, ProgressEcho
 from .replays import changes_of_replay
+from .sources import describe_sources, settings_from
 
 __all__ = [
     "BENCHMARK_FILES",
@@ -112,9 +114,11 @@ __all__ = [
     "begin_stage",
     "benchmark_folder",
     "build_settings",
+    "cache_folder",
     "changes_of_replay",
     "control_folder",
     "cost_table",
+    "describe_sources",
     "did_you_mean",
     "differing_parameters",
     "file_sha256",

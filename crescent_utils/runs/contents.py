@@ -25,7 +25,8 @@ SPEED_SETTINGS = set(
 )
 # Parameters that say where or how fast, not what: a change of these does not make a finished stage stale.
 NOT_IN_FINGERPRINT = SPEED_SETTINGS | set(
-    "run replay_from outputs benchmark_dir engine engine_args base_urls served_names concurrency".split()
+    "profile run replay_from outputs save_to benchmark_dir".split()
+    + "engine engine_args base_urls served_names concurrency".split()
 )
 # Parameters that name something to read: its content counts in the place of the name, see `stage_inputs`.
 MODELS = ("model", "student", "embedder")

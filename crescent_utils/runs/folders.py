@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from . import contents, costs, domains, params, replays
+from . import contents, costs, domains, params, replays, saving, sessions
 from .costs import Cost
 from .layout import (
     NOTEBOOKS,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Parameters that hold a path or a name, and those in which paths may stand among other options.
-PLACES = ("outputs", "benchmark_dir", "model", "student", "embedder", "domain", "question_source")
+PLACES = ("profile", "outputs", "save_to", "benchmark_dir", "model", "student", "embedder", "domain", "question_source")
 OPTIONS = ("engine_args", "accelerate_args")
 HIDDEN = ".../"  # stands before the last part of a path that is not told
 _VERSIONS = ("torch", "transformers", "vllm", "trl", "peft", "datasets", "lm-eval", "sentence-transformers", "numpy")
@@ -127,6 +127,7 @@ class Stage:
             "note": note,
         }
         write_json(self.folder / "manifest.json", manifest)
+        saving.save_stage(self.name, self.settings)
         return manifest
 
     def costs(self) -> pd.DataFrame:
@@ -145,6 +146,8 @@ class Stage:
 def begin_stage(name: str, settings: Common) -> Stage:
     """Open stage `name`: its folder, what it reads, the manifests before it. What an earlier run of it left is removed.
 
+    What `save_to` holds of the run, and this machine lacks, is brought back first.
+
     What was trained stays, so that a training goes on from its checkpoints, or is taken over where nothing of it has
     changed. A replay reads a stage that it lacks from the replayed run. Raises RunError if a stage before it is not
     complete, or was made with other parameters than what would be read with it, or a run is to be replayed into itself.
@@ -160,7 +163,10 @@ def begin_stage(name: str, settings: Common) -> Stage:
             "distil: student is 'none', which leaves 05_distil out; go on with notebooks/06_evaluate.ipynb, or name a "
             "student: 'half', a folder or a hub id"
         )
+    saving.bring_back(settings)
     replays.check_one_history(name, settings)
+    if not stages_before(name, settings):
+        sessions.remember_run(settings)
     upstream = {}
     for above in stages_before(name, settings):
         manifest = read_manifest(run_of_stage(above, settings), above)

@@ -35,6 +35,11 @@ class RunError(InputError, RuntimeError):
     """A run folder that cannot be used as asked; the message says which stage is missing or stale and what to run."""
 
 
+def cache_folder() -> Path:
+    """Return the folder for what can be made again: $CRESCENT_CACHE or ~/.cache/crescent."""
+    return Path(os.environ.get("CRESCENT_CACHE") or Path.home() / ".cache" / "crescent")
+
+
 def run_folder(settings: Common, run: str | None = None) -> Path:
     """Return the folder of `run` (default: the settings' own run), in `outputs` or the repository's own."""
     outputs = Path(settings.outputs).expanduser() if settings.outputs else params.ROOT / "outputs"

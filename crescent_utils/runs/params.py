@@ -44,9 +44,11 @@ class Frozen(BaseModel):
 class Common(Frozen):
     """Parameters that every notebook has."""
 
+    profile: str = ""  # YAML file of values that win over the defaults, not over what is set; see sources.py
     run: str = "replay"  # name of the run: results go to outputs/<run>/
     replay_from: str = "reference"  # run whose store and models are replayed when engine is "replay"
     outputs: str = ""  # folder of all runs; empty: the repository's outputs/
+    save_to: str = ""  # folder that gets a copy of each finished stage, for sessions whose disk is lost
     engine: Literal["auto", "vllm", "transformers", "server", "replay"] = "replay"
     model: str = "bundled"  # hub id, local folder, or "bundled" (SmolLM2-135M-Instruct)
     domain: str = "arithmetic"
@@ -246,11 +248,6 @@ STAGES = tuple(STAGE_SETTINGS)
 NAMES = sorted({name for model in _MODELS for name in model.model_fields})  # of all parameters
 
 
-def settings_from(stage: str, namespace: Mapping[str, Any]) -> Any:
-    """Build the settings of `stage` out of a notebook's variables. No I/O. Raises ParameterError."""
-    return build_settings(stage, parameters_of(stage, namespace))
-
-
 def build_settings(stage: str, values: Mapping[str, Any]) -> Any:
     """Validate `values` (names of one stage only) into its frozen model. Raises ParameterError, never a pydantic error.
 
@@ -286,17 +283,22 @@ def _complaint(item: Any) -> str:
 def load_profile(paths: list[Path], overrides: list[str]) -> dict[str, Any]:
     """Merge YAML files (later wins, key by key) and NAME=VALUE overrides; check names and types against every stage.
 
-    Raises ParameterError on a missing file, unknown name (with the nearest known one) or a wrong type.
+    The file of an override `profile=FILE` stands below all others, as a notebook's `profile` does. Raises
+    ParameterError on a missing file, unknown name (with the nearest known one) or a wrong type.
     """
     values: dict[str, Any] = {}
     for path in paths:
         values.update(read_yaml(path))
+        if "profile" in values:
+            raise ParameterError(f"{path}: a profile names no other profile; give both: crescent run A.yaml B.yaml")
     for text in overrides:
         name, separator, value = text.partition("=")
         if not separator or not name:
             raise ParameterError(f"-p {text!r}: write NAME=VALUE, for example -p seed=2")
         values[name.strip()] = _parse_yaml(value, f"-p {name}")
     check_names(values)
+    if isinstance(base := values.get("profile"), str) and base:
+        values = load_profile([profile_file(base)], []) | values
     if isinstance(values.get("domain"), str):
         domain_file(values["domain"])
     for stage in STAGES:
@@ -321,6 +323,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a message that suggests the nearest known name; "" if none is near."""
     near = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def profile_file(name: str) -> Path:
+    """Return the file of a notebook's `profile`: seen from the present folder, or from the repository."""
+    place = os.path.expanduser(name)
+    if "\0" in place:
+        raise ParameterError(f"profile: {name!r} is no file name; allowed: a YAML file such as params/cpu.yaml")
+    return Path(place) if os.path.exists(place) else ROOT / place
 
 
 def domain_file(name: str) -> Path:

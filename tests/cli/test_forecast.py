@@ -11,7 +11,7 @@ from shared import REFERENCE
 
 from crescent_utils.cli import forecast
 from crescent_utils.cli.forecast import Pace, Row
-from crescent_utils.runs import params
+from crescent_utils.runs import params, settings_from
 
 # What two runs on the machine of these paces took, an engine of vLLM in their process (2026-11-21): seconds of sampling
 # and training by stage, and the time of the whole run.
@@ -22,7 +22,7 @@ NINTH = {"vote": 39, "finetune": 18, "distil": 13, "evaluate": 8}
 
 def settings_of(**values):
     values = {"engine": "vllm", "run": "none", "random_label_control": False, **values}
-    return {stage: params.settings_from(stage, values) for stage in params.STAGES}
+    return {stage: settings_from(stage, values) for stage in params.STAGES}
 
 
 def rows_of(questions=1313, recorded=REFERENCE, paces=None, engine="vllm", due=params.STAGES, **values):

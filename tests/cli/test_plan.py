@@ -17,7 +17,7 @@ from crescent_utils.cli import main, plan
 from crescent_utils.evaluate import baselines
 from crescent_utils.generation import generator as generator_module
 from crescent_utils.generation.store import Completion, GenerationStore
-from crescent_utils.runs import costs, domains, folders, params
+from crescent_utils.runs import costs, domains, folders, params, settings_from
 
 
 class Clock:
@@ -134,7 +134,7 @@ def test_a_plan_counts_what_06_asks_with_further_prompts_and_chosen_baselines(va
     values |= {"benchmark_items": 3}
     rows = by_stage(plan.estimate_run(values, params.STAGES))
     planned = {model: row for (stage, model), row in rows.items() if stage == "evaluate"}
-    settings = params.settings_from("evaluate", values)
+    settings = settings_from("evaluate", values)
     domain = domains.get_domain(settings.domain)
     (benchmark,) = evaluate.load_evaluated(settings, domain)
     development = []

@@ -1,13 +1,21 @@
-"""Each notebook alone: opened first in a fresh clone, in any order; and what a replay says that it cannot answer."""
+"""Each notebook alone: opened first in a fresh clone, in any order; what a replay cannot answer; what a session goes on
+with; and the experiments that the notebooks offer.
+"""
 
 from __future__ import annotations
 
+import ast
+import re
+
+import nbformat
 import pandas as pd
 import pytest
-from shared import REFERENCE, ROOT
+from nbclient import NotebookClient
+from shared import REFERENCE, ROOT, experiments, parameters_in
 
 from crescent_utils import runs
 from crescent_utils.cli.kernel import Kernel
+from crescent_utils.runs import params
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +59,58 @@ def test_a_vote_of_ones_own_is_not_mixed_with_the_recorded_training(kernel, outp
     assert "notebooks/04_finetune.ipynb first" in failure and "03_vote again without the change" in failure
     assert execute(kernel, outputs, "vote") == ""  # as it says
     assert execute(kernel, outputs, "finetune") == ""
+
+
+# ---- a session
+
+
+def execute_by_hand(place, stage, **lines):
+    """Execute a notebook as a person does who changed lines of its parameters cell, each notebook on its own kernel."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{runs.NOTEBOOKS[stage]}.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    for name, value in lines.items():
+        cell.source, count = re.subn(rf"^({name}: \w+) = .*$", rf"\1 = {value!r}", cell.source, flags=re.MULTILINE)
+        assert count == 1
+    NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(place)}}).execute()
+    return "".join(
+        output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
+    )
+
+
+def test_a_notebook_goes_on_with_the_run_that_01_began_in_this_session(outputs, monkeypatch):
+    monkeypatch.setenv("CRESCENT_CACHE", str(outputs / "cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    execute_by_hand(outputs, "elicit", run="early", outputs=str(outputs))
+    printed = execute_by_hand(outputs, "finetune")
+    assert "goes on with the run 'early' that 01_elicit began in this session" in printed
+    assert "read from the recorded run 'reference', since run 'early' has none: 02_dedup, 03_vote" in printed
+    assert runs.read_manifest(outputs / "early", "finetune") is not None
+
+
+# ---- what the notebooks offer to try
+
+
+@pytest.mark.parametrize("stage", runs.STAGES)
+def test_the_experiment_in_a_replay_works_and_leaves_the_default_run_alone(kernel, outputs, stage):
+    code, _ = experiments(stage)
+    values = parameters_in(code)
+    source = ROOT / "notebooks" / f"{runs.NOTEBOOKS[stage]}.ipynb"
+    if values is None:  # lines for a cell at the end
+        notebook = nbformat.read(source, as_version=4)
+        notebook.cells.append(nbformat.v4.new_code_cell(code))
+        source = outputs / "with_a_cell.ipynb"
+        nbformat.write(notebook, source)
+    else:
+        assert values["run"] != "replay" and len(values) > 1
+        params.build_settings(stage, values)
+    given = {"outputs": str(outputs), **(values or {"run": "tried"})}
+    assert kernel.execute(source, outputs / "tried.ipynb", given, stage) == ""
+    assert sorted(path.name for path in outputs.iterdir() if path.is_dir()) == sorted(["reference", given["run"]])
+
+
+def test_the_live_experiments_are_one_run_that_is_begun_in_01():
+    for stage in runs.STAGES:
+        values = parameters_in(experiments(stage)[1])
+        settings = runs.settings_from(stage, values)
+        assert (settings.profile, settings.run, settings.engine) == ("params/cpu.yaml", "mine", "auto")
+        assert len(values) > 2 and ast.literal_eval(repr(values)) == values

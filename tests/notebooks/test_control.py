@@ -11,7 +11,7 @@ import tiny
 from shared import REFERENCE
 
 from crescent_utils.cli import publish, verify
-from crescent_utils.runs import folders, params
+from crescent_utils.runs import folders, settings_from
 
 CONTROL = "tuned_random_labels"
 SMALL = {
@@ -29,7 +29,7 @@ def outputs(tmp_path_factory):
     values = {**SMALL, "outputs": str(place), "run": "live", "engine": "transformers", "model": str(model)}
     for stage in ("elicit", "dedup"):
         shutil.copytree(REFERENCE / stage, place / "live" / stage)
-    vote = folders.begin_stage("vote", params.settings_from("vote", values))
+    vote = folders.begin_stage("vote", settings_from("vote", values))
     for path in (REFERENCE / "vote").glob("*.parquet"):
         shutil.copyfile(path, vote.folder / path.name)
     vote.finish({"pairs": 1})

@@ -10,10 +10,12 @@ import sys
 import time
 
 import pandas as pd
+import papermill
 import pytest
 import yaml
-from shared import ROOT
+from shared import ROOT, experiments, parameters_in
 
+from crescent_utils import runs
 from crescent_utils.runs import params
 
 pytestmark = pytest.mark.live
@@ -109,3 +111,20 @@ def test_a_run_killed_in_each_stage_ends_like_an_uncut_one(profile):
             pd.read_parquet(outputs / "cut" / table), pd.read_parquet(outputs / "uncut" / table)
         )
     assert sampled(profile, "cut") == sampled(profile, "uncut")
+
+
+@pytest.mark.slow
+def test_the_live_experiments_of_the_notebooks_are_a_run(tmp_path):
+    smaller = {**SMALL, "outputs": str(tmp_path), "engine": "transformers"}
+    del smaller["run"], smaller["max_rewrites"]
+    for stage in params.STAGES:
+        values = {**params.parameters_of(stage, smaller), **parameters_in(experiments(stage)[1])}
+        for name, most in {"elicit_samples": 45, "votes": 4, "eval_samples": 2}.items():
+            values |= {name: min(values[name], most)} if name in values else {}
+        if stage == "finetune":
+            values["train_min_agreement"] = 0.25  # three votes seldom agree
+        name = f"{runs.NOTEBOOKS[stage]}.ipynb"
+        papermill.execute_notebook(
+            ROOT / "notebooks" / name, tmp_path / name, parameters=values, progress_bar=False, kernel_name="python3"
+        )
+        assert runs.read_manifest(tmp_path / "mine", stage) is not None

@@ -216,8 +216,8 @@ CHANGED = {
     "report_to": ["wandb"], "student_data": "on_policy", "shots": [5], "general_tasks": ["piqa"], "claims_of": "lmsi",
     "compare_runs": {"tuned_no_vote": ["r"]},
 }  # fmt: skip
-WHERE = {"run", "replay_from", "outputs", "engine", "engine_args", "base_urls", "benchmark_dir", "micro_batch_size",
-         "served_names", "concurrency", "gradient_checkpointing", "checkpoint_steps", "processes",
+WHERE = {"profile", "run", "replay_from", "outputs", "save_to", "engine", "engine_args", "base_urls", "benchmark_dir",
+         "micro_batch_size", "served_names", "concurrency", "gradient_checkpointing", "checkpoint_steps", "processes",
          "accelerate_args", "report_to"}  # fmt: skip
 
 

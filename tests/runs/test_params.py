@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from shared import ROOT
 
-from crescent_utils.runs import params
+from crescent_utils.runs import params, settings_from
 from crescent_utils.runs.params import ParameterError
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -76,10 +76,10 @@ def test_defaults_are_valid_and_frozen(stage):
 
 
 def test_a_notebooks_other_variables_are_left_alone():
-    made = params.settings_from("vote", {"seed": 3, "votes": 5, "pd": object(), "elicit_samples": "not ours"})
+    made = settings_from("vote", {"seed": 3, "votes": 5, "pd": object(), "elicit_samples": "not ours"})
     assert (made.seed, made.votes) == (3, 5)
     with pytest.raises(ParameterError, match="votes"):
-        params.settings_from("vote", {"votes": 0})
+        settings_from("vote", {"votes": 0})
 
 
 @pytest.mark.parametrize(

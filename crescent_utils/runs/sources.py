@@ -1,0 +1,115 @@
+"""Sources: where the value of each parameter of a notebook comes from.
+
+A value that is set in the parameters cell, or by papermill, wins over the notebook's `profile`, and the profile over
+the default. Where neither a profile nor a `run` is set, a notebook goes on with the run that the first notebook of this
+session began.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from . import layout, params, replays, sessions
+
+SHOWN_CHARACTERS = 60  # of a value
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Values of one stage by where they come from; a later one wins: `profile`, `session`, `here`."""
+
+    profile_name: str
+    profile: dict[str, Any]
+    session_stage: str
+    session: dict[str, Any]
+    here: dict[str, Any]
+
+    def values(self) -> dict[str, Any]:
+        """Return the values that are not left to the defaults."""
+        return {**self.profile, **self.session, **self.here}
+
+
+def settings_from(stage: str, namespace: Mapping[str, Any]) -> Any:
+    """Build the settings of `stage` out of a notebook's variables and its `profile`. Raises ParameterError.
+
+    `namespace` is the notebook's `globals()`, or any mapping of values, which then all count as set.
+    """
+    return params.build_settings(stage, sources_of(stage, namespace).values())
+
+
+def sources_of(stage: str, namespace: Mapping[str, Any]) -> Sources:
+    """Say where the parameters of `stage` come from. Raises ParameterError for a profile that cannot be read."""
+    here, is_batch = _set_values(stage, namespace)
+    session_stage = ""
+    session: dict[str, Any] = {}
+    if not is_batch and not {"run", "profile"} & here.keys():
+        session_stage, session = sessions.remembered_run()
+        session = params.parameters_of(stage, session) if session_stage != stage else {}
+    name = here.get("profile", session.get("profile", ""))
+    profile = params.load_profile([params.profile_file(name)], []) if name and isinstance(name, str) else {}
+    return Sources(name, params.parameters_of(stage, profile), session_stage, session, here)
+
+
+def _set_values(stage: str, namespace: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return the values that were set, and whether that was not done by hand in a notebook.
+
+    In a notebook a parameter counts as set if papermill set it, or it is not its default: the parameters cell assigns
+    all of them. IPython keeps the cells that ran in `In`; papermill's begins with "# Parameters".
+    """
+    values = params.parameters_of(stage, namespace)
+    if "In" not in namespace:
+        return values, True
+    cells = [str(cell) for cell in namespace["In"] if str(cell).startswith("# Parameters\n")]
+    assigned = _assigned_names(cells[-1]) if cells else set()
+    defaults = params.build_settings(stage, {}).model_dump()
+    return {name: v for name, v in values.items() if name in assigned or v != defaults[name]}, bool(cells)
+
+
+def _assigned_names(code: str) -> set[str]:
+    assignments = [node for node in ast.parse(code).body if isinstance(node, ast.Assign)]
+    return {target.id for node in assignments for target in node.targets if isinstance(target, ast.Name)}
+
+
+def describe_sources(stage: str, namespace: Mapping[str, Any]) -> str:
+    """Say in a few lines where the parameters come from, and which stages a replay reads from the recorded run."""
+    sources = sources_of(stage, namespace)
+    settings = params.build_settings(stage, sources.values())
+    lines = [f"{where}: {_assignments(values)}" for where, values in _by_source(stage, sources).items() if values]
+    lines.append(f"{'all other' if lines else 'all'} parameters: the notebook's defaults")
+    if "run" in sources.session and settings.run != params.build_settings(stage, {}).run:
+        lines.append(
+            f"this notebook goes on with the run {settings.run!r} that {layout.NOTEBOOKS[sources.session_stage]} began "
+            'in this session; for the reference run again: profile = "params/replay.yaml"'
+        )
+    if borrowed := replays.borrowed_stages(stage, settings):
+        names = ", ".join(layout.NOTEBOOKS[name] for name in borrowed)
+        lines.append(
+            f"read from the recorded run {settings.replay_from!r}, since run {settings.run!r} has none: {names}"
+        )
+    return "\n".join(lines)
+
+
+def _by_source(stage: str, sources: Sources) -> dict[str, dict[str, Any]]:
+    """Return the values that count by where they come from, in words; what equals the default is left out."""
+    defaults = params.build_settings(stage, {}).model_dump()
+    profile, session = f"from {sources.profile_name}", "as in the first notebook of this session's run"
+    told: dict[str, dict[str, Any]] = {"set here": {}, profile: {}, session: {}}
+    for name, value in sources.values().items():
+        if name in sources.here:
+            told["set here"][name] = value
+        elif name in sources.profile and sources.profile[name] == value:
+            told[profile][name] = value
+        elif value != defaults[name]:
+            told[session][name] = value
+    return told
+
+
+def _assignments(values: Mapping[str, Any]) -> str:
+    texts = {name: repr(value) for name, value in values.items()}
+    return ", ".join(
+        f"{name} = {text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + '…'}"
+        for name, text in texts.items()
+    )
