@@ -110,7 +110,7 @@ def address_of(server, runtime: Path, log: Path) -> dict:
 
 
 @pytest.fixture(scope="module")
-def page(lab):
+def page():
     """A page of a browser without a window, large enough for the figures."""
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: `make setup` installs it")
     executable = installed_browser()
@@ -123,7 +123,7 @@ def page(lab):
 
 
 @pytest.fixture
-def notebook(lab, page, clone, stage):
+def notebook(page, lab, clone, stage):
     """The notebook of a stage, opened, and run by the menu; its kernel ends with the test."""
     name = f"{runs.NOTEBOOKS[stage]}.ipynb"
     page.goto(f"{lab['url']}lab/tree/notebooks/{name}?token={lab['token']}&reset")
@@ -183,7 +183,7 @@ def moved_card(page, before: str) -> str:
 
 
 @pytest.mark.parametrize("stage", params.STAGES)
-def test_run_all_in_jupyterlab(stage, notebook, page, clone):
+def test_run_all_in_jupyterlab(page, stage, notebook, clone):
     ran = saved(page, notebook)
     picture(page, clone, f"{stage}-ran")
     code = [cell for cell in ran.cells if cell.cell_type == "code"]
