@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REPEATED = "repeats a question"
+THIS_RUN = "this run"  # its name is another in a replay, whose tables say the same
 NOT_THERE = "not recorded"
 LEFT_OUT_COLUMNS = ["run", "id", "question", "agreement", "reason"]
 # Of 02 and 03, what must be alike in runs whose pairs are learned together: how a question was asked and its answer
@@ -90,7 +91,7 @@ def _candidates(stage: runs.Stage, settings: Training) -> pd.DataFrame:
     """Return the rows of all votes, this run's first; `id` is one of a kind, `id_there` that of the row's own run."""
     import pandas as pd
 
-    tables = {settings.run: stage.read_table("vote", "qa")}
+    tables = {THIS_RUN: stage.read_table("vote", "qa")}
     for name in settings.accumulate_runs:
         tables[name] = runs.read_table(runs.run_folder(settings, name), "vote", "qa")
     frames, first_id = [], 0

@@ -80,6 +80,15 @@ def test_the_model_card_says_what_the_manifests_say():
     assert "2502.13441" in card and "Intended use" in card and "its terms pass on" in card
 
 
+def test_the_model_card_names_the_earlier_runs_whose_pairs_were_learned_too():
+    made = manifests()
+    assert "learned too" not in publish.model_card(REFERENCE, made, "finetune", ORIGIN)
+    of_training = made["finetune"]["parameters"] | {"accumulate_runs": ["cpu/round2", "cpu/round1"]}
+    made["finetune"] = made["finetune"] | {"parameters": of_training}
+    card = publish.model_card(REFERENCE, made, "finetune", ORIGIN)
+    assert "The pairs of cpu/round2, cpu/round1 were learned too" in card
+
+
 def test_a_student_is_compared_with_the_student_and_an_unknown_licence_is_said_to_be_unknown():
     card = publish.model_card(REFERENCE, manifests(), "distil", ("", ""))
     table = pd.read_parquet(REFERENCE / "evaluate" / "comparisons.parquet").query(

@@ -265,6 +265,16 @@ def test_rounds_that_accumulate_share_with_those_that_replace_what_both_have_in_
     assert "accumulated" in (outputs / "study.md").read_text()
 
 
+def test_a_plan_counts_the_longer_trainings_of_rounds_that_accumulate(place, monkeypatch):
+    rows = [study.plan.Row("vote", "base", 1, 0, 0.0, 100.0), study.plan.Row("finetune", "tuned", 1, 0, 0.0, 60.0)]
+    monkeypatch.setattr(study.plan, "estimate_run", lambda values, stages: study.plan.Plan(rows, 40.0, []))
+    rounds = {**PARTS["sizes"], "arms": {}, "rounds": 3, "seeds": [1, 2]}
+    loaded = study.load_study(place({"replacing": rounds, "accumulating": {**rounds, "accumulate": True}})[0])
+    text = study.plan_text(loaded, {name: study.plan_part(loaded, name) for name in loaded.parts})
+    lasting = [study.plan.duration(seconds) for seconds in (6 * 200, 6 * 200 + 2 * (1 + 2) * 60)]
+    assert [line.rpartition("about ")[2] for line in text.splitlines()[:2]] == lasting
+
+
 def test_the_tables_of_rounds_come_together_with_part_and_seed(tmp_path):
     paths = [tmp_path / "runs" / "three" / f"seed{seed}" / "rounds.parquet" for seed in (1, 3)]
     for path in paths:

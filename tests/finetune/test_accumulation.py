@@ -50,7 +50,7 @@ def test_alone_a_run_learns_what_it_did_and_says_what_it_left_out(outputs):
     own = pd.read_parquet(REFERENCE / "vote" / "qa.parquet")
     rows, left_out = learned(outputs)
     pd.testing.assert_frame_equal(rows.drop(columns="run"), own)
-    assert left_out.empty and set(rows["run"]) == {"one"}
+    assert left_out.empty and set(rows["run"]) == {"this run"}
     few = {"train_min_agreement": 0.75, "max_pairs": 20, "seed": 3}
     rows, left_out = learned(outputs, **few)
     expected = training.chosen_rows(own, params.build_settings("finetune", few))
@@ -63,13 +63,14 @@ def test_alone_a_run_learns_what_it_did_and_says_what_it_left_out(outputs):
 def test_earlier_pairs_are_learned_too_each_question_once_and_the_newest_label_counts(outputs):
     rows, left_out = learned(outputs, accumulate_runs=["two", "three"])
     tables = {name: pd.read_parquet(source / "vote" / "qa.parquet") for name, source in SOURCES.items()}
+    tables["this run"] = tables.pop("one")
     answer_of, run_of = {}, {}
-    for name in ("three", "two", "one"):  # a later one takes the place of an earlier one
+    for name in ("three", "two", "this run"):  # a later one takes the place of an earlier one
         for row in tables[name].itertuples():
             answer_of[row.question.casefold()], run_of[row.question.casefold()] = row.path, name
     assert dict(zip(rows["question"].str.casefold(), rows["path"], strict=True)) == answer_of
     assert dict(zip(rows["question"].str.casefold(), rows["run"], strict=True)) == run_of
-    assert rows["id"].is_unique and rows["run"].unique().tolist() == ["one", "two", "three"]
+    assert rows["id"].is_unique and rows["run"].unique().tolist() == ["this run", "two", "three"]
     assert len(left_out) > 30 and set(left_out["reason"]) == {"repeats a question"}
     for row in left_out.itertuples():
         there = tables[row.run].set_index("id").loc[row.id]
@@ -77,7 +78,7 @@ def test_earlier_pairs_are_learned_too_each_question_once_and_the_newest_label_c
     counts = accumulation.learned_counts(rows, left_out).set_index("run")
     assert counts["candidates"].to_dict() == {name: len(table) for name, table in tables.items()}
     assert (counts["learned"] + counts["repeats a question"] == counts["candidates"]).all()
-    assert counts.loc["one", "repeats a question"] == 0
+    assert counts.loc["this run", "repeats a question"] == 0
 
 
 ROWS = st.lists(
@@ -110,7 +111,7 @@ def test_every_candidate_is_learned_or_left_out_for_the_right_reason(tmp_path_fa
     assert len(rows) == (min(most, len(may)) if most else len(may)) and set(rows["path"]) <= set(may)
     assert len(rows) + len(left_out) == sum(map(len, tables)), "kept and rejected are all candidates"
     for row in left_out.itertuples():
-        assert row.reason == reasons.get((row.run, row.id), "max_pairs")
+        assert row.reason == reasons.get((row.run.replace("this run", "one"), row.id), "max_pairs")
     counts = accumulation.learned_counts(rows, left_out)
     assert counts["candidates"].sum() == len(rows) + len(left_out) and counts["learned"].sum() == len(rows)
 
@@ -141,7 +142,7 @@ def test_what_may_differ_is_the_model_the_seed_and_what_the_vote_cost(outputs):
     table = pd.read_parquet(SOURCES["two"] / "vote" / "qa.parquet")
     leave_vote(outputs, "two", table, seed=7, votes=3, vote_shots="exemplars", model="org/other", min_agreement=0.9)
     rows, _ = learned(outputs, accumulate_runs=["two"])
-    assert set(rows["run"]) == {"one", "two"}
+    assert set(rows["run"]) == {"this run", "two"}
     leave_vote(outputs, "two", table, solve_prompt="{question} Think.")
     with pytest.raises(TrainingError, match="vote of 'two' was made with solve_prompt '{question} Think.'"):
         learned(outputs, accumulate_runs=["two"])
@@ -171,11 +172,12 @@ def test_the_notebook_learns_them_and_a_replay_learns_the_same_and_no_others(tmp
         leave_vote(tmp_path, name, pd.read_parquet(source / "vote" / "qa.parquet").head(12), model=str(model))
     leave_vote(tmp_path, "again", pd.read_parquet(SOURCES["one"] / "vote" / "qa.parquet").head(12), model=str(model))
     values = {"outputs": str(tmp_path), "model": str(model), "accumulate_runs": ["two", "three"], "epochs": 1.0,
+              "train_min_agreement": 0.6,  # so that rows of the run itself are left out, too
               "max_length": 400, "held_out": 0.0}  # fmt: skip
     assert verify.replay_stage("finetune", {**values, "run": "one", "engine": "transformers"}) == ""
     counts = folders.read_manifest(tmp_path / "one", "finetune")["counts"]
     left_out = pd.read_parquet(tmp_path / "one" / "finetune" / "left_out.parquet")
-    assert 12 < counts["pairs"] == 36 - len(left_out)
+    assert 2 < counts["pairs"] == 36 - len(left_out) and {"this run", "two"} <= set(left_out["run"])
     replay = {**values, "run": "again", "engine": "replay", "replay_from": "one"}
     assert verify.replay_stage("finetune", replay) == ""
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "again" / "finetune" / "left_out.parquet"), left_out)
