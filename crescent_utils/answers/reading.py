@@ -239,9 +239,11 @@ def _words_before(text: str, start: int) -> list[str]:
 
 def _end_on_statement(words: list[str]) -> bool:
     """Return whether words end on a verb that says what something amounts to, maybe with its indirect object."""
-    third, second, last = ["", "", *[word.lower() for word in words[-3:]]][-3:]
+    last = words[-1].lower()
+    second = words[-2].lower() if len(words) > 1 else ""
     if second == "to" and last.isalpha():
         # "she needs to sell 90 tickets to make $450", but not "we need to add 90"
+        third = words[-3].lower() if len(words) > 2 else ""
         return last not in _OPERATION_VERBS if third in _NEED_VERBS else third != "" and last in _PURPOSE_VERBS
     if last == "take":  # "it would take 5 days", but not "now take 5 and add 3"
         return second in ("would", "will")
@@ -475,6 +477,8 @@ def _number_in_words(text: str) -> str | None:
 
 def _after_hashes(text: str) -> str | None:
     """Return what GSM8K's own mark announces, `#### 18`, also `#### Answer: 18`; a Markdown heading is not one."""
+    if "####" not in text:
+        return None
     for start in _positions(text, "####"):
         line, _, rest = text[start + 4 : start + 4 + _PAYLOAD].lstrip("# \t\n").partition("\n")
         if "boxed{" in line:
@@ -492,6 +496,8 @@ def _after_hashes(text: str) -> str | None:
 
 def _boxed(text: str) -> str | None:
     """Return the answer in the last box (boxed in LaTeX) that has a content."""
+    if "boxed{" not in text:
+        return None
     for start in _positions(text, "boxed{"):
         content = _until_closing_brace(text[start + 6 : start + 6 + _BOX])
         if not content.strip():

@@ -550,6 +550,19 @@ def read_both_kinds(text: str) -> None:
     extract_answer(text, "choice")
 
 
+_PIECES = ["5", "07", "12", "1,000", "3/4", "2.5", ".5", " ", "  ", "\n", ". ", ".", ") ", "(", ", ", ":", "-", "- "]
+_PIECES += ["+ ", "= ", "$", "%", "*", "/", "x", "is ", "Step ", "part ", "negative ", "and ", "million", "th "]
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(st.sampled_from(_PIECES), max_size=14).map("".join))
+def test_a_number_that_stands_free_is_read_as_by_the_long_way(text: str) -> None:
+    short_way = reading._numbers_in(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reading, "_DIGIT", re.compile(r"[0-9](?:(?!)()|)"))  # none stands free
+        assert short_way == reading._numbers_in(text)
+
+
 @pytest.mark.parametrize(("number", "first"), [(2_000, 1_000_000), pytest.param(100_000, 0, marks=pytest.mark.slow)])
 def test_random_hostile_texts_raise_nothing_and_are_read_at_once(number: int, first: int) -> None:
     for seed in range(first, first + number):
