@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 DIGITS = 12  # of a cosine
-EXACT_ROWS = 60_000  # above the paper's 55,000, which take 8 s on two cores; 100,000 take 25 s exactly, 3 s by lists
+EXACT_ROWS = 60_000  # above the paper's 55,000, which take 8 s on two cores; 100,000 take 25 s exactly, 4 s by lists
 RELEASED_BATCH, RELEASED_COSINE, RELEASED_SQUARED_L2 = 100, 0.85, 0.25  # Crescent, released scripts
 BLOCK, PIECE = 1024, 8192  # rows that are looked up, and rows of the index that they are compared with, at a time
 PAIRS = 256  # pairs of rows whose cosine is computed at a time: few, so that they stay in the processor's cache
