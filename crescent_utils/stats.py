@@ -5,7 +5,7 @@ In come scores between 0 and 1: a sequence with one score per item, or a table o
 - a difference between before and after on the same items, with interval and p-value (`paired_difference`), and a table
   of them (`compare_models`);
 - p-values corrected for the number of tests (`holm`);
-- how often the majority of m answers is right (`accuracy_by_votes`);
+- how often the majority of m answers is right (`accuracy_by_votes`), or any of k (`pass_at_k`);
 - how far two quantities have the same order (`rank_correlation`).
 Intervals are of 95 %. Whatever resamples takes a seed. Wilson's interval and McNemar's test are
 statsmodels', which loads pandas and is therefore imported where it is called.
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import gammaln, stdtr, stdtrit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +38,7 @@ __all__ = [
     "mean_interval",
     "paired_difference",
     "paired_scores",
+    "pass_at_k",
     "percentiles",
     "rank_correlation",
     "wilson",
@@ -306,6 +307,19 @@ def _chance_right(answers: Sequence[str | None], gold: str) -> float:
     most = max(counts.values(), default=0)
     leaders = sum(count == most for count in counts.values())
     return (counts[gold] == most) / leaders if most else 0.0
+
+
+def pass_at_k(totals: ArrayLike, right: ArrayLike, k: int) -> Floats:
+    """Return for each question the chance that one of k samples is right, drawn without replacement of `totals`.
+
+    The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374), 1 - C(n - c, k) / C(n, k); nan where n < k.
+    """
+    sampled = np.asarray(totals, dtype=float)
+    wrong = sampled - np.asarray(right, dtype=float)
+    log_share = gammaln(wrong + 1) - gammaln(np.maximum(wrong - k, 0) + 1)
+    log_share += gammaln(np.maximum(sampled - k, 0) + 1) - gammaln(sampled + 1)
+    none_right = np.where(wrong < k, 0.0, np.exp(log_share))
+    return np.where(sampled < k, np.nan, 1 - none_right)
 
 
 # --- numerics ---------------------------------------------------------------------------------------------------------

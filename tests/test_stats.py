@@ -1,6 +1,7 @@
 """Statistics against their definitions, scipy, published examples and simulation."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -402,3 +403,19 @@ def test_the_interval_of_a_rank_correlation_is_scipys_bootstrap():
     ).confidence_interval  # fmt: skip
     assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=0.06)
     assert math.isnan(stats.rank_correlation([1, 2], [1, 2]).estimate), "two settings have no rank correlation"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(right, data):
+    k = data.draw(st.integers(1, len(right)))
+    subsets = list(itertools.combinations(right, k))
+    assert stats.pass_at_k([len(right)], [sum(right)], k)[0] == pytest.approx(sum(map(any, subsets)) / len(subsets))
+
+
+def test_pass_at_k_as_published():
+    # Chen et al. (2021), figure 3's code: 1 - prod(1 - k / arange(n - c + 1, n + 1)).
+    for n, c, k in ((200, 3, 1), (200, 3, 100), (200, 57, 10), (5, 0, 5), (5, 5, 1)):
+        published = 1.0 if n - c < k else 1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1))
+        assert stats.pass_at_k([n], [c], k)[0] == pytest.approx(published)
+    assert np.isnan(stats.pass_at_k([2, 4], [1, 4], 3)).tolist() == [True, False], "two samples tell nothing of three"

@@ -17,7 +17,8 @@ The file has one JSON object a line (JSONL). Its format is recognised by the fie
              {"input": "…", "output": "…", "gts": "7", "score": 1.0, "step": 3}. `gts` is the right answer, `step` the
              round. `score` is not looked at: in TTRL it says whether the majority was met, not whether that is right.
 
-Lines of the same question are put together. Samples that the token limit cut count in the total and cannot win a vote.
+Lines of the same question are put together. Samples that the token limit cut count in the total; they have no answer,
+so that they can neither win a vote nor be right.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,23 +154,20 @@ def read_samples(path: Path, answer_type: str = "number", greedy_path: Path | No
             rows.add_greedy(greedy_path, number, line)
     read = _reader(answer_type)
     golds = {key: read(str(gold)) or answers.normal_form(str(gold)) for key, gold in rows.golds.items()}
-    gold_names = dict(zip(golds, answers.equality_classes(golds.values()), strict=True))
+    gold_classes = dict(zip(golds, answers.equality_classes(golds.values()), strict=True))
     table = pd.DataFrame(rows.columns(read), columns=[name for name in SAMPLE_COLUMNS if name != "right"])
-    given, gold = table["answer"].to_numpy(dtype=object), [gold_names.get(key) for key in rows.keys]
-    table["right"] = [None if g is None else a == g for a, g in zip(given, gold, strict=True)]
-    table["answer"] = table["answer"].where(~table["cut"].eq(True), None)
-    greedy = [
-        {"round": key[0], "question": key[1], "answer": name}
-        for key, name in zip(
-            rows.greedy, answers.equality_classes([read(text) for text in rows.greedy.values()]), strict=True
-        )
-    ]
-    greedy_table = pd.DataFrame(greedy, columns=["round", "question", "answer"])
-    known = [gold_names.get((row["round"], row["question"])) for row in greedy]
-    greedy_table["right"] = [None if g is None else row["answer"] == g for row, g in zip(greedy, known, strict=True)]
+    table["right"] = _verdicts(table["answer"], rows.keys, gold_classes)
+    greedy = pd.DataFrame(list(rows.greedy), columns=["round", "question"])
+    greedy["answer"] = pd.Series(answers.equality_classes(map(read, rows.greedy.values())), dtype=object)
+    greedy["right"] = _verdicts(greedy["answer"], rows.greedy, gold_classes)
     if greedy_path is not None and not set(rows.greedy) & set(rows.keys):
         raise AuditError(f"{greedy_path}: none of its questions stands in {path.name}; both must name them alike")
-    return Samples(format_name, table[SAMPLE_COLUMNS], greedy_table, len(gold_names))
+    return Samples(format_name, table[SAMPLE_COLUMNS], greedy, len(gold_classes))
+
+
+def _verdicts(classes: Iterable[Any], keys: Iterable[Any], golds: dict[Any, str | None]) -> list[bool | None]:
+    """Return whether each answer is right; None where its question's right answer is not known."""
+    return [answer == golds[key] if key in golds else None for answer, key in zip(classes, keys, strict=True)]
 
 
 def _reader(answer_type: str) -> Callable[[str], str | None]:
@@ -222,9 +220,7 @@ class _Rows:
 
     def columns(self, read: Callable[[str], str | None]) -> dict[str, Any]:
         """Return the samples as columns, answers as the names of their classes: equal answers are equal text."""
-        read_answers = [
-            read(one.text) if one.answer is None else answers.normal_form(one.answer) for one in self.samples
-        ]
+        read_answers = [_answer_of(sample, read) for sample in self.samples]
         different = list({answer for answer in read_answers if answer is not None})
         names: dict[Any, str | None] = dict(zip(different, answers.equality_classes(different), strict=True))
         return {
@@ -237,6 +233,15 @@ class _Rows:
         }
 
 
+def _answer_of(sample: Sample, read: Callable[[str], str | None]) -> str | None:
+    """Return a sample's answer in normal form; None where it was cut, or there is none."""
+    if sample.cut:
+        return None
+    if sample.answer is None:
+        return read(sample.text)
+    return answers.normal_form(sample.answer) or None
+
+
 def _lines(path: Path) -> tuple[str, Iterator[tuple[int, Line]]]:
     """Return the format of a file and its lines, read one by one, with their numbers."""
     objects = _objects(path)
@@ -245,10 +250,10 @@ def _lines(path: Path) -> tuple[str, Iterator[tuple[int, Line]]]:
         raise AuditError(f"{path}: is empty; one JSON object a line is wanted, see crescent audit --help")
     name = next((name for name, (fields, _) in FORMATS.items() if set(fields) <= first[1].keys()), None)
     if name is None:
-        wanted = "; ".join(f"{name}: {', '.join(fields)}" for name, (fields, _) in FORMATS.items())
+        formats = "; ".join(f"{name}: {', '.join(fields)}" for name, (fields, _) in FORMATS.items())
         raise AuditError(
             f"{path}: line {first[0]}: has the fields {', '.join(first[1]) or 'none'}, which are of no known format; "
-            f"wanted are those of one ({wanted})"
+            f"wanted are those of one ({formats})"
         )
     read = FORMATS[name][1]
 
@@ -367,7 +372,7 @@ def _lm_eval_line(line: _Fields) -> Line:
 def _vllm_batch_line(line: _Fields) -> Line:
     if line.values.get("error"):
         raise line.error("error", f"{json.dumps(line.values['error'])[:80]}: the request failed; take its line out")
-    body = line.within("response", line.values["response"])
+    body = line.within("response", line.values.get("response"))
     body = body.within("body", body.values.get("body"))
     samples = []
     for place, value in enumerate(body.get("choices", list, "a list of choices")):
@@ -385,7 +390,8 @@ def _log_p(logprobs: Any) -> float:
     """Return the sum over the tokens of an OpenAI-like `logprobs`, of chats or completions; nan if there are none."""
     if not isinstance(logprobs, dict):
         return math.nan
-    tokens = [token.get("logprob") for token in logprobs.get("content") or []] or logprobs.get("token_logprobs") or []
+    content = [token for token in logprobs.get("content") or [] if isinstance(token, dict)]
+    tokens: list[Any] = [token.get("logprob") for token in content] or logprobs.get("token_logprobs") or []
     return math.fsum(tokens) if tokens and all(isinstance(token, NUMBER) for token in tokens) else math.nan
 
 

@@ -33,7 +33,7 @@ OWN = benchmarks.Benchmark("", (), (), "the run's own questions")  # these are a
 # first alone does.
 DECISIVE = """
     model domain protocol seed system_prompt solve_prompt vote_shots own_questions own_shots votes vote_temperature
-    vote_top_p vote_max_tokens min_agreement train_min_agreement eval_prompts eval_max_tokens
+    vote_top_p vote_max_tokens min_agreement train_min_agreement eval_prompts eval_max_tokens evaluate_on
 """.split()
 
 
@@ -64,9 +64,9 @@ def command(arguments: argparse.Namespace) -> int:
         f"samples at T = {settings.vote_temperature:g}, and greedily",
         flush=True,
     )
-    asked, table, reliability, end = record(values, questions, with_likelihoods=not arguments.no_likelihoods)
-    if len(asked.exemplars):
-        print(f"\nworked examples before each question\n{asked.exemplars.to_string(index=False)}")
+    answers, table, reliability, end = record(values, questions, with_likelihoods=not arguments.no_likelihoods)
+    if len(answers.exemplars):
+        print(f"\nworked examples before each question\n{answers.exemplars.to_string(index=False)}")
     print(f"\n{vote.headroom_text(table)}")
     if len(reliability):
         print(f"\nmajorities that are right, by agreement\n{reliability.round(3).to_string(index=False)}")
@@ -77,35 +77,44 @@ def command(arguments: argparse.Namespace) -> int:
 
 def record(
     values: Mapping[str, Any], questions: Questions, *, with_likelihoods: bool = True
-) -> tuple[Asked, pd.DataFrame, pd.DataFrame, vote.Verdict]:
-    """Ask the questions and write the tables of this module's first lines; return what was asked, and what it says."""
+) -> tuple[Answers, pd.DataFrame, pd.DataFrame, vote.Verdict]:
+    """Ask the questions and write the tables of this module's first lines; return the answers, and what they say."""
     try:
-        asked = ask(values, questions, with_likelihoods=with_likelihoods)
+        answers = ask(values, questions, with_likelihoods=with_likelihoods)
     except generation.ReplayMiss as error:
         raise runs.RunError(f"engine: {error}") from None
-    table, reliability, end = judge(values, asked, questions.available)
+    table, reliability, end = judge(values, answers, questions.available)
     folder = runs.run_folder(runs.settings_from("vote", values)) / runs.PREFLIGHT
     folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in (vars(asked) | {"reliability": reliability, "headroom": table}).items():
+    for name, frame in (vars(answers) | {"reliability": reliability, "headroom": table}).items():
         runs.write_table(folder, name, frame)
     runs.write_json(
         folder / "verdict.json",
         {
-            "word": end.word, "line": end.line, "questions": len(asked.greedy["id"].unique()),
+            "word": end.word, "line": end.line, "questions": len(answers.greedy["id"].unique()),
             "source": questions.source,
             "parameters": decisive_parameters(values),
         },
     )  # fmt: skip
-    return asked, table, reliability, end
+    return answers, table, reliability, end
+
+
+def recorded_verdict(folder: Path) -> dict[str, Any]:
+    """Return what verdict.json of the preflight in the run's `folder` holds; {} where there is none to be read."""
+    try:
+        return dict(json.loads((folder / runs.PREFLIGHT / "verdict.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def decisive_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters that decide what a preflight says, defaults included."""
-    known: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     for stage in ("evaluate", "finetune", "vote"):
-        known |= runs.settings_from(stage, values).model_dump()
-    known["eval_prompts"] = known["eval_prompts"][:1]
-    return {name: known[name] for name in DECISIVE}
+        parameters |= runs.settings_from(stage, values).model_dump()
+    parameters["eval_prompts"] = parameters["eval_prompts"][:1]
+    parameters["evaluate_on"] = list(parameters["evaluate_on"] or runs.get_domain(parameters["domain"]).benchmarks)
+    return {name: parameters[name] for name in DECISIVE}
 
 
 # --- the questions --------------------------------------------------------------------------------------------------
@@ -122,10 +131,10 @@ def chosen_questions(values: Mapping[str, Any], items: int, *, own: bool = False
     loaded: dict[str, benchmarks.Benchmark] = {}
     sources: list[str] = []
     for name in () if own else settings.evaluate_on or runs.get_domain(settings.domain).benchmarks:
-        benchmark, found, split = _held_out_items(name, settings)
-        if found:
+        benchmark, held_out, split = _held_out_items(name, settings)
+        if held_out:
             loaded[name] = benchmark
-            for item in found:
+            for item in held_out:
                 if item.form in VOTED_FORMS:
                     pairs.setdefault((item.question, item.gold), name)
             sources.append(f"{name}, {split}")
@@ -152,8 +161,8 @@ def _own_questions(values: Mapping[str, Any], items: int) -> Questions:
     if settings.question_source == "pool":
         pool, source = runs.read_table(runs.run_folder(settings), "dedup", "questions"), "the run's pool"
     else:
-        found = vote.load_unlabelled(settings, benchmarks.load_held_out(settings, domain))
-        pool, source = found.questions, found.source
+        unlabelled = vote.load_unlabelled(settings, benchmarks.load_held_out(settings, domain))
+        pool, source = unlabelled.questions, unlabelled.source
     golds = vote.known_golds(pool, domain)
     numbered = zip(pool["id"], pool["question"], strict=True)
     rows = [(number, text, golds.get(number), OWN.name) for number, text in numbered]
@@ -175,15 +184,15 @@ def _table(rows: Sequence[tuple[int, str, str | None, str]]) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What was asked: the samples, the greedy answers (`prompt` "vote" or "evaluated"), and the worked examples."""
+class Answers:
+    """What was answered: the samples, the greedy answers (`prompt` "vote" or "evaluated"), and the worked examples."""
 
     samples: pd.DataFrame
     greedy: pd.DataFrame
     exemplars: pd.DataFrame
 
 
-def ask(values: Mapping[str, Any], questions: Questions, *, with_likelihoods: bool = True) -> Asked:
+def ask(values: Mapping[str, Any], questions: Questions, *, with_likelihoods: bool = True) -> Answers:
     """Sample what the store lacks. Where the evaluation asks as the vote does, it is not asked by itself.
 
     A question that a worked example asks is left out, as in the vote.
@@ -205,7 +214,7 @@ def ask(values: Mapping[str, Any], questions: Questions, *, with_likelihoods: bo
         evaluated = evaluated_requests(generator, values, questions, exemplars)
         if evaluated != prompts["vote"]:
             prompts["evaluated"] = evaluated
-        pairs = [(request, 0) for asked in prompts.values() for request in asked]
+        pairs = [(request, 0) for of_prompt in prompts.values() for request in of_prompt]
         pairs += [(request, sample) for request in requests for sample in range(settings.votes)]
         completions = generator.complete(pairs)  # all together: an engine is fastest with many at once
         model = generator.model
@@ -215,11 +224,9 @@ def ask(values: Mapping[str, Any], questions: Questions, *, with_likelihoods: bo
         for i, prompt in enumerate(prompts)
     ]
     samples = _rows(questions.table, completions[len(prompts) * size :], domain, settings.protocol)
-    if settings.protocol != "released":  # whose code lets a path win that the token limit cut
-        samples.loc[samples["cut"], "answer"] = None
     if with_likelihoods:
         samples = _with_likelihoods(settings, model, requests, samples)
-    return Asked(samples, pd.concat(greedy, ignore_index=True), table)
+    return Answers(samples, pd.concat(greedy, ignore_index=True), table)
 
 
 def worked_examples(
@@ -241,8 +248,8 @@ def worked_examples(
     if settings.vote_shots == "own":
         with contextlib.suppress(runs.RunError):
             candidates = _own_questions(values, sys.maxsize).table
-    found = vote.worked_examples(generator, candidates, settings, domain)
-    return found.table, found.exemplars
+    examples = vote.worked_examples(generator, candidates, settings, domain)
+    return examples.table, examples.exemplars
 
 
 def _not_asked_by(exemplars: Sequence[runs.Exemplar], questions: pd.DataFrame) -> pd.DataFrame:
@@ -273,9 +280,13 @@ def evaluated_requests(
 
 
 def _rows(
-    questions: pd.DataFrame, completions: Sequence[Completion], domain: runs.Domain, protocol: str = "paper"
+    questions: pd.DataFrame, completions: Sequence[Completion], domain: runs.Domain, protocol: str = ""
 ) -> pd.DataFrame:
-    """Return one row per completion, of which each question has equally many: its answer, and whether it is right."""
+    """Return one row per completion, of which each question has equally many: its answer, and whether it is right.
+
+    With a `protocol` they are read as its votes: one that the token limit cut has no answer, except in `released`. Else
+    they are read as the evaluation reads them, cut or not.
+    """
     import pandas as pd
 
     repeats = len(completions) // len(questions)
@@ -283,9 +294,10 @@ def _rows(
     table["sample"] = list(range(repeats)) * len(questions)
     table["path"] = [done.text for done in completions]
     table["cut"] = [done.truncated for done in completions]
-    read = [vote.read_path(done.text, protocol, domain.answer_type) for done in completions]
-    known = {n: gold for n, gold in zip(table["id"], table["gold"], strict=True) if isinstance(gold, str)}
-    judged = vote.answer_samples(list(table["id"]), read, known)
+    cut = table["cut"] if protocol else [False] * len(table)
+    read = vote.read_voters(table["path"], cut, protocol or "paper", domain.answer_type)
+    golds = {n: gold for n, gold in zip(table["id"], table["gold"], strict=True) if isinstance(gold, str)}
+    judged = vote.answer_samples(list(table["id"]), read, golds)
     return pd.concat([table, judged[["answer", "right"]]], axis=1)
 
 
@@ -300,9 +312,11 @@ def _with_likelihoods(
     return samples.assign(log_path=[pair[0] for pair in flat], log_answer=[pair[1] for pair in flat])
 
 
-def judge(values: Mapping[str, Any], asked: Asked, available: int) -> tuple[pd.DataFrame, pd.DataFrame, vote.Verdict]:
-    """Return the tables `headroom` and `reliability` of what was asked, and the verdict."""
-    samples, greedy = (table.assign(question=table["id"]) for table in (asked.samples, asked.greedy))
+def judge(
+    values: Mapping[str, Any], answers: Answers, available: int
+) -> tuple[pd.DataFrame, pd.DataFrame, vote.Verdict]:
+    """Return the tables `headroom` and `reliability` of the answers, and the verdict."""
+    samples, greedy = (table.assign(question=table["id"]) for table in (answers.samples, answers.greedy))
     prompts = dict(tuple(greedy.groupby("prompt")))
     table = vote.headroom_table(
         samples,
@@ -331,9 +345,9 @@ def line_before_training(values: Mapping[str, Any], command: str = "") -> str:
     """
     settings = runs.settings_from("vote", values)
     folder = runs.run_folder(settings)
-    place, other = folder / runs.PREFLIGHT / "verdict.json", ""
-    if place.exists():
-        recorded, parameters = json.loads(place.read_text(encoding="utf-8")), decisive_parameters(values)
+    other = ""
+    if recorded := recorded_verdict(folder):
+        parameters = decisive_parameters(values)
         if recorded["parameters"] == parameters:
             return f"{recorded['line']} (preflight on {recorded['questions']:,} questions: {recorded['source']})"
         then = [

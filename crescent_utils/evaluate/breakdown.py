@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from math import comb
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -194,14 +193,6 @@ def sources_sentence(sources: pd.DataFrame) -> str:
     return "\n".join(sentences)
 
 
-def pass_at_k(samples: int, right: int, k: int) -> float:
-    """Return the chance that of k answers, drawn from `samples` without putting back, at least one is right.
-
-    The unbiased estimate of Chen et al. (2021), section 2.1.
-    """
-    return 1.0 - comb(samples - right, k) / comb(samples, k)
-
-
 def prompting_baselines(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Return what prompting alone reaches: greedy chain of thought, one sample, and the majority of m samples.
 
@@ -217,13 +208,14 @@ def prompting_baselines(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         by_item = [group for _, group in part.sort_values(["seed", "item", "sample"]).groupby(["seed", "item"])]
         answer_rows = [answers.equality_classes(group["answer"]) for group in by_item]
         golds = [answers.equality_class(group["gold"].iloc[0]) for group in by_item]
-        counts = [(len(row), row.count(gold)) for row, gold in zip(answer_rows, golds, strict=True)]
+        sampled = [len(row) for row in answer_rows]
+        right = [row.count(gold) for row, gold in zip(answer_rows, golds, strict=True)]
         seeds, greedy = part["seed"].nunique(), decoding == "greedy"
         curve = stats.accuracy_by_votes(answer_rows, golds, seed, (1,) if greedy else stats.VOTES, seeds)
         for row in curve.to_dict("records"):
             m = int(row["m"])
             method = "chain of thought, greedy" if greedy else "one sample" if m == 1 else "self-consistency"
-            any_right = float(np.mean([pass_at_k(samples, right, m) for samples, right in counts]))
+            any_right = float(stats.pass_at_k(sampled, right, m).mean())
             rows.append(
                 dict(zip(names, key, strict=True)) | row | {"method": method, "seeds": seeds, "any_right": any_right}
             )

@@ -14,16 +14,7 @@ can be trusted, from these alone. `headroom_table` says from samples and greedy 
 
 from ..runs import own_exemplars
 from .exemplars import WorkedExamples, recorded_exemplars, worked_examples
-from .headroom import (
-    answer_samples,
-    auroc,
-    calibration_error,
-    headroom_table,
-    pass_at_k,
-    path_samples,
-    reliability_table,
-    stored_greedy,
-)
+from .headroom import answer_samples, headroom_table, path_samples, reliability_table, stored_greedy
 from .labels import (
     accuracy_by_agreement,
     agreement_by_group,
@@ -31,7 +22,7 @@ from .labels import (
     cost_of_released,
     kept_by_threshold,
     length_groups,
-    read_path,
+    read_voters,
     votes_needed,
 )
 from .likelihood import path_likelihoods, verifier_likelihoods
@@ -48,8 +39,6 @@ __all__ = [
     "agreement_by_group",
     "all_rejected",
     "answer_samples",
-    "auroc",
-    "calibration_error",
     "cost_of_cut",
     "cost_of_released",
     "headroom_table",
@@ -62,11 +51,10 @@ __all__ = [
     "load_unlabelled",
     "majority_vote",
     "own_exemplars",
-    "pass_at_k",
     "path_likelihoods",
     "path_samples",
     "questions_of_stage",
-    "read_path",
+    "read_voters",
     "recorded_exemplars",
     "reliability_table",
     "sampled_paths",

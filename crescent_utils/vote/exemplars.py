@@ -90,26 +90,26 @@ def _by_hand(domain: Domain) -> list[Exemplar]:
 def _own_examples(
     generator: Generator, questions: pd.DataFrame, settings: VoteSettings, domain: Domain
 ) -> WorkedExamples:
-    asked = drawn_questions(questions, settings.own_questions, settings.seed)
+    candidates = drawn_questions(questions, settings.own_questions, settings.seed)
     sampling = Sampling(settings.vote_temperature, settings.vote_top_p, settings.vote_max_tokens)
     requests = [
         generator.request(runs.solve_messages(domain, text, settings.system_prompt), sampling)
-        for text in asked["question"]
+        for text in candidates["question"]
     ]
     completions = generator.generate(requests, settings.votes)
     read = [_read_complete(row, settings, domain) for row in completions]
     results = [majority.majority_vote(row, ties="abstain") for row in read]
-    forms = [question_form(text) for text in asked["question"]]
+    forms = [question_form(text) for text in candidates["question"]]
     agreements = [None if result.answer is None else result.agreement for result in results]
     places = chosen_examples(forms, agreements, settings.own_shots)
     if not places:
         raise runs.RunError(
-            f"vote_shots: 'own', but for none of {len(asked)} questions more complete paths agree on one answer than "
-            "on any other; raise vote_max_tokens, votes or own_questions, or set vote_shots: none"
+            f"vote_shots: 'own', but for none of {len(candidates)} questions more complete paths agree on one answer "
+            "than on any other; raise vote_max_tokens, votes or own_questions, or set vote_shots: none"
         )
     chosen = {i: _shortest_winner(completions[i], read[i], results[i]) for i in places}
-    table = _exemplar_table(asked, completions, results, chosen, tables.known_golds(asked, domain))
-    zero_shot = _zero_shot_table(list(asked["id"]), completions, read, results, chosen)
+    table = _exemplar_table(candidates, completions, results, chosen, tables.known_golds(candidates, domain))
+    zero_shot = _zero_shot_table(list(candidates["id"]), completions, read, results, chosen)
     exemplars = [Exemplar(question=row.question, path=row.path, answer=row.answer) for row in table.itertuples()]
     rest, left_out = _without(questions, exemplars)
     return WorkedExamples(exemplars, table, rest, left_out, zero_shot, _path_counts(zero_shot))
@@ -161,7 +161,7 @@ def _shortest_winner(paths: Sequence[Completion], read: Sequence[str | None], re
 
 
 def _exemplar_table(
-    asked: pd.DataFrame,
+    candidates: pd.DataFrame,
     completions: Sequence[Sequence[Completion]],
     results: Sequence[Vote],
     chosen: dict[int, int],
@@ -170,7 +170,7 @@ def _exemplar_table(
     """Return one row per exemplar; `chosen` maps the place of its question to the sample that serves."""
     import pandas as pd
 
-    ids, texts = list(asked["id"]), list(asked["question"])
+    ids, texts = list(candidates["id"]), list(candidates["question"])
     rows: list[list[Any]] = []
     for i, sample in chosen.items():
         result, gold = results[i], golds.get(ids[i])

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from .. import answers, generation, stats
 from ..runs import Vote as VoteSettings
@@ -58,13 +57,13 @@ def answer_samples(questions: Sequence[int], read: Sequence[Any], golds: Mapping
     """Return answers that were read as samples (question, answer, right): of paths, or of greedy answers."""
     import pandas as pd
 
-    given = answers.equality_classes(read)
+    classes = answers.equality_classes(read)
     names = dict(zip(golds, answers.equality_classes(golds.values()), strict=True))
     right = [
-        answer == names[number] if number in names else None for number, answer in zip(questions, given, strict=True)
+        answer == names[number] if number in names else None for number, answer in zip(questions, classes, strict=True)
     ]
     return pd.DataFrame({
-        "question": list(questions), "answer": pd.Series(given, dtype=object), "right": pd.Series(right, dtype=object)
+        "question": list(questions), "answer": pd.Series(classes, dtype=object), "right": pd.Series(right, dtype=object)
     })  # fmt: skip
 
 
@@ -82,9 +81,9 @@ def stored_greedy(
     with generation.open_generator(settings) as generator:
         greedily = generation.Sampling(0.0, 1.0, settings.vote_max_tokens).canonical()
         stored = generator.stored([(replace(request, sampling=greedily), 0) for request in requests])
-    given = [(number, done.text) for number, done in zip(questions, stored, strict=True) if done is not None]
-    read = [answers.extract_answer(text, answer_type) for _, text in given]
-    return answer_samples([number for number, _ in given], read, golds)
+    greedy_texts = [(number, done.text) for number, done in zip(questions, stored, strict=True) if done is not None]
+    read = [answers.extract_answer(text, answer_type) for _, text in greedy_texts]
+    return answer_samples([number for number, _ in greedy_texts], read, golds)
 
 
 # --- the samples as arrays ------------------------------------------------------------------------------------------
@@ -247,15 +246,11 @@ def _ratio(sums: Floats) -> Floats:
         return sums[..., 0] / sums[..., 1]
 
 
-def calibration_error(agreement: Floats, right: Floats, bins: int = BINS) -> float:
-    """Return the expected calibration error of agreement (Guo et al. 2017), with bins of equal width, ends above.
-
-    `right` may be a chance between 0 and 1.
-    """
-    return float(_calibration(_calibration_parts(agreement, right, bins).sum(axis=0)))
-
-
 def _calibration_parts(agreement: Floats, right: Floats, bins: int = BINS) -> Floats:
+    """Return what the expected calibration error is made of: each question's difference and count, in columns by bin.
+
+    The bins have equal width, their ends above. `right` may be a chance between 0 and 1.
+    """
     counts = ~np.isnan(right) & ~np.isnan(agreement)
     place = np.clip(np.ceil(np.round(np.nan_to_num(agreement) * bins, 9)) - 1, 0, bins - 1).astype(int)
     parts = np.zeros((len(agreement), 2 * bins))
@@ -266,20 +261,17 @@ def _calibration_parts(agreement: Floats, right: Floats, bins: int = BINS) -> Fl
 
 
 def _calibration(sums: Floats) -> Floats:
+    """Return the expected calibration error of agreement (Guo et al. 2017) from sums of `_calibration_parts`."""
     bins = sums.shape[-1] // 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.abs(sums[..., :bins]).sum(axis=-1) / sums[..., bins:].sum(axis=-1))
 
 
-def auroc(agreement: Floats, right: Floats) -> float:
-    """Return the chance that a right answer has more agreement than a wrong one; equal agreements count one half.
-
-    `right` may be a chance between 0 and 1. nan where all answers are right or none is.
-    """
-    return float(_auroc(_auroc_parts(agreement, right, len(agreement)).sum(axis=0)))
-
-
 def _auroc_parts(agreement: Floats, right: Floats, most_levels: int = MOST_LEVELS) -> Floats:
+    """Return what AUROC is made of: for each question how right and how wrong it is, in columns by agreement.
+
+    `right` may be a chance between 0 and 1. Beyond `most_levels` different agreements, near ones share a column.
+    """
     counts = ~np.isnan(right) & ~np.isnan(agreement)
     levels, place = np.unique(agreement[counts], return_inverse=True)
     if len(levels) > most_levels:
@@ -292,27 +284,15 @@ def _auroc_parts(agreement: Floats, right: Floats, most_levels: int = MOST_LEVEL
 
 
 def _auroc(sums: Floats) -> Floats:
+    """Return the chance that a right answer has more agreement than a wrong one, from sums of `_auroc_parts`.
+
+    Equal agreements count one half; nan where all answers are right or none is.
+    """
     levels = sums.shape[-1] // 2
     positive, negative = sums[..., :levels], sums[..., levels:]
     below = np.cumsum(negative, axis=-1) - negative / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((positive * below).sum(axis=-1) / (positive.sum(axis=-1) * negative.sum(axis=-1)))
-
-
-def pass_at_k(totals: Floats, right: Floats, k: int) -> Floats:
-    """Return for each question the chance that one of k samples is right, drawn without replacement of `totals`.
-
-    The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374), 1 - C(n - c, k) / C(n, k); nan where n < k.
-    """
-    wrong = totals - right
-    with np.errstate(invalid="ignore"):
-        none_right = np.exp(
-            gammaln(wrong + 1)
-            - gammaln(np.maximum(wrong - k, 0) + 1)
-            - gammaln(totals + 1)
-            + gammaln(np.maximum(totals - k, 0) + 1)
-        )
-    return np.where(totals < k, np.nan, 1 - np.where(wrong < k, 0.0, none_right))
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -405,23 +385,23 @@ class _Quantities:
         if greedy is None or not len(greedy):
             return np.full(size, np.nan), np.full(size, -2)
         rows = greedy.assign(key=_keys(greedy)).drop_duplicates("key")
-        asked = pd.Index(rows["key"]).get_indexer(pd.Index(self.table.names))
+        places = pd.Index(rows["key"]).get_indexer(pd.Index(self.table.names))
         right = np.full(size, np.nan)
         if "right" in rows:
             verdicts = pd.to_numeric(rows["right"].astype("object"), errors="coerce").to_numpy(dtype=float)
-            right = np.where(asked >= 0, verdicts[asked], np.nan)
-        return right, np.where(asked >= 0, self.table.classes_of(greedy), -2)
+            right = np.where(places >= 0, verdicts[places], np.nan)
+        return right, np.where(places >= 0, self.table.classes_of(greedy), -2)
 
     def accuracies(self, greedy: pd.DataFrame | None, evaluated: pd.DataFrame | None) -> list[_Quantity]:
         """Return greedy and one sample, each with its label-free stand-in."""
         rows = []
-        for name, asked, how in (
+        for name, greedy_answers, how in (
             ("greedy", greedy, "asked as the vote asks"),
             ("evaluated", evaluated, "asked as the evaluation asks"),
         ):
-            if name == "evaluated" and asked is None:
+            if name == "evaluated" and greedy_answers is None:
                 continue
-            right, place = self.greedy_scores(asked)
+            right, place = self.greedy_scores(greedy_answers)
             alike = self._value_of(place, self.leads)
             sentence = f"of the greedy answers, {how}, are right"
             rows.append(_mean(name, right, sentence, stand_in=f"{name}_is_majority"))
@@ -452,15 +432,15 @@ class _Quantities:
         rows = []
         for k in numbers:
             is_all = bool(np.all(table.totals == k))  # then it is the majority of all, whatever the answers are
-            text = f"of the majorities of {k} are right" if k > 1 else "of single samples that may win a vote are right"
+            text = f"of the majorities of {k} are right" if k > 1 else "of single samples may win a vote and are right"
             stand_in = "agreement" if is_all else f"same_majority@{k}"
             rows.append(_mean(f"majority@{k}", majorities[k], text, stand_in=stand_in))
             if not is_all:
                 text = f"of the majorities of {k} are the majority of all samples"
                 rows.append(_mean(f"same_majority@{k}", alike[k], text))
             text = f"of the questions have a right answer among {k} samples" if k > 1 else "of single samples are right"
-            rows.append(_mean(f"pass@{k}", pass_at_k(table.totals, right, k), text, stand_in=f"different@{k}"))
-            seen = pass_at_k(table.totals[table.class_question], table.counts, k)
+            rows.append(_mean(f"pass@{k}", stats.pass_at_k(table.totals, right, k), text, stand_in=f"different@{k}"))
+            seen = stats.pass_at_k(table.totals[table.class_question], table.counts, k)
             different = np.where(table.totals < k, np.nan, table.by_question_of_class(np.nan_to_num(seen)))
             rows.append(_mean(f"different@{k}", different, f"different answers stand among {k} samples, on average"))
         return rows
@@ -554,9 +534,13 @@ class _Quantities:
         return rows
 
     def _picked(self, scores: Floats) -> tuple[Floats, Floats]:
-        """Return whether the sample with the highest score is right, and is the majority's; ties are shared."""
+        """Return whether the sample with the highest score is right, and is the majority's; ties are shared.
+
+        nan for a question of which some sample could win, and none has a score: what would be chosen is not known.
+        """
         table = self.table
-        usable = (table.answer >= 0) & np.isfinite(scores)
+        is_candidate = table.answer >= 0
+        usable = is_candidate & np.isfinite(scores)
         if not usable.any():
             nothing = np.full(len(table.totals), np.nan)
             return nothing, nothing
@@ -564,7 +548,9 @@ class _Quantities:
         np.maximum.at(best, table.question[usable], scores[usable])
         picked = (usable & (scores == best[table.question])).astype(float)
         number = table.by_question(picked)
+        has_choice = (number > 0) | (table.by_question(is_candidate.astype(float)) == 0)  # without candidates: wrong
         right = table.by_question(picked * np.nan_to_num(table.right)) / np.maximum(number, 1) * self.known
+        right = np.where(has_choice, right, np.nan)
         alike = table.by_question(picked * table.of_class(self.leads)) / np.maximum(number, 1)
         return right, np.where(number > 0, alike, np.nan)
 
@@ -625,7 +611,8 @@ class _Quantities:
         sentence = "self-bias: what a path says of its own answer minus whether that is right; above 0 is overrated"
         rows = [_mean("self_bias", bias, sentence, stand_in="self_view", weights=weights)]
         rows.append(_mean("self_view", view, text, weights=weights))
-        rounds = [] if table.rounds is None else sorted(set(table.rounds))
+        names = [] if table.rounds is None else set(table.rounds)
+        rounds = sorted(names, key=lambda name: (isinstance(name, str), name))  # numbers first: 2, 10, "last"
         for number in rounds if len(rounds) > 1 else []:
             here = np.array([one == number for one in table.rounds])
             of_round = np.where(here, bias, np.nan)
@@ -669,10 +656,8 @@ def _row(one: _Quantity, draws: Floats) -> dict[str, Any]:
 
 def _interval(one: _Quantity, draws: Floats) -> tuple[float, float]:
     if one.pair is not None:
-        before, after = one.pair
-        if np.ptp(after - before) == 0 or np.isin([before, after], [0, 1]).all():
-            paired = stats.paired_difference(before, after)
-            return paired.low, paired.high
+        paired = stats.paired_difference(*np.clip(one.pair, 0, 1))  # a shared tie may sum to 1 + 1e-16
+        return paired.low, paired.high
     if one.statistic is _ratio:
         values, weights = one.parts[one.parts[:, 1] > 0].T
         shares = values / weights

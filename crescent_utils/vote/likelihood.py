@@ -75,8 +75,8 @@ def verifier_likelihoods(
     with generation.Generator(store, model, settings.seed, start, progress=True) as scorer:
         pairs = [
             (_scored_request(scorer, request, path, answer_span(path, answer)), 0)
-            for request, written, given in zip(requests, paths, read, strict=True)
-            for path, answer in zip(written, given, strict=True)
+            for request, written, path_answers in zip(requests, paths, read, strict=True)
+            for path, answer in zip(written, path_answers, strict=True)
             if path
         ]
         done = scorer.stored(pairs) if is_replay else list(scorer.complete(pairs))

@@ -102,6 +102,10 @@ BAD = [
     ('{"doc_id": 0, "resps": [[["-1.5", "False"]], [["-2", "True"]]]}', ["resps[0][0]", "log-likelihood"]),
     ('{"custom_id": "a", "response": null, "error": {"code": 400}}', ["error", "the request failed"]),
     ('{"custom_id": "a", "response": {"body": {"choices": [3]}}}', ["response.body.choices[0]: is a int"]),
+    (
+        '{"custom_id": "a", "response": {"body": {"choices": [{"text": "1"}]}}}\n{"custom_id": "b"}',
+        ["line 2", "response: is a NoneType; an object is wanted"],
+    ),
     ('{"input": "a", "output": 3}', ["output: is 3", "the sample's text"]),
 ]
 
@@ -113,6 +117,23 @@ def test_an_error_names_file_line_and_field(capsys, tmp_path, content, named):
     status, out, err = run(capsys, path)
     assert status == 2 and out == "" and "Traceback" not in err
     assert all(part in err for part in ["samples.jsonl", *named]), err
+
+
+def test_what_others_leave_out_or_write_otherwise_ends_in_a_table(capsys, tmp_path):
+    """An empty answer is none, rounds may have numbers and names, and log-probabilities may be of another form."""
+    path = tmp_path / "samples.jsonl"
+    lines = [
+        {"question": "a", "samples": [{"answer": ""}, {"answer": " "}, {"answer": "1"}], "round": 1},
+        {"question": "b", "samples": ["1", "2", ""], "round": "last"},
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    assert list(answers_of(audit.read_samples(path)).values()) == [["none", "none", "1"], ["1", "2", "none"]]
+    status, out, _ = run(capsys, path, "--json")
+    quantities = [row["quantity"] for row in json.loads(out)["quantities"]]
+    assert status == 0 and "self_bias@1" in quantities and "self_bias@last" in quantities
+    choice = {"text": "1", "logprobs": {"content": ["one token"]}}
+    path.write_text(json.dumps({"custom_id": "a", "response": {"body": {"choices": [choice]}}}))
+    assert audit.read_samples(path).table["log_path"].isna().all()
 
 
 def test_a_file_that_cannot_be_read_is_named(capsys, tmp_path):

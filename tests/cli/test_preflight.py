@@ -72,6 +72,7 @@ def test_dev_items_are_asked_greedily_and_as_often_as_the_vote_asks(capsys, prof
     assert set(samples["question"]) <= dev and not set(samples["question"]) & test
     assert samples["right"].astype(bool).sum() == 60 and not greedy["right"].astype(bool).any()
     assert samples.groupby("id")["answer"].count().unique().tolist() == [3], "a cut path cannot win"
+    assert not samples.loc[samples["cut"], "right"].any(), "nor is it right: as in the vote's own table"
     assert samples["log_path"].notna().all() and (samples["log_answer"].dropna() <= 0).all()
     table = pd.read_parquet(folder / "headroom.parquet").set_index("quantity")
     assert table.estimate["headroom"] == 1.0 and table.estimate["cut"] == 0.25 and table.n["gap_log_path"] == 30
@@ -172,6 +173,8 @@ def test_the_line_before_a_training_is_the_preflights_if_it_is_of_these_paramete
     line = preflight.line_before_training(values)
     assert line.startswith("go: ") and line.endswith("(preflight on 12 questions: arithmetic, dev split)")
     assert preflight.line_before_training(values | {"eval_prompts": ["solve", "bare"]}) == line, "the first decides"
+    assert preflight.line_before_training(values | {"evaluate_on": ["arithmetic"]}) == line, "the domain's own"
+    assert preflight.line_before_training(values | {"evaluate_on": ["two_numbers_190"]}) == "", "other dev items"
     assert preflight.line_before_training(values | {"votes": 3}) == "", "and this run has no votes of its own"
     assert preflight.line_before_training(values | {"eval_prompts": ["bare"]}) == "", "another pupil"
     place = runs.run_folder(runs.settings_from("vote", values)) / "preflight" / "verdict.json"
@@ -179,6 +182,8 @@ def test_the_line_before_a_training_is_the_preflights_if_it_is_of_these_paramete
     del verdict["parameters"]["eval_prompts"]
     place.write_text(json.dumps(verdict))
     assert preflight.line_before_training(values) == "", "of before there were several prompts"
+    place.write_text("{")
+    assert preflight.line_before_training(values) == "", "cut while it was written"
 
 
 def majority_over_one_sample():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import itertools
 import operator
 from fractions import Fraction
 
@@ -156,21 +155,6 @@ def test_seeds_pair_by_number_and_one_base_stands_against_all():
         found = breakdown.gain_parts(scores, "base", "tuned", resamples=50)
         assert found["seeds"].tolist() == [2, 2, 2] and found["gain"].tolist() == [1.0] * 3
     assert breakdown.gain_parts(whole, "base", "student", resamples=50).empty
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
-def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(right, data):
-    k = data.draw(st.integers(1, len(right)))
-    subsets = list(itertools.combinations(right, k))
-    assert breakdown.pass_at_k(len(right), sum(right), k) == pytest.approx(sum(map(any, subsets)) / len(subsets))
-
-
-def test_pass_at_k_as_published():
-    # Chen et al. (2021), figure 3's code: 1 - prod(1 - k / arange(n - c + 1, n + 1)).
-    for n, c, k in ((200, 3, 1), (200, 3, 100), (200, 57, 10), (5, 0, 5), (5, 5, 1)):
-        published = 1.0 if n - c < k else 1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1))
-        assert breakdown.pass_at_k(n, c, k) == pytest.approx(published)
 
 
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import combinations
-from math import comb
 
 import numpy as np
 import pandas as pd
@@ -102,15 +101,6 @@ def test_rewards_and_preferences_are_those_of_brute_force(ballots):
         assert rows.estimate[name] == pytest.approx(expected, nan_ok=True)
 
 
-@settings(deadline=None)
-@given(st.integers(1, 12).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n), st.integers(1, n))))
-def test_pass_at_k_is_chens_estimator(case):
-    n, right, k = case
-    found = vote.pass_at_k(np.array([float(n)]), np.array([float(right)]), k)
-    assert found[0] == pytest.approx(1 - comb(n - right, k) / comb(n, k))
-    assert np.isnan(vote.pass_at_k(np.array([2.0]), np.array([1.0]), 3)[0])
-
-
 def test_the_majority_of_k_is_near_that_of_all_subsets():
     ballots = [["1", "2", "1", None, "3", "1"], ["2", "2", "1", "1", "1", "3"], ["1", "2", "3", "3", None, "1"]] * 40
     golds = ["1"] * len(ballots)
@@ -128,6 +118,10 @@ def test_the_majority_of_k_is_near_that_of_all_subsets():
         )
 
 
+def auroc(agreement, right):
+    return headroom._auroc(headroom._auroc_parts(agreement, right).sum(axis=0))
+
+
 AGREEMENTS = st.lists(st.tuples(st.sampled_from([0.125, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=2, max_size=40)
 
 
@@ -137,10 +131,10 @@ def test_auroc_is_that_of_all_pairs(pairs):
     scores, right = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
     positive, negative = scores[right == 1], scores[right == 0]
     if not len(positive) or not len(negative):
-        assert np.isnan(vote.auroc(scores, right))
+        assert np.isnan(auroc(scores, right))
         return
     expected = mannwhitneyu(positive, negative).statistic / (len(positive) * len(negative))
-    assert vote.auroc(scores, right) == pytest.approx(expected)
+    assert auroc(scores, right) == pytest.approx(expected)
 
 
 @settings(deadline=None)
@@ -152,7 +146,8 @@ def test_the_calibration_error_is_that_of_a_loop_over_bins(pairs, bins):
         if inside:
             total += len(inside) / len(pairs) * abs(np.mean([s for s, _ in inside]) - np.mean([r for _, r in inside]))
     scores, right = (np.array(column, dtype=float) for column in zip(*pairs, strict=True))
-    assert vote.calibration_error(scores, right, bins) == pytest.approx(total)
+    parts = headroom._calibration_parts(scores, right, bins)
+    assert headroom._calibration(parts.sum(axis=0)) == pytest.approx(total)
 
 
 def test_headroom_is_majority_minus_greedy_paired():
@@ -168,6 +163,20 @@ def test_headroom_is_majority_minus_greedy_paired():
     assert rows.estimate["greedy_is_majority"] == pytest.approx(25 / 60)
     interval = binomtest(35, 60).proportion_ci(method="wilson")
     assert (rows.low["greedy"], rows.high["greedy"]) == pytest.approx((interval.low, interval.high), abs=1e-6)
+
+
+def test_a_few_gains_and_a_tie_are_no_certain_headroom():
+    """A paired difference has the kit's test, also where a tied vote counts one half: a bootstrap is too sure."""
+    ballots = [["1", "1", "1", "1"]] * 56 + [["1", "1", "2", "2"]] + [["1", "1", "1", "2"]] * 3
+    pupil = ["1"] * 56 + ["2"] * 4
+    rows = rows_of(table_of(ballots, ["1"] * 60), greedy_of(pupil, ["1"] * 60))
+    expected = stats.paired_difference([1.0] * 56 + [0.0] * 4, [1.0] * 56 + [0.5] + [1.0] * 3)
+    assert rows.loc["headroom", ["estimate", "low", "high"]].tolist() == pytest.approx(
+        [expected.difference, expected.low, expected.high]
+    )
+    assert rows.low["headroom"] < 0 < rows.estimate["headroom"]
+    gaps = stats.paired_difference([1.0] * 56 + [0.5] + [0.75] * 3, [1.0] * 56 + [0.5] + [1.0] * 3)
+    assert rows.loc["gap_vote", ["low", "high"]].tolist() == pytest.approx([gaps.low, gaps.high])
 
 
 def test_a_gain_over_the_evaluated_prompt_is_split_from_that_over_the_votes_own():
@@ -211,6 +220,25 @@ def test_verifiers_choose_the_likeliest_path():
     others = [0, 1 / 3, 1 / 3, 0, 2 / 3, 2 / 3, 2 / 3]
     assert without.estimate["self_view"] == pytest.approx(np.mean(others))
     assert without.estimate["self_bias"] == pytest.approx(np.mean(others) - 4 / 7)
+
+
+def test_a_question_whose_paths_have_no_score_says_nothing_of_that_verifier():
+    samples = table_of([["1", "2"], ["1", "1"], [None, None]], ["1", "1", "1"])
+    samples["log_path"] = [-1.0, -2.0, np.nan, np.nan, np.nan, np.nan]
+    rows = rows_of(samples)
+    assert rows.n["gap_log_path"] == 2, "the second question's paths may be the likeliest or not"
+    right, one_sample = (1 + 0) / 2, (0.5 + 0) / 2  # where no sample can win, none is chosen and none is right
+    assert rows.estimate["gap_log_path"] == pytest.approx(right - one_sample)
+
+
+def test_rounds_may_be_named_by_numbers_and_by_words():
+    rounds = [table_of([["1", "1"]], ["1"], round=name) for name in (10, "last", 2)]
+    rows = rows_of(pd.concat(rounds))
+    assert [name for name in rows.index if name.startswith("self_bias@")] == [
+        "self_bias@2",
+        "self_bias@10",
+        "self_bias@last",
+    ]
 
 
 def test_rounds_are_kept_apart():
