@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .. import evaluate, figures, finetune, generation, runs, stats
+from .. import evaluate, figures, finetune, runs, stats
 from . import plan, preflight, rounds, sweep
 from .sweep import WHOLE, SweepRun
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 ABLATIONS = runs.ROOT / "params" / "ablations"
 TO_THE_VOTE = runs.STAGES[: runs.STAGES.index("vote") + 1]
 CLAIMS = ("C1", "C2", "C3", "C4", "C5", "C6", "L1", "L2")
+_PATH = re.compile(r"(?<![\w.:/~])~?/[^\s'\",;:()\[\]]+")
 FORETELLING = ["part", "arm", "domain", "predicted", "predicted_low", "predicted_high", "questions"]
 FORETELLING += ["realised", "realised_low", "realised_high", "n", "seeds"]
 
@@ -158,9 +160,9 @@ def plan_part(study: Study, name: str, overrides: Sequence[str] = ()) -> list[Sw
                     f"{name}: {arm}: changes nothing, and there is no params/ablations/{arm}.yaml"
                 )
             files = [*profiles, *([overlay] if overlay.exists() else [])]
-            kept = runs.load_profile(files[len(profiles) :], []) if len(files) > len(profiles) else {}
+            of_overlay = runs.load_profile([overlay], []) if overlay.exists() else {}
             # What an arm changes wins over what the part sets for all.
-            common = {key: value for key, value in part.parameters.items() if key not in kept}
+            common = {key: value for key, value in part.parameters.items() if key not in of_overlay}
             identity = {"seed": seed, "run": f"{study.name}/runs/{name}/{arm}-seed{seed}", "other_runs": []}
             texts = [*_as_overrides(common | changes), *overrides, *_as_overrides(identity)]
             planned.append(SweepRun(arm, seed, runs.load_profile(files, texts)))
@@ -269,18 +271,16 @@ def _is_done(run: SweepRun, stages: Iterable[str]) -> bool:
 
 def _foretell(study: Study, run: SweepRun, progress: Progress) -> None:
     """Ask the dev items of a run's preflight, from the store where it has them; what fails stops nothing."""
-    place = run.folder / runs.PREFLIGHT / "verdict.json"
     if not study.preflight_items or run.parameters["run"] in progress.failed:
         return
-    decisive = preflight.decisive_parameters(run.parameters)
-    if place.exists() and json.loads(place.read_text(encoding="utf-8"))["parameters"] == decisive:
+    if preflight.recorded_verdict(run.folder).get("parameters") == preflight.decisive_parameters(run.parameters):
         return
     try:
         questions = preflight.chosen_questions(run.parameters, study.preflight_items)
         end = preflight.record(run.parameters, questions, with_likelihoods=False)[-1]
         print(f"  {'preflight':<12} {end.line}", flush=True)
-    except (runs.InputError, generation.EngineError) as error:
-        progress.failed[f"{run.parameters['run']}, preflight"] = str(error)
+    except Exception as error:  # whatever ends a preflight: its run goes on, and it is named
+        progress.failed[f"{run.parameters['run']}, preflight"] = f"{type(error).__name__}: {error}"
 
 
 def same_sizes(name: str, part: Part, part_runs: list[SweepRun]) -> tuple[list[SweepRun], list[dict[str, Any]]]:
@@ -525,5 +525,11 @@ def study_text(
                 lines += [note or title, "", "```", of_part, "```", ""]
     lines += ["## Does preflight foretell the gain?", "", foretold, "", "![foretold and realised](foretelling.png)", ""]
     if progress.failed:
-        lines += ["## Failed", "", *(f"- {name}: {why}" for name, why in progress.failed.items()), ""]
+        lines += ["## Failed", "", *(f"- {name}: {_portable(why)}" for name, why in progress.failed.items()), ""]
     return "\n".join(lines)
+
+
+def _portable(message: str) -> str:
+    """Return a message in one line as it may be published: without this machine's folders."""
+    in_repository = " ".join(message.split()).replace(f"{runs.ROOT}/", "")
+    return _PATH.sub(lambda path: f".../{path[0].rstrip('/').rpartition('/')[2]}", in_repository)

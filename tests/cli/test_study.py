@@ -209,6 +209,32 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(place, leave, capsys):
     assert rows["C6"]["n"] == 350
 
 
+def test_a_preflight_that_fails_stops_nothing_and_its_paths_are_not_published(place, leave, monkeypatch, capsys):
+    leave()
+    record = study.preflight.record
+
+    def fail_once(values, questions, *, with_likelihoods):
+        if values["run"].endswith("method/whole-seed1"):
+            raise ValueError(f"no such folder: '/elsewhere/models/m1',\n  nor {ROOT}/outputs/m2; see https://a.b/c")
+        return record(values, questions, with_likelihoods=with_likelihoods)
+
+    monkeypatch.setattr(study.preflight, "record", fail_once)
+    path, outputs = place()
+    assert run_study(path, outputs) == 1
+    failed = "small/runs/method/whole-seed1, preflight: ValueError: no such folder: "
+    assert f"failed: {failed}" in capsys.readouterr().out
+    text = (outputs / "study.md").read_text(encoding="utf-8")
+    assert f"- {failed}'.../m1', nor outputs/m2; see https://a.b/c" in text
+    rows = {row["id"]: row for row in json.loads((outputs / "claims.json").read_text())}
+    assert rows["C1"]["n"] == 350, "its run went on"
+    verdict = outputs / "runs" / "method" / "no_vote-seed1" / "preflight" / "verdict.json"
+    verdict.write_text("{", encoding="utf-8")
+    again = leave()
+    assert run_study(path, outputs) == 0
+    asked = [name for name, stage in again.started if stage == "preflight"]
+    assert asked == ["method/whole-seed1", "method/no_vote-seed1"], "what is there and can be read is not asked again"
+
+
 def test_every_setting_that_learns_from_votes_is_foretold_once(place, leave):
     made = leave()
     path, outputs = place()
