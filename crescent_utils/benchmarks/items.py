@@ -80,18 +80,20 @@ def load_development(settings: Any, domain: Domain, items: int) -> list[Benchmar
     """Return `items` items of each evaluated benchmark to choose settings on: none of them is tested.
 
     They are the dev split of a generated benchmark, and the last items of another one's training split, whose first are
-    worked examples. A benchmark without either is left out; raises BenchmarkError where none is left.
+    worked examples. A benchmark without any, such as a small problem space, is left out; raises BenchmarkError where
+    none is left.
     """
     development = []
     names = settings.evaluate_on or domain.benchmarks
     for name in names:
         if is_generated(name):
-            loaded = _load_for(name, settings, "dev")
-            development.append(replace(loaded, items=loaded.items[:items]))
+            benchmark = _load_for(name, settings, "dev")
+            chosen = benchmark.items[:items]
         else:
-            loaded = _load_for(name, settings, "test")
-            if loaded.train:
-                development.append(replace(loaded, items=loaded.train[-items:]))
+            benchmark = _load_for(name, settings, "test")
+            chosen = benchmark.train[-items:]
+        if chosen:
+            development.append(replace(benchmark, items=chosen))
     if not development:
         raise BenchmarkError(
             f"evaluate_on: {', '.join(names)} have no items beside the tested ones, so nothing can be chosen for the "

@@ -207,7 +207,10 @@ def _check_input(values: dict[str, Any], stages: Sequence[str] = runs.STAGES) ->
     if settings.engine == "server" and not settings.base_urls:
         raise runs.ParameterError("base_urls: engine 'server' needs one at least, e.g. ['http://localhost:8000/v1']")
     if "vote" in stages:
-        vote.token_budget(_settings_of("vote", values))
+        votes = _settings_of("vote", values)
+        vote.token_budget(votes)
+        if votes.vote_shots == "exemplars":
+            vote.recorded_exemplars(votes, domain, runs.run_folder(votes))
     if "finetune" in stages:
         finetune.earlier_manifests(_settings_of("finetune", values))
     _check_recipes(values, stages)
@@ -233,6 +236,9 @@ def _check_benchmarks(settings: runs.Evaluate, domain: runs.Domain, stages: Sequ
         is_fetched = name in benchmarks.benchmark_names() and name != "arithmetic"
         if not is_fetched or split != "test":  # these cost nothing to try; the others may have to be downloaded
             benchmarks.load_benchmark(name, split=split, items=settings.benchmark_items, seed=settings.benchmark_seed)
+    is_chosen_on_development = settings.best_prompt or settings.matched_temperature
+    if "evaluate" in stages and is_chosen_on_development and all(map(benchmarks.is_generated, names)):
+        benchmarks.load_development(settings, domain, 1)
 
 
 def _check_eval_prompts(

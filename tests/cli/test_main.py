@@ -71,6 +71,14 @@ BAD = [
         ["-p", "eval_prompts=[exemplars]", "-p", "domain=commonsense", "-p", "evaluate_on=[arithmetic]"],
         ["eval_prompts", "'exemplars'", "commonsense has none"],
     ),
+    (
+        ["-p", "vote_shots=exemplars", "-p", "domain=commonsense", "-p", "evaluate_on=[arithmetic]"],
+        ["vote_shots", "'exemplars'", "domain 'commonsense' has none", "vote_shots: own"],
+    ),
+    (
+        ["-p", "best_prompt=true", "-p", "evaluate_on=[two_numbers_9]", "-p", "benchmark_items=4"],
+        ["evaluate_on", "two_numbers_9", "best_prompt and matched_temperature to false"],
+    ),
     (["--from", "vote", "--to", "dedup"], ["--to dedup", "--from vote"]),
     (["--from", "votes"], ["--from", "'votes'", "evaluate"]),
     (["no-such.yaml"], ["no-such.yaml"]),
