@@ -156,11 +156,11 @@ def _noun(word: str, plural: bool) -> str:
 def _word_class(generator: random.Random) -> Choice:
     """Ask for the class of a word after an example of another class."""
     classes = list(_CLASSES)
-    shown, asked = generator.sample(classes, 2)
-    example = generator.choice(_CLASSES[shown].split())
-    word = generator.choice(_CLASSES[asked].split())
-    text = f"A word and its class: {example} is a kind of {shown}, {word} is a kind of"
-    return Choice(text, tuple(classes), classes.index(asked))
+    other_class, right_class = generator.sample(classes, 2)
+    example = generator.choice(_CLASSES[other_class].split())
+    word = generator.choice(_CLASSES[right_class].split())
+    text = f"A word and its class: {example} is a kind of {other_class}, {word} is a kind of"
+    return Choice(text, tuple(classes), classes.index(right_class))
 
 
 def _copying(generator: random.Random) -> Choice:

@@ -340,13 +340,13 @@ def _training_row(settings: runs.Training, stage: str, pairs: int, recorded: Pat
 
 def _differences(settings: dict[str, Any], due: Sequence[str], recorded: Path) -> list[str]:
     """Return a line on what the recorded run did otherwise, so that its shares and times may not be this run's."""
-    found = []
+    differences = []
     for stage, names in DECISIVE.items():
         manifest = runs.read_manifest(recorded, stage) if stage in due else None
         if manifest:
-            found += runs.differing_parameters(manifest, settings[stage], names.split())
-    then = ", ".join(f"{name} {value!r}" for name, value, _ in found)
-    return [f"but it was made with {then}: its shares and times may be others"] if found else []
+            differences += runs.differing_parameters(manifest, settings[stage], names.split())
+    then = ", ".join(f"{name} {value!r}" for name, value, _ in differences)
+    return [f"but it was made with {then}: its shares and times may be others"] if differences else []
 
 
 def seconds_beside(rows: Sequence[Row], due: Sequence[str], engine: str, start: float) -> float:

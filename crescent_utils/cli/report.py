@@ -101,9 +101,9 @@ def load_run(folder: Path, profile: str = "") -> Run:
     pairs = manifests.get("finetune", {}).get("counts", {}).get("pairs", 200)  # as 06 has it in the command for C6
     comparisons = tables.get("evaluate/comparisons", pd.DataFrame())
     claims = evaluate.claims_ledger(comparisons, method=method, profile=profile, pairs=pairs)
-    _, found, below_outputs = folder.resolve().as_posix().rpartition("/outputs/")
+    _, separator, below_outputs = folder.resolve().as_posix().rpartition("/outputs/")
     run_name = names[0] if names else folder.name
-    return Run(run_name, below_outputs if found else folder.name, manifests, tables, claims, problems)
+    return Run(run_name, below_outputs if separator else folder.name, manifests, tables, claims, problems)
 
 
 def _read(path: Path, reader: Callable[[Path], Any], problems: list[str]) -> Any:

@@ -230,7 +230,7 @@ _EQUATION = re.compile(
 )
 _OPERAND = re.compile(rf"({_NUMBER})[ \t]*({_SIGN}?)")  # with the sign behind it
 _DIGITS = re.compile(r"\d+(?:\.\d+)?")
-_READ_AT_MOST = 20_000  # characters from the end in which equations are looked for
+_READ_AT_MOST = 20_000  # characters in which equations are looked for (the last), or an earlier end (the first)
 
 
 @dataclass(frozen=True)

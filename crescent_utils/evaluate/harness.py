@@ -218,15 +218,15 @@ def general_ability(generator: generation.Generator, settings: Evaluate) -> pd.D
     check_tasks(settings)
     folder = benchmarks.benchmark_folder(settings.benchmark_dir)
     shots = settings.general_shots
-    own = {name for name in settings.general_tasks if benchmarks.is_general_task(name)}
-    manager = None if own.issuperset(settings.general_tasks) else _tasks(folder)
-    tasks = {name: name not in own and _generated(manager, name) for name in settings.general_tasks}
+    own_tasks = {name for name in settings.general_tasks if benchmarks.is_general_task(name)}
+    manager = None if own_tasks.issuperset(settings.general_tasks) else _tasks(folder)
+    tasks = {name: name not in own_tasks and _generated(manager, name) for name in settings.general_tasks}
     rows: list[dict[str, Any]] = []
     for chat in (False, True):  # log-likelihoods first: two engines may not fit on the device together
         with open_scorer(generator, settings) as scorer:
             model = store_model(generator, scorer=scorer)
             for name in [name for name, generated in tasks.items() if generated is chat]:
-                task = benchmarks.general_task(name, folder=folder, shots=shots) if name in own else name
+                task = benchmarks.general_task(name, folder=folder, shots=shots) if name in own_tasks else name
                 limit = settings.general_items
                 result = run_task(model, task, shots=shots, chat=chat, manager=manager, limit=limit)
                 decoding = "greedy" if chat else "log-likelihood"

@@ -49,10 +49,10 @@ def nearest_similarity(before: ArrayLike, after: ArrayLike, threshold: float) ->
 
     sides = [("before", before, ORANGE, 1), ("after", after, BLUE, -1)]
     cosines = {name: np.clip(pd.Series(values, dtype=float).dropna().to_numpy(), 0, 1) for name, values, *_ in sides}
-    given = [values for values in cosines.values() if values.size]
-    if not given:
+    measured = [values for values in cosines.values() if values.size]
+    if not measured:
         return empty_figure("similarity")
-    lowest = np.floor(10 * min(threshold, *(values.min() for values in given))) / 10
+    lowest = np.floor(10 * min(threshold, *(values.min() for values in measured))) / 10
     edges = np.linspace(min(lowest, 0.9), 1, BINS + 1)
     note = "Share of questions by cosine to the nearest other question; a bar to the right of the line is too similar."
     figure, axes = empty_axes("Nearest neighbours, before and after deduplication", 3.6, note=note)

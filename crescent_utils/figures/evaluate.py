@@ -59,11 +59,9 @@ def accuracy_bars(comparisons: pd.DataFrame) -> tuple[Figure, str]:
     rows = comparisons.to_dict("records")
     if not rows:
         return empty_figure("accuracy")
-    drawn, zeros = _without_zeros(rows, ("before_accuracy", "after_accuracy"))
-    groups, panels = _pair_panels(drawn)
-    note = f"{_scope(rows)}; bars: 95 % intervals.{zeros}"
-    figure, all_axes = empty_panels("Accuracy before and after", panels, 0.5, note=note, shares="x")
-    for axes, group in zip(all_axes, groups, strict=True):
+    sides = ("before_accuracy", "after_accuracy")
+    figure, panels = _pair_figure("Accuracy before and after", rows, sides, 0.5, shares="x")
+    for axes, group in panels:
         for side, colour, shift in (("before", GREY, -0.2), ("after", BLUE, 0.2)):
             for place, row in enumerate(group):
                 value, low, high = (float(row[f"{side}_{end}"]) for end in ("accuracy", "low", "high"))
@@ -77,7 +75,7 @@ def accuracy_bars(comparisons: pd.DataFrame) -> tuple[Figure, str]:
         trim_ticks(axes, min(1, 1.1 * highest))
         if highest < 0.1:
             axes.xaxis.set_major_formatter("{x:.1%}")
-    all_axes[-1].set_xlabel("accuracy")
+    axes.set_xlabel("accuracy")
     texts = [f"{row['before_accuracy']:.1%} -> {row['after_accuracy']:.1%} (n {row['n']:,})" for row in rows]
     return figure, sentence(map(row_label, rows), texts)
 
@@ -87,16 +85,14 @@ def paired_effects(comparisons: pd.DataFrame) -> tuple[Figure, str]:
     rows = comparisons.to_dict("records")
     if not rows:
         return empty_figure("differences")
-    drawn, zeros = _without_zeros(rows, ("before_accuracy", "after_accuracy"))
-    groups, panels = _pair_panels(drawn)
-    note = f"{_scope(rows)}; bars: 95 % intervals. Grey: the interval holds zero.{zeros}"
-    figure, all_axes = empty_panels("Paired difference: after minus before", panels, 0.34, note=note, sharex=True)
-    for axes, group in zip(all_axes, groups, strict=True):
+    sides, note = ("before_accuracy", "after_accuracy"), " Grey: the interval holds zero."
+    figure, panels = _pair_figure("Paired difference: after minus before", rows, sides, 0.34, note, sharex=True)
+    for axes, group in panels:
         axes.axvline(0, color=INK, lw=1)
         for place, row in enumerate(group):
             value, low, high = _points(row, "difference", "low", "high")
             _draw_effect(axes, place, value, low, high)
-    all_axes[-1].set_xlabel("percentage points")
+    axes.set_xlabel("percentage points")
     texts = []
     for row in rows:
         value, low, high = _points(row, "difference", "low", "high")
@@ -169,11 +165,9 @@ def gain_parts_bars(parts: pd.DataFrame) -> tuple[Figure, str]:
     rows = parts.to_dict("records")
     if not rows:
         return empty_figure("gains")
-    drawn, zeros = _without_zeros(rows, ("gain", "reasoning", "format"))
-    groups, panels = _pair_panels(drawn)
-    note = f"{_scope(rows)}; bars: 95 % intervals. The two parts sum to the gain.{zeros}"
-    figure, all_axes = empty_panels("What each gain is made of", panels, 0.46, note=note, sharex=True)
-    for axes, group in zip(all_axes, groups, strict=True):
+    columns, note = ("gain", "reasoning", "format"), " The two parts sum to the gain."
+    figure, panels = _pair_figure("What each gain is made of", rows, columns, 0.46, note, sharex=True)
+    for axes, group in panels:
         axes.axvline(0, color=INK, lw=1)
         for place, row in enumerate(group):
             for name, colour, shift in (("reasoning", BLUE, -0.18), ("format", ORANGE, 0.18)):
@@ -185,7 +179,7 @@ def gain_parts_bars(parts: pd.DataFrame) -> tuple[Figure, str]:
                 style = {"va": "center", "fontsize": 8, "color": text_colour(colour)}
                 axes.annotate(text, (high, place + shift), **style)
         axes.margins(x=0.2)
-    all_axes[-1].set_xlabel("percentage points")
+    axes.set_xlabel("percentage points")
     texts = [
         f"{100 * row['gain']:+.1f} points = reasoning {100 * row['reasoning']:+.1f}, format {100 * row['format']:+.1f}"
         for row in rows
@@ -266,6 +260,20 @@ def _draw_effect(axes: Any, place: int, value: float, low: float, high: float, *
     if says:
         axes.annotate(f"{value:+.1f}", (value, place), (0, 6), textcoords="offset points", ha="center", va="bottom",
                       fontsize=SMALL, color=text_colour(colour))  # fmt: skip
+
+
+def _pair_figure(
+    title: str, rows: Rows, columns: Sequence[str], each: float, note: str = "", **options: Any
+) -> tuple[Figure, list[tuple[Any, Rows]]]:
+    """Return a figure with a panel for each two models that `rows` compare: its axes, and the rows to draw there.
+
+    Rows that are zero in all `columns` are named in the note and not drawn; `each` is the height of a row in inches.
+    """
+    drawn, zeros = _without_zeros(rows, columns)
+    groups, panels = _pair_panels(drawn)
+    text = f"{_scope(rows)}; bars: 95 % intervals.{note}{zeros}"
+    figure, all_axes = empty_panels(title, panels, each, note=text, **options)
+    return figure, list(zip(all_axes, groups, strict=True))
 
 
 def _without_zeros(rows: Rows, columns: Sequence[str]) -> tuple[Rows, str]:

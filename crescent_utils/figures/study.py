@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
 def foretelling_scatter(table: pd.DataFrame, correlation: Interval) -> tuple[Figure, str]:
     """Draw foretold headroom against realised gain, a named point for each setting (table `foretelling` of a study).
 
-    `correlation` is Spearman's of the two columns.
+    `correlation` is Spearman's of the two columns; its estimate is nan where there are too few settings.
     """
     if table.empty:
         return empty_figure("foretelling")
     rank = f"Spearman {correlation.estimate:+.2f} [{correlation.low:+.2f}, {correlation.high:+.2f}]"
+    if math.isnan(correlation.estimate):
+        rank = "too few different settings for a rank correlation"
     note = f"{rank}, n = {correlation.n} settings; lines are 95 % intervals"
     figure, axes = empty_axes("Does preflight foretell the gain?", 5.0, note=note)
     domains = list(dict.fromkeys(table["domain"]))

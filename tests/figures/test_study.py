@@ -23,3 +23,6 @@ def test_the_figure_names_each_setting_and_its_rank():
     assert "Spearman +0.50" in figure.get_supxlabel() and "n = 3 settings" in figure.get_supxlabel()
     assert_nothing_is_cut_off(figure)
     assert foretelling_scatter(table.head(0), rank)[1] == "foretelling: no data"
+    two = stats.rank_correlation(table["predicted"][:2], table["realised"][:2])
+    text = foretelling_scatter(table.head(2), two)[1]
+    assert text.endswith("too few different settings for a rank correlation, n = 2 settings")
