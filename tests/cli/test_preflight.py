@@ -96,7 +96,7 @@ def test_what_is_stored_is_not_asked_again(capsys, profile, engine):
     replay = {"run": "again", "replay_from": "r", "engine": "replay", "outputs": settings["outputs"]}
     more = [part for name, value in replay.items() for part in ("-p", f"{name}={value}")]
     status, _, err = run(capsys, profile, "-n", "11", *more)
-    assert status == 2 and "Replay samples nothing" in err
+    assert status == 2 and "a replay samples nothing" in err
     assert run(capsys, profile, "-n", "10", *more)[0] == 0
 
 
