@@ -89,7 +89,7 @@ def run_notebook(content, monkeypatch, stage, **changed):
 
 def versions(python):
     listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], capture_output=True, text=True, check=True)
-    return {entry["name"].lower(): entry["version"] for entry in json.loads(listed.stdout)}
+    return {entry["name"].lower().replace("_", "-"): entry["version"] for entry in json.loads(listed.stdout)}
 
 
 def test_every_notebook_replays_in_an_empty_session_and_nothing_that_was_there_changes(python, content, monkeypatch):
