@@ -120,12 +120,14 @@ def bundled_folder() -> Path:
             f"{gguf.name} is not the file that this kit was measured with (sha256 {BUNDLED_SHA256}…); "
             f"reinstall {BUNDLED_PACKAGE}"
         )
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    # 5.15, which Colab has, knows no GgufConfig and always unpacks; a later one leaves the weights packed unless asked.
+    packed = hasattr(transformers, "GgufConfig")
+    unpack = {"quantization_config": transformers.GgufConfig(dequantize=True)} if packed else {}
     with quiet_transformers():
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, quantization_config=GgufConfig(dequantize=True)
-        )
+        model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, **unpack)
         _write_model(model, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name), target)
     return target
 

@@ -38,6 +38,8 @@ LIVE = {"engine": "transformers", "elicit_samples": 24, "votes": 3, "min_agreeme
 def python(tmp_path_factory):
     """The Python of an environment with what Colab has, and a module `google.colab`."""
     if named := os.environ.get("CRESCENT_COLAB_PYTHON"):
+        # An earlier session's clone is gone, or will be.
+        subprocess.run([named, "-m", "pip", "uninstall", "-q", "-y", "crescent-kit"], check=True)
         return Path(named)
     folder = tmp_path_factory.mktemp("colab") / "env"
     uv = [str(Path(sys.executable).with_name("uv"))]
