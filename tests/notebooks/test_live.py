@@ -22,8 +22,9 @@ pytestmark = pytest.mark.live
 SMALL = {
     "run": "mini", "engine": "auto", "other_runs": [], "elicit_samples": 45, "votes": 3, "min_agreement": 0.0,
     "max_rewrites": 1,
-    "epochs": 1.0, "student_epochs": 1.0, "benchmark_items": 12, "eval_samples": 1, "vote_max_tokens": 16,
-    "eval_max_tokens": 16, "random_label_control": True,
+    # Without a warm-up: of a training of one step it is all, at a rate of zero, and model and control stay the same.
+    "epochs": 1.0, "warmup_ratio": 0.0, "student_epochs": 1.0, "benchmark_items": 12, "eval_samples": 1,
+    "vote_max_tokens": 16, "eval_max_tokens": 16, "random_label_control": True,
 }  # fmt: skip
 
 
