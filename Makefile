@@ -39,9 +39,7 @@ reproduce: setup  ## run the whole method live (PARAMS=params/cpu.yaml), ends wi
 study: setup  ## fill every claim: the sweeps and rounds of params/study.yaml (some hours on two cores; goes on after a cut)
 	$(BIN)/crescent study
 
-# Two at a time: the live miniature waits for its one model half of the time. Each prints when it ends.
-test:  ## everything that has to be green
-	@$(MAKE) --no-print-directory -j2 --output-sync=target lint types unit live notebooks
+test: lint types unit live notebooks  ## everything that has to be green
 
 lint: setup  ## ruff
 	$(BIN)/ruff check .
