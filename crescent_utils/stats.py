@@ -8,7 +8,7 @@ In come scores between 0 and 1: a sequence with one score per item, or a table o
 - how often the majority of m answers is right (`accuracy_by_votes`), or any of k (`pass_at_k`);
 - how far two quantities have the same order (`rank_correlation`).
 Intervals are of 95 %. Whatever resamples takes a seed. Wilson's interval and McNemar's test are
-statsmodels', which loads pandas and is therefore imported where it is called.
+statsmodels', which loads pandas; it and scipy are imported where they are called, so that commands start at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln, stdtr, stdtrit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -314,6 +313,8 @@ def pass_at_k(totals: ArrayLike, right: ArrayLike, k: int) -> Floats:
 
     The unbiased estimator of Chen et al. 2021 (arXiv 2107.03374), 1 - C(n - c, k) / C(n, k); nan where n < k.
     """
+    from scipy.special import gammaln
+
     sampled = np.asarray(totals, dtype=float)
     wrong = sampled - np.asarray(right, dtype=float)
     log_share = gammaln(wrong + 1) - gammaln(np.maximum(wrong - k, 0) + 1)
@@ -372,6 +373,8 @@ def crossed_t_test(change: Floats) -> CrossedTest:
     Var(mean) = (MS seeds + MS items - MS rest) / cells from the two-way ANOVA; degrees of freedom after Satterthwaite
     (Biometrics Bulletin 2, 1946, 110-114). Where nothing can be told the interval is all of [-1, 1].
     """
+    from scipy.special import stdtr, stdtrit
+
     seeds, n = change.shape
     mean, seed_means, item_means = change.mean(), change.mean(axis=1), change.mean(axis=0)
     ms_items = seeds * float(((item_means - mean) ** 2).sum()) / max(1, n - 1)
