@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import sys
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import make_readme
 import nbformat
 from nbclient import NotebookClient
 
-from crescent_utils.runs import folders
+from crescent_utils.runs import folders, saving
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "outputs" / "reference"
@@ -35,13 +34,6 @@ def copy_run(source: Path, target: Path, patterns: list[str]) -> None:
             shutil.copyfile(path, place)
 
 
-def copy_store(source: Path, target: Path) -> None:
-    """Copy a store into one compact file without a write-ahead log."""
-    target.unlink(missing_ok=True)
-    with sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True) as db:
-        db.execute("VACUUM INTO ?", (str(target),))
-
-
 def make(runs: Path) -> None:
     """Copy the runs `runs`/seed1, seed2 … to the reference."""
     shutil.rmtree(REFERENCE, ignore_errors=True)
@@ -50,7 +42,7 @@ def make(runs: Path) -> None:
         if not (folder / "evaluate" / "manifest.json").exists():
             raise SystemExit(f"{folder}: is not complete")
     copy_run(seeds[0], REFERENCE, [*TABLES, "finetune/adapter/*"])
-    copy_store(seeds[0] / "store.sqlite", REFERENCE / "store.sqlite")
+    saving.copy_store(seeds[0] / "store.sqlite", REFERENCE / "store.sqlite")
     for folder in seeds[1:]:
         copy_run(folder, REFERENCE / folder.name, ["*/manifest.json", "vote/qa.parquet", "evaluate/*.parquet"])
     size = sum(path.stat().st_size for path in REFERENCE.rglob("*") if path.is_file())

@@ -61,7 +61,7 @@ def save_stage(stage: str, settings: Common) -> None:
         return
     run = layout.run_folder(settings)
     for store in sorted(run.glob("*.sqlite")):
-        _copy_store(store, target / store.name)
+        copy_store(store, target / store.name)
     left_out = [*NOT_SAVED, *(["model"] if (run / stage / "adapter").exists() else [])]
     _copy_folder(run / stage, target / stage, left_out)
     print(f"saved: {stage} and the store, to {target}")
@@ -83,8 +83,8 @@ def bring_back(settings: Common) -> None:
             print(f"brought back from {source}: {stage}")
 
 
-def _copy_store(store: Path, target: Path) -> None:
-    """Copy a snapshot of a store, without what still stands in its write-ahead log alone being lost."""
+def copy_store(store: Path, target: Path) -> None:
+    """Copy a store into one compact file, with what still stands in its write-ahead log alone."""
     snapshot = store.with_name(f"{store.name}.{os.getpid()}.tmp")
     try:
         with contextlib.closing(sqlite3.connect(f"{store.resolve().as_uri()}?mode=ro", uri=True)) as db:
