@@ -103,12 +103,12 @@ class Kernel:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        """End the kernel; after an interrupt, its cell is interrupted first: it stores what was sampled."""
-        from jupyter_core.utils import run_sync
+        """End the kernel; after an interrupt, its cell stores what was sampled first.
 
+        Ending a kernel interrupts its cell, once: a second interrupt would fall into the storing.
+        """
         if error is not None and self._manager is not None:
-            self._manager.shutdown_wait_time = 30.0  # seconds; after five a busy machine may not have stored all
-            run_sync(self._manager.interrupt_kernel)()
+            self._manager.shutdown_wait_time = 60.0  # seconds, half before SIGTERM; a busy machine stores slowly
         self.close()
 
 

@@ -54,7 +54,8 @@ def test_a_kernel_that_dies_is_started_once_more_and_then_given_up(kernel, tmp_p
 def test_an_interrupt_reaches_the_cell_before_the_kernel_ends(tmp_path):
     mark = tmp_path / "stored"
     source = f"import os, pathlib, signal, time\ntry:\n    os.kill({os.getpid()}, signal.SIGINT)\n    time.sleep(60)\n"
-    source += f"except KeyboardInterrupt:\n    pathlib.Path({str(mark)!r}).touch()\n    raise"
+    source += "except KeyboardInterrupt:\n    time.sleep(1)  # as storing takes; a second interrupt would end it\n"
+    source += f"    pathlib.Path({str(mark)!r}).touch()\n    raise"
     former = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     try:
         with pytest.raises(KeyboardInterrupt), Kernel(tmp_path / "kernel.log") as kernel:
