@@ -33,6 +33,7 @@ __all__ = [
     "VOTES",
     "accuracy_by_votes",
     "compare_models",
+    "crossed_t_test",
     "holm",
     "mean_interval",
     "paired_difference",

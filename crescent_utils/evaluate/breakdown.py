@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from .. import answers, benchmarks, stats
 from ..benchmarks import SCORINGS
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 KEYS = ["benchmark", "shots", "decoding"]
 FAILURES = ("truncated", "no answer", "wrong operation", "arithmetic slip", "other numbers", "other")
-CELLS_AT_ONCE = 2_000_000  # ours: a block of resamples stays under some 50 MB
 FLIP_COLUMNS = ["benchmark", "kind", "shots", "item", "way", "question", "gold", "before", "after", "failure"]
 ANSWER_STATES = ("cut", "unreadable", "went on", "complete")
 SOURCE_COLUMNS = ["benchmark", "shots", "base_answer", "n", "seeds", "share", "before_accuracy", "after_accuracy"]
@@ -32,18 +31,16 @@ PART_COLUMNS += ["reasoning", "reasoning_low", "reasoning_high", "format", "form
 BASELINE_COLUMNS = ["benchmark", "shots", "model", "method", "m", "n", "seeds", "right", "low", "high", "any_right"]
 
 
-def gain_parts(
-    scores: pd.DataFrame, before: str, after: str, *, resamples: int = 10_000, seed: int = 0
-) -> pd.DataFrame:
+def gain_parts(scores: pd.DataFrame, before: str, after: str) -> pd.DataFrame:
     """Split the gain under each scoring into a reasoning part and a format part, which sum to it.
 
     An answer *holds* the gold if any of the three scorings finds it. Let V be the share of answers that hold the gold,
     and F the share of these that the scoring in question accepts, so that accuracy = V x F (our definition). Then the
     gain splits as a difference of products does in Kitagawa (Journal of the American Statistical Association 50, 1955,
     1168-1194): reasoning = (V2 - V1) x (F1 + F2) / 2 and format = (F2 - F1) x (V1 + V2) / 2. If one model holds no gold
-    at all, its F is unknown and is taken to be the other's. The intervals are percentiles of a bootstrap that draws
-    seeds and items anew (as `stats.paired_difference` does); nan where no resample differs from another. One row per
-    benchmark, shots, decoding and scoring.
+    at all, its F is unknown and is taken to be the other's. The intervals are those of the comparisons, a t-test with
+    seeds and items both random, of each answer's share in a part to the first order (the delta method); nan where no
+    answer's share differs from another's. One row per benchmark, shots, decoding and scoring.
     """
     import pandas as pd
 
@@ -53,63 +50,63 @@ def gain_parts(
         holding = stats.paired_scores(part, before, after, "holding")
         if holding is None:
             continue
-        seeds, items = max(len(table) for table in holding), holding[0].shape[1]
-        tables = {"holding": holding}
         for scoring in SCORINGS:
             accepted = stats.paired_scores(part, before, after, scoring)
             assert accepted is not None  # the same rows as `holding`
-            tables[scoring] = accepted
-        means = _resampled_means(tables, seeds, items, resamples, seed)
-        for scoring in SCORINGS:
-            accepted = tables[scoring]
-            values = split_gain(*(table.mean() for table in (*holding, *accepted)))
-            draws = split_gain(*means["holding"], *means[scoring])
+            tables = np.broadcast_arrays(*holding, *accepted)  # a single seed stands against all of the other's
+            shares = [float(table.mean()) for table in tables]
+            slopes = reasoning_slopes(*shares)
+            reasoning = np.sum([slope * table for slope, table in zip(slopes, tables, strict=True)], axis=0)
             row = {**dict(zip(KEYS, key, strict=True)), "before": before, "after": after, "scoring": scoring}
-            row |= {"n": items, "seeds": seeds, "gain": float(accepted[1].mean() - accepted[0].mean())}
-            for name, value, drawn in zip(("reasoning", "format"), values, draws, strict=True):
-                # Resamples that never vary say nothing about how sure one may be: then there is no interval.
-                low, high = stats.percentiles(drawn) if np.ptp(drawn) > 1e-12 else (np.nan, np.nan)
-                row |= {name: float(value), f"{name}_low": low, f"{name}_high": high}
+            row |= {"n": reasoning.shape[1], "seeds": len(reasoning), "gain": shares[3] - shares[2]}
+            of_answers = reasoning, tables[3] - tables[2] - reasoning
+            for name, value, each in zip(("reasoning", "format"), split_gain(*shares), of_answers, strict=True):
+                low, high = _part_interval(value, each)
+                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
             rows.append(row)
     return pd.DataFrame(rows, columns=PART_COLUMNS)
 
 
-def _resampled_means(
-    tables: dict[str, tuple[Floats, Floats]], seeds: int, items: int, resamples: int, seed: int
-) -> dict[str, list[Floats]]:
-    """Return the means of each pair of tables (seeds, items) under resamples of seeds and items, the same for all.
+def _part_interval(part: float, each: Floats) -> tuple[float, float]:
+    """Return the interval of a part of the gain, of which `each` answer (seeds, items) has its share.
 
-    A single seed is the same in every resample. The weights of the items are drawn block by block: at 10,000 items all
-    of them together would take 1.6 GB.
+    Shares that never vary say nothing about how sure one may be: then there is no interval.
     """
-    random = np.random.default_rng(seed)
-    by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
-    means = {name: [np.empty(resamples) for _ in pair] for name, pair in tables.items()}
-    block_size = max(1, CELLS_AT_ONCE // items)
-    for start in range(0, resamples, block_size):
-        block = slice(start, min(start + block_size, resamples))
-        by_item = random.multinomial(items, np.full(items, 1 / items), size=block.stop - start) / items
-        for name, pair in tables.items():
-            for table, drawn in zip(pair, means[name], strict=True):
-                by_its_seeds = by_seed[block] if len(table) > 1 else np.ones((len(by_item), 1))
-                drawn[block] = ((by_its_seeds @ table) * by_item).sum(axis=1)
-    return means
+    if np.ptp(each) < 1e-12:
+        return np.nan, np.nan
+    test = stats.crossed_t_test(each - each.mean() + part)
+    return max(-1.0, test.low), min(1.0, test.high)
 
 
 def split_gain(
-    holding_before: ArrayLike, holding_after: ArrayLike, accepted_before: ArrayLike, accepted_after: ArrayLike
-) -> tuple[Floats, Floats]:
-    """Return the reasoning part and the format part of the gain, elementwise; see `gain_parts`.
+    holding_before: float, holding_after: float, accepted_before: float, accepted_after: float
+) -> tuple[float, float]:
+    """Return the reasoning part and the format part of the gain; see `gain_parts`.
 
     Of each model's answers, `holding` is the share that hold the gold, `accepted` the share that the scoring accepts.
     """
-    with np.errstate(invalid="ignore"):  # 0 / 0: nothing that the scoring could accept
-        form_before, form_after = np.divide(accepted_before, holding_before), np.divide(accepted_after, holding_after)
-    both_forms = np.where(np.isnan(form_before), form_after, form_before)
-    both_forms = both_forms + np.where(np.isnan(form_after), form_before, form_after)
-    # Where neither model holds a gold there is nothing to split: nan becomes 0.
-    reasoning = np.nan_to_num(np.subtract(holding_after, holding_before) * both_forms / 2)
-    return reasoning, np.subtract(accepted_after, accepted_before) - reasoning
+    weights = _weights(holding_before, holding_after)
+    form = weights[0] * accepted_before + weights[1] * accepted_after
+    reasoning = (holding_after - holding_before) * form
+    return reasoning, accepted_after - accepted_before - reasoning
+
+
+def reasoning_slopes(
+    holding_before: float, holding_after: float, accepted_before: float, accepted_after: float
+) -> tuple[float, float, float, float]:
+    """Return how fast the reasoning part of `split_gain` grows with each of its four arguments."""
+    weights, change = _weights(holding_before, holding_after), holding_after - holding_before
+    form = weights[0] * accepted_before + weights[1] * accepted_after
+    # The F of a model is accepted / holding: it falls with what holds the gold.
+    falls_before = weights[0] * accepted_before / holding_before if holding_before else 0.0
+    falls_after = weights[1] * accepted_after / holding_after if holding_after else 0.0
+    return -form - change * falls_before, form - change * falls_after, change * weights[0], change * weights[1]
+
+
+def _weights(holding_before: float, holding_after: float) -> tuple[float, float]:
+    """Return by what each model's accepted answers count in the mean F: half of its F, all where it alone has one."""
+    half = 0.5 if holding_before and holding_after else 1.0
+    return (half / holding_before if holding_before else 0.0, half / holding_after if holding_after else 0.0)
 
 
 def answer_state(completion: str, answer: str | None, gold: str, form: str, right: bool, truncated: bool) -> str:

@@ -106,10 +106,7 @@ def parts_table(scores: pd.DataFrame, settings: Evaluate) -> pd.DataFrame:
     """Split the gain of every pair into its reasoning and its format part; see `gain_parts`."""
     import pandas as pd
 
-    tables = [
-        gain_parts(scores, before, after, resamples=settings.resamples, seed=settings.seed)
-        for before, after in compared_pairs(settings, scores)
-    ]
+    tables = [gain_parts(scores, before, after) for before, after in compared_pairs(settings, scores)]
     return pd.concat(tables, ignore_index=True)
 
 

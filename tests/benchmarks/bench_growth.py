@@ -248,7 +248,7 @@ def evaluating(count: int) -> Callable[[], Any]:
         verdicts = [score_answer(*pair) for pair in zip(scores["completion"], golds, strict=True)]
         table = scores.assign(gold=golds, **pd.DataFrame(verdicts))
         stats.compare_models(table, "base", "tuned", resamples=1_000)
-        breakdown.gain_parts(table, "base", "tuned", resamples=1_000)
+        breakdown.gain_parts(table, "base", "tuned")
         breakdown.failure_counts(table)
         breakdown.flipped_items(table)
         breakdown.prompting_baselines(table)
@@ -269,7 +269,7 @@ def reporting(count: int) -> Callable[[], Any]:
         "elicit/rejected": outvoted.assign(text=outvoted["question"]), "vote/rejected": outvoted, "vote/qa": qa,
         "dedup/attempts": qa.assign(round=0, accepted=True), "evaluate/scores": scores,
         "evaluate/comparisons": stats.compare_models(scores, "base", "tuned", resamples=100),
-        "evaluate/parts": breakdown.gain_parts(scores, "base", "tuned", resamples=100),
+        "evaluate/parts": breakdown.gain_parts(scores, "base", "tuned"),
     }  # fmt: skip
     for name, frame in frames.items():
         (run / name).parent.mkdir(parents=True, exist_ok=True)

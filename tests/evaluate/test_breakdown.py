@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from shared import REFERENCE, grows_in_proportion
 
+from crescent_utils import stats
 from crescent_utils.answers import reading
 from crescent_utils.benchmarks.scoring import SCORINGS
 from crescent_utils.evaluate import breakdown
@@ -37,8 +38,8 @@ FLAGS = st.tuples(st.booleans(), st.booleans(), st.booleans())
 @given(st.lists(st.tuples(FLAGS, FLAGS), min_size=1, max_size=12))
 def test_the_parts_sum_to_the_gain_and_change_sign_with_the_sides(pairs):
     before, after = zip(*pairs, strict=True)
-    found = breakdown.gain_parts(table(before, after), "base", "tuned", resamples=50).set_index("scoring")
-    back = breakdown.gain_parts(table(after, before), "base", "tuned", resamples=50).set_index("scoring")
+    found = breakdown.gain_parts(table(before, after), "base", "tuned").set_index("scoring")
+    back = breakdown.gain_parts(table(after, before), "base", "tuned").set_index("scoring")
     holds = [np.mean([any(flags) for flags in side]) for side in (before, after)]
     for place, name in enumerate(SCORINGS):
         row = found.loc[name]
@@ -56,26 +57,65 @@ def test_the_parts_sum_to_the_gain_and_change_sign_with_the_sides(pairs):
 
 def test_a_gain_of_form_alone_and_of_reasoning_alone():
     knows, formatted, wrong = (False, False, True), (True, False, True), (False, False, False)
-    form = breakdown.gain_parts(table([knows] * 20, [formatted] * 10 + [knows] * 10), "base", "tuned", resamples=200)
+    form = breakdown.gain_parts(table([knows] * 20, [formatted] * 10 + [knows] * 10), "base", "tuned")
     form = form.set_index("scoring")
     assert form.loc["strict", ["gain", "reasoning", "format"]].tolist() == [0.5, 0.0, 0.5]
     assert form.loc["symbolic", ["gain", "reasoning", "format"]].tolist() == [0.0, 0.0, 0.0]
-    learned = breakdown.gain_parts(table([formatted, wrong] * 10, [formatted] * 20), "base", "tuned", resamples=200)
+    learned = breakdown.gain_parts(table([formatted, wrong] * 10, [formatted] * 20), "base", "tuned")
     learned = learned.set_index("scoring")
     assert learned.loc["strict", ["gain", "reasoning", "format"]].tolist() == [0.5, 0.5, 0.0]
     low, high = learned.loc["strict", ["reasoning_low", "reasoning_high"]]
     assert 0 < low < 0.5 < high < 1
 
 
-@pytest.mark.parametrize("cells", [1, 35])
-def test_blocks_of_resamples_draw_what_one_draws(monkeypatch, cells):
+SHARES = st.tuples(*[st.floats(0.05, 1.0)] * 4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHARES)
+def test_the_slopes_of_the_reasoning_part_are_its_small_changes(shares):
+    slopes = breakdown.reasoning_slopes(*shares)
+    for place in range(4):
+        up, down = ([share + step * (i == place) for i, share in enumerate(shares)] for step in (1e-6, -1e-6))
+        change = (breakdown.split_gain(*up)[0] - breakdown.split_gain(*down)[0]) / 2e-6
+        assert slopes[place] == pytest.approx(change, rel=1e-4, abs=1e-6)
+
+
+def several_seeds(accepting):
+    """Scores of three seeds over 60 items; `accepting` is the share of right answers in the asked-for form."""
     chance = np.random.default_rng(1)
-    sides = [[tuple(flags) for flags in chance.random((10, 3)) < share] for share in (0.4, 0.6)]
-    scores = table(*sides, seeds=(1, 2, 3))
-    scores.loc[chance.random(len(scores)) < 0.3, "symbolic"] = False  # the seeds differ
-    whole = breakdown.gain_parts(scores, "base", "tuned", resamples=100)
-    monkeypatch.setattr(breakdown, "CELLS_AT_ONCE", cells)
-    pd.testing.assert_frame_equal(breakdown.gain_parts(scores, "base", "tuned", resamples=100), whole)
+    sides = []
+    for before, after in zip((0.4,) * 3, (0.45, 0.6, 0.5), strict=True):
+        right = [chance.random(60) < share for share in (before, after)]
+        form = [chance.random(60) < share for share in accepting]
+        pairs = [zip(*side, strict=True) for side in zip(form, right, strict=True)]
+        sides.append([[(bool(f and r), bool(r), bool(r)) for f, r in pair] for pair in pairs])
+    return pd.concat([table(*side, seeds=(seed,)) for seed, side in enumerate(sides, start=1)])
+
+
+def test_a_gain_of_reasoning_alone_has_the_interval_of_the_comparison():
+    scores = several_seeds((1, 1))
+    row = breakdown.gain_parts(scores, "base", "tuned").set_index("scoring").loc["symbolic"]
+    whole = stats.compare_models(scores, "base", "tuned").iloc[0]
+    assert row[["reasoning", "reasoning_low", "reasoning_high"]].tolist() == pytest.approx(
+        whole[["difference", "low", "high"]].tolist()
+    )
+    assert np.isnan(row["format_low"]) and row["seeds"] == whole["seeds"] == 3
+
+
+def test_the_intervals_of_one_seeds_parts_are_a_bootstraps():
+    scores = several_seeds((0.3, 0.8)).query("seed == 2")
+    row = breakdown.gain_parts(scores, "base", "tuned").set_index("scoring").loc["strict"]
+    sides = {model: side.sort_values("item") for model, side in scores.groupby("model")}
+    flags = np.array(
+        [sides[model][name].to_numpy(float) for name in ("symbolic", "strict") for model in ("base", "tuned")]
+    )
+    chance = np.random.default_rng(2)
+    draws = [breakdown.split_gain(*flags[:, chance.integers(0, 60, 60)].mean(axis=1)) for _ in range(4000)]
+    for name, values in zip(("reasoning", "format"), zip(*draws, strict=True), strict=True):
+        low, high = np.quantile(values, [0.025, 0.975])
+        assert row[f"{name}_low"] == pytest.approx(low, abs=0.15 * (high - low))
+        assert row[f"{name}_high"] == pytest.approx(high, abs=0.15 * (high - low))
 
 
 @pytest.mark.parametrize(
@@ -152,9 +192,9 @@ def test_seeds_pair_by_number_and_one_base_stands_against_all():
     whole = table([(False,) * 3] * 4, [(True,) * 3] * 4, seeds=(1, 2))
     alone = whole[(whole["model"] == "tuned") | (whole["seed"] == 1)]
     for scores in (whole, alone):
-        found = breakdown.gain_parts(scores, "base", "tuned", resamples=50)
+        found = breakdown.gain_parts(scores, "base", "tuned")
         assert found["seeds"].tolist() == [2, 2, 2] and found["gain"].tolist() == [1.0] * 3
-    assert breakdown.gain_parts(whole, "base", "student", resamples=50).empty
+    assert breakdown.gain_parts(whole, "base", "student").empty
 
 
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
