@@ -1,6 +1,7 @@
 """Crescent: reproduce, check and extend self-improvement of language models from data that they wrote themselves.
 
-The folders are described in README.md; importing this package or any module of it loads neither torch nor vLLM.
+The folders are described in README.md, the modules in CONTRIBUTING.md; importing this package or any module of it loads
+neither torch nor vLLM.
 """
 
 import os

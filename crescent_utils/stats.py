@@ -275,6 +275,7 @@ def accuracy_by_votes(
 ) -> pd.DataFrame:
     """Return how often the majority of m answers is right, for each m of `votes` up to the number of answers.
 
+    Where `votes` go beyond that number, the last m is the number itself: twelve votes have a row of twelve.
     `answer_rows` has one row per question with the answers to it, in a form in which equal answers are equal text
     (None: unreadable, never a candidate); m = 1 is a single sample. Each question counts with its mean over random
     subsets of m answers, so that the order of sampling plays no part; a tie counts with its chance of being drawn.
@@ -285,7 +286,8 @@ def accuracy_by_votes(
 
     rows: list[dict[str, float]] = []
     fewest_answers = min((len(answers) for answers in answer_rows), default=0)
-    for m in [m for m in votes if m <= fewest_answers]:
+    up_to = {min(m, fewest_answers) for m in votes}
+    for m in sorted(up_to - {0}):
         rng = random.Random(seed * 1_000 + m)
         shares = [_share_right(answers, gold, m, rng) for answers, gold in zip(answer_rows, golds, strict=True)]
         interval = mean_interval(np.reshape(shares, (seeds, -1)))

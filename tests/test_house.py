@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import papermill
 import pytest
 import yaml
 from shared import ROOT
@@ -32,6 +33,7 @@ FLOORS = {
     "dedup": 4, "distil": 4, "figures": 4,
     "cli": 5,
 }  # fmt: skip
+SELDOM = "# seldom changed"  # the line of a parameters cell below which a newcomer need not read
 HEAVY = {
     "pandas",
     "torch",
@@ -84,6 +86,14 @@ def test_a_folder_imports_lower_folders_through_their_doors(path):
 
 def test_every_folder_has_a_floor():
     assert {folder_of(path) for path in MODULES} - {"__init__"} == set(FLOORS)
+
+
+def test_contributing_names_every_module_in_its_folder():
+    listed = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("folder by folder")[1].split("```")[1]
+    of_folder = dict(re.findall(r"^(\w+)/ +(.+(?:\n .+)*)", listed, flags=re.MULTILINE))
+    names = {(folder_of(path), path.name) for path in MODULES if path.name != "__init__.py" and path.parent != PACKAGE}
+    there = {(folder, name) for folder, text in of_folder.items() for name in re.findall(r"\w+\.py", text)}
+    assert there == names, "say in CONTRIBUTING.md, under The map, what a new module is for"
 
 
 def test_modules_of_a_folder_import_each_other_without_circles():
@@ -183,11 +193,15 @@ def cells(path: Path, kind: str = "code"):
 def parameters(path: Path) -> dict[str, tuple[str, object]]:
     tagged = [c for c in cells(path) if "parameters" in c.metadata.get("tags", [])]
     assert len(tagged) == 1, "one parameters cell a notebook"
+    lines = tagged[0].source.splitlines()
+    assert lines.count(SELDOM) == 1 and SELDOM not in (lines[0], lines[-1]), "those that many change, then the others"
+    lines.remove(SELDOM)
     found = {}
-    for line in tagged[0].source.splitlines():
+    for line in lines:
         match = re.fullmatch(r"(\w+): (\w+) = (.+?)  # \S.*", line)
         assert match, f"not `name: type = literal  # what it does`: {line}"
         assert line.split("  # ")[0].count("=") == 1, f"papermill drops a line with two `=`: {line}"
+        assert match[1] not in found, f"twice: {match[1]}"
         found[match[1]] = (match[2], ast.literal_eval(match[3]))
     return found
 
@@ -202,10 +216,21 @@ def test_there_are_six_notebooks_in_order():
 def test_a_notebooks_parameters_are_the_models(path):
     model = params.STAGE_SETTINGS[path.stem.split("_")[1]]
     found = parameters(path)
-    assert list(found) == list(model.model_fields)
+    assert set(found) == set(model.model_fields)
+    assert list(found)[:2] == ["profile", "run"], "what a newcomer sets first"
     for name, field in model.model_fields.items():
         default = field.get_default(call_default_factory=True)
         assert found[name] == (type(default).__name__, default), name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_papermill_reads_name_type_value_and_description_of_every_parameter(path):
+    found = {
+        name: (entry["inferred_type_name"], ast.literal_eval(entry["default"]))
+        for name, entry in papermill.inspect_notebook(path).items()
+        if entry["help"]
+    }
+    assert found == parameters(path)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

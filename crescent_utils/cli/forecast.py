@@ -22,7 +22,6 @@ HELD_OUT = 1 / 3  # of a training pass: the loss alone, nothing is learned
 FIRST_START = 15.0  # seconds of an engine's start with all imports, where the probe saw none
 FURTHER_START = 0.3  # of the first one: another model's start, on CPU
 BESIDE = {"elicit": 12, "dedup": 5, "vote": 3, "finetune": 6, "distil": 3, "evaluate": 6}  # seconds: tables and figures
-REFERENCE_BAIT = 52.2 / 2700  # seconds on the reference run's machine; its own store was made before times were kept
 
 CHOSEN = "base, chosen"  # the base as it was chosen on development items; it may have been asked so before
 TRAINED = {"finetune": "tuned", "distil": "student_tuned"}  # the model that a stage trains
@@ -34,7 +33,7 @@ DECISIVE = {
     "distil": "student student_data student_batch_size max_length packing gradient_checkpointing processes",
 }
 
-TRAINING_START = 3.0  # seconds, ours: what a training takes before it learns, by two recorded runs of different sizes
+TRAINING_START = 12.0  # seconds, ours: what a training takes before it learns, by recorded runs of different sizes
 
 
 @dataclass(frozen=True)
@@ -312,12 +311,17 @@ def _development_counts(
 
 
 def _slower_than(recorded: Path | None, baits: Pace | None, engine: str) -> float:
-    """Return how many times as long as in the recorded run a bait takes here; 1 where another engine sampled there."""
+    """Return how many times as long as in the recorded run a bait takes here; 1 where another engine sampled there.
+
+    A probe samples somewhat faster than a whole run (16 ms a bait against 20 on one machine), so that only a bait of
+    half the time speaks for a faster machine.
+    """
     manifest = runs.read_manifest(recorded, "elicit") if recorded else None
     if not manifest or not baits or len({engine, manifest["engine"]} - {"store"}) > 1:
         return 1.0
-    seconds, count = manifest["cost"]["seconds"], manifest["counts"]["sampled"]
-    return float(baits.seconds(count) / (seconds or REFERENCE_BAIT * count))
+    seconds = manifest["cost"]["seconds"]
+    slower = float(baits.seconds(manifest["counts"]["sampled"]) / seconds) if seconds else 1.0
+    return 1.0 if 0.5 < slower < 1 else slower
 
 
 def _training_row(settings: runs.Training, stage: str, pairs: int, recorded: Path | None, slower: float) -> Row:

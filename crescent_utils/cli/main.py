@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import generation, runs
-from . import audit
+from . import audit, details
 
 if TYPE_CHECKING:
     from .kernel import Kernel
@@ -45,7 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="crescent", description="Reproduce, check and extend self-improvement of language models."
+        prog="crescent",
+        description="Reproduce, check and extend self-improvement of language models.",
+        epilog=details.GENERAL,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_commands_of_profiles(commands)
@@ -62,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         help="end your engines whose run is gone; those of a run that lives stay",
     )
     doctor.set_defaults(do=_command_of("doctor"))
+    for name, text in details.OF_COMMAND.items():
+        commands.choices[name].epilog = text
+        commands.choices[name].formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 
@@ -213,6 +219,12 @@ def _check_input(values: dict[str, Any], stages: Sequence[str] = runs.STAGES) ->
             vote.recorded_exemplars(votes, domain, runs.run_folder(votes))
     if "finetune" in stages:
         finetune.earlier_manifests(_settings_of("finetune", values))
+    distil = _settings_of("distil", values)
+    if distil.student == "none" and distil.student_data != "pairs":
+        raise runs.ParameterError(
+            f"student_data: {distil.student_data!r} is what a student learns from, and this run has none (student: "
+            "none); name one, for instance -p student=without_4_layers"
+        )
     _check_recipes(values, stages)
     for name in ("model", "student"):
         place = str(values.get(name, ""))
@@ -255,7 +267,7 @@ def _check_eval_prompts(
             runs.own_exemplars(runs.run_folder(settings))
         elif _settings_of("vote", values).vote_shots != "own":
             raise runs.ParameterError(
-                "eval_prompts: 'own' needs exemplars that the vote makes itself; set vote_shots: own"
+                "eval_prompts: 'own' needs exemplars that the vote makes itself; set vote_shots: own, or leave it out"
             )
 
 

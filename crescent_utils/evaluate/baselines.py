@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..generation import Generator
 
-DEVELOPMENT_ITEMS = 150  # ours: of each benchmark, to choose on
+DEVELOPMENT_ITEMS = 100  # ours: of each benchmark, to choose on
 TEMPERATURES = (0.2, 0.35, 0.5)  # ours: tried for the base, beside eval_temperature
 DEVELOPMENT_COLUMNS = ["benchmark", "model", "prompt", "temperature", "item", "sample", "answer", "symbolic"]
 BASELINE_COLUMNS = ["baseline", "tuned", "benchmark", "n", "seeds", "baseline_accuracy", "tuned_accuracy"]

@@ -89,7 +89,11 @@ def _check_same_method(settings: Evaluate, name: str) -> None:
     """Raise RunError unless everything that made the models of run `name`, but the seed, is as in this run."""
     other_folder = runs.run_folder(settings, name)
     vote = runs.read_manifest(runs.run_of_stage("vote", settings), "vote") or {"parameters": {}}
-    left_out = runs.left_out_stages(vote["parameters"] | {"student": settings.student})
+    judged = runs.read_manifest(other_folder, "evaluate") or {"parameters": {}}
+    left_out = {
+        *runs.left_out_stages(vote["parameters"] | {"student": settings.student}),
+        *runs.left_out_stages(judged["parameters"]),  # a seed without a student is a seed of the others
+    }
     for stage in runs.STAGES[:-1]:
         this_run = runs.read_manifest(runs.run_of_stage(stage, settings), stage)
         if this_run is None or stage in left_out:

@@ -125,6 +125,7 @@ def accuracy_by_seed(scores: pd.DataFrame) -> tuple[Figure, str]:
         title = f"{benchmark.replace('_', ' ')}, {shots}-shot, {decoding}{', students' if is_student else ''}"
         panels.append((title, names))
     figure, all_axes = empty_panels("Accuracy by seed", panels, 0.27, note=note, shares="x")
+    figure.set_figheight(figure.get_figheight() + 0.16 * len(panels))  # a line of means in each panel
     for axes, key in zip(all_axes, ordered, strict=True):
         _draw_seeds(axes, groups[key])
     all_axes[-1].set_xlabel("accuracy")
@@ -151,7 +152,9 @@ def _draw_seeds(axes: Any, models: Sequence[tuple[str, Any]]) -> None:
             values, [seeds.index(int(seed)) for seed in values.index], s=42, color=colour, zorder=2, ec="white"
         )
     words = [f"{model_name(model)} (mean {values.mean():.1%})" for model, values in models]
-    axes.set_title("; ".join(words), loc="right", fontsize=8, color=QUIET)
+    style = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 8, "color": QUIET}
+    axes.annotate("; ".join(words), (0, 1), (0, 4), va="bottom", **style)
+    axes.set_title(axes.get_title("left"), loc="left", fontsize=9.5, color=INK, pad=16)  # above the line of means
     axes.set_xlim(min(0, -0.02 * highest), 1.08 * highest + 0.005)
     if highest < 0.1:
         axes.xaxis.set_major_formatter("{x:.1%}")

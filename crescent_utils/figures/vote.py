@@ -62,9 +62,11 @@ def agreement_histogram(qa: pd.DataFrame, min_agreement: float | None = None) ->
     else:
         axes.set_xticks(np.linspace(0, 1, 6))
     names = [(f"one winner ({(~tied).sum():,})", BLUE), (f"tied ({tied.sum():,})", ORANGE)]
-    for number, (text, colour) in enumerate(names if tied.any() else names[:1]):
-        style = {"ha": "right", "va": "top", "fontsize": 9, "fontweight": "bold", "color": text_colour(colour)}
-        axes.text(0.99, 0.97 - 0.09 * number, text, transform=axes.transAxes, **style)
+    line_is_left = min_agreement is not None and min_agreement < 0.5
+    places, side = ((0.78, 1.0), "right") if line_is_left else ((0.0, 0.22), "left")  # beside the words of the line
+    for place, (text, colour) in zip(places, names if tied.any() else names[:1], strict=False):
+        style = {"ha": side, "va": "bottom", "fontsize": 9, "fontweight": "bold", "color": text_colour(colour)}
+        axes.text(place, 1.02, text, transform=axes.transAxes, **style)
     if min_agreement is not None:
         mark_threshold(axes, _left_edge(edges, min_agreement), f"minimum agreement {min_agreement:.2f}")
     return figure, f"n {len(qa):,}, mean agreement {mean:.2f}, unanimous {full:.1%}, tied {tied.mean():.1%}{words}"

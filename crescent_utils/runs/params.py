@@ -76,7 +76,7 @@ class Elicit(Common):
 
     bait: list[str] = []  # empty: the domain's own
     bait_prefixes: list[str] = []  # empty: the domain's own
-    elicit_samples: int = Field(2700, ge=1)
+    elicit_samples: int = Field(1000, ge=1)
     elicit_temperature: float = Field(1.0, ge=0)  # Crescent, released scripts: 1
     elicit_top_p: float = Field(1.0, gt=0, le=1)  # Crescent, released scripts: 1
     elicit_max_tokens: int = Field(24, ge=1)  # ours for arithmetic; released scripts: 2048
@@ -102,7 +102,7 @@ class Dedup(Common):
     contamination_similarity: float = Field(0.0, ge=0, le=1)  # ours; 0: the similarity threshold
     evaluate_on: list[str] = []  # empty: the domain's own
     benchmark_dir: str = ""
-    benchmark_items: int = Field(350, ge=1)
+    benchmark_items: int = Field(1500, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
 
 
@@ -115,18 +115,18 @@ class Vote(Common):
     decontaminate: bool = True  # as in 02, for questions that did not pass through it
     evaluate_on: list[str] = []
     benchmark_dir: str = ""
-    benchmark_items: int = Field(350, ge=1)
+    benchmark_items: int = Field(1500, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
     solve_prompt: str = ""  # empty: the domain's own
     budget_of: str = ""  # ours: run whose 01 to 03 give the budget in the place of token_budget
-    votes: int = Field(8, ge=1)  # Crescent, released scripts: 3; LMSI: 32
-    vote_temperature: float = Field(0.7, ge=0)  # LMSI, section 3: 0.7; Crescent, released scripts: 1
+    votes: int = Field(12, ge=1)  # ours; Crescent, released scripts: 3; LMSI: 32
+    vote_temperature: float = Field(0.8, ge=0)  # ours; LMSI, section 3: 0.7; Crescent, released scripts: 1
     vote_top_p: float = Field(1.0, gt=0, le=1)
     vote_max_tokens: int = Field(40, ge=1)
-    vote_shots: Literal["none", "exemplars", "own"] = "none"  # LMSI, section 3.1: exemplars by hand; "own": ours
-    own_questions: int = Field(100, ge=1)  # ours: questions whose zero-shot votes the model's own exemplars come from
+    vote_shots: Literal["none", "exemplars", "own"] = "own"  # LMSI, section 3.1: exemplars by hand; "own": ours
+    own_questions: int = Field(60, ge=1)  # ours: questions whose zero-shot votes the model's own exemplars come from
     own_shots: int = Field(4, ge=1)  # ours: at most so many own exemplars
-    min_agreement: float = Field(0.5, ge=0, le=1)
+    min_agreement: float = Field(0.58, ge=0, le=1)  # ours: 7 votes of 12
     min_margin: float = Field(0.0, ge=0, le=1)  # ours
     path_choice: Literal["shortest", "random", "first", "all", "most_likely"] = "shortest"
     path_formats: list[PathFormat] = []  # LMSI, section 3.2: all four; empty: the pair as it was asked
@@ -139,7 +139,7 @@ class Training(Common):
     train_min_agreement: float = Field(0.0, ge=0, le=1)  # ours: learn only from pairs with at least this agreement
     max_pairs: int = Field(0, ge=0)  # 0: all; else so many, drawn by `seed`
     accumulate_runs: list[str] = []  # Gerstgrasser et al. 2024: earlier runs whose pairs are learned from too
-    train_prompt: Literal["solve", "bare"] = "solve"  # "bare", the question alone: Crescent, released scripts
+    train_prompt: Literal["solve", "bare"] = "bare"  # "bare", the question alone: Crescent, released scripts
     micro_batch_size: int = Field(16, ge=1)
     max_length: int = Field(256, ge=16)
     packing: bool = False
@@ -161,7 +161,7 @@ class Training(Common):
 class Finetune(Training):
     """`04_finetune`: SFT of the same model on its own question-answer pairs."""
 
-    random_label_control: bool = False  # ours: also train a control on the same questions with each other's answers
+    random_label_control: bool = True  # ours: also train a control on the same questions with each other's answers
     method: Literal["lora", "qlora", "full"] = "lora"
     lora_rank: int = Field(8, ge=1)
     lora_alpha: int = Field(16, ge=1)
@@ -178,7 +178,7 @@ class Distil(Training):
     """`05_distil`: the same pairs train a weaker student."""
 
     # "half": every second layer removed; "without_4_layers": so many; a hub id or folder; "none": 05 is left out
-    student: str = "half"
+    student: str = "without_4_layers"
     student_learning_rate: float = Field(2.0e-4, gt=0)
     student_epochs: float = Field(2.0, gt=0)
     student_batch_size: int = Field(16, ge=1)
@@ -188,7 +188,7 @@ class Distil(Training):
     rewrite_temperature: float = Field(1.0, ge=0)
     rewrite_max_tokens: int = Field(24, ge=1)
     benchmark_dir: str = ""
-    benchmark_items: int = Field(350, ge=1)
+    benchmark_items: int = Field(1500, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
 
 
@@ -196,23 +196,23 @@ class Evaluate(Common):
     """`06_evaluate`: what changed, paired, with intervals."""
 
     solve_prompt: str = ""
-    student: str = "half"  # as in 05: which student was trained; "none": none
+    student: str = "without_4_layers"  # as in 05: which student was trained; "none": none
     evaluate_on: list[str] = []  # empty: the domain's own
     benchmark_dir: str = ""
     benchmark_split: Literal["dev", "test"] = "test"
-    benchmark_items: int = Field(350, ge=1)
+    benchmark_items: int = Field(1500, ge=1)
     benchmark_seed: int = Field(2025, ge=0)
     shots: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)  # Crescent, section 3: 0 and 5
-    eval_prompts: list[EvalPrompt] = Field(["solve"], min_length=1)  # ours; the first is the headline
-    best_prompt: bool = False  # ours
-    matched_temperature: bool = False  # ours
+    eval_prompts: list[EvalPrompt] = Field(["bare", "own"], min_length=1)  # ours; the first is the headline
+    best_prompt: bool = True  # ours
+    matched_temperature: bool = True  # ours
     eval_samples: int = Field(1, ge=0)
     eval_temperature: float = Field(0.7, ge=0)
     eval_max_tokens: int = Field(40, ge=1)
     general_tasks: list[str] = []  # tasks of lm-evaluation-harness, for claim C3
     general_shots: int = Field(0, ge=0)
     general_items: int = Field(0, ge=0)  # of each task; 0: all
-    other_runs: list[str] = ["reference/seed2", "reference/seed3"]
+    other_runs: list[str] = [f"reference/seed{number}" for number in range(2, 6)]
     compare_runs: dict[str, list[str]] = {}  # label of an ablated model -> runs, one a seed
     claims_of: Literal["crescent", "lmsi"] = "crescent"  # whose method the tuned model was made by
     resamples: int = Field(10000, ge=100)

@@ -89,7 +89,7 @@ def length_groups(questions: Sequence[str], most: int = 4) -> list[str]:
 def votes_needed(
     paths: pd.DataFrame, golds: Mapping[int, str], seed: int = 0, votes: Sequence[int] = stats.VOTES
 ) -> pd.DataFrame:
-    """Return how often the majority of m answers is right, for each m up to the number of paths sampled.
+    """Return how often the majority of m answers is right, for each m of `votes` and for all paths sampled.
 
     `paths` is the vote's table. Questions without a gold are left out. A vote without a readable answer is wrong. See
     `stats.accuracy_by_votes`.

@@ -59,20 +59,31 @@ BAD = [
     (["-p", "run=../elsewhere"], ["run", "'../elsewhere'", "relative folder name"]),
     (["-p", "model=./no-such-folder"], ["model", "./no-such-folder", "bundled"]),
     (["-p", "student=/no/such/folder"], ["student", "/no/such/folder"]),
+    (
+        ["-p", "student=none", "-p", "student_data=seed_augmented"],
+        ["student_data", "'seed_augmented'", "student: none", "-p student=without_4_layers"],
+    ),
     (["-p", "seed"], ["'seed'", "NAME=VALUE"]),
     (["-p", "solve_prompt=Solve it."], ["solve_prompt", "'Solve it.'", "{question}"]),
     (["-p", "rewrite_prompt=Change {question}."], ["rewrite_prompt", "{neighbour}"]),
-    (["-p", "benchmark_items=100000"], ["benchmark_items", "100000", "at most"]),
+    (["-p", "benchmark_items=100000"], ["benchmark_items", "100000", "36,500 problems, of which 1,521 are test items"]),
+    (
+        ["-p", "evaluate_on=[arithmetic]", "-p", "benchmark_items=947"],
+        ["benchmark_items", "947", "arithmetic benchmark has 946 at most"],
+    ),
     (["-p", "batch_size=6", "-p", "micro_batch_size=4"], ["batch_size", "6", "micro_batch_size"]),
     (["-p", "engine=server"], ["base_urls"]),
     (["-p", "domain=math_word_problems", "-p", "benchmark_split=dev"], ["benchmark_split", "'dev'", "arithmetic"]),
-    (["-p", "eval_prompts=[solve, own]"], ["eval_prompts", "'own'", "vote_shots: own"]),
+    (["-p", "eval_prompts=[solve, own]", "-p", "vote_shots=none"], ["eval_prompts", "'own'", "vote_shots: own"]),
     (
-        ["-p", "eval_prompts=[exemplars]", "-p", "domain=commonsense", "-p", "evaluate_on=[arithmetic]"],
+        ["-p", "eval_prompts=[exemplars]", "-p", "domain=commonsense", "-p", "evaluate_on=[two_numbers_190]"],
         ["eval_prompts", "'exemplars'", "commonsense has none"],
     ),
     (
-        ["-p", "vote_shots=exemplars", "-p", "domain=commonsense", "-p", "evaluate_on=[arithmetic]"],
+        (
+            *("-p", "vote_shots=exemplars", "-p", "domain=commonsense"),
+            *("-p", "evaluate_on=[two_numbers_190]", "-p", "eval_prompts=[solve]"),
+        ),
         ["vote_shots", "'exemplars'", "domain 'commonsense' has none", "vote_shots: own"],
     ),
     (
@@ -168,16 +179,17 @@ def test_all_six_run_in_order_with_their_own_parameters_and_a_line_each(capfd, p
 
 
 def test_what_is_done_is_skipped_until_a_parameter_changes(capsys, profile, stages):
-    main(capsys, "run", profile())
+    path = profile(eval_prompts=["bare"])  # no stage that stands in here makes exemplars
+    main(capsys, "run", path)
     stages.clear()
-    status, out, _ = main(capsys, "run", profile())
+    status, out, _ = main(capsys, "run", path)
     assert (status, names(stages)) == (0, []) and out.count("unchanged, skipped") == 6
-    main(capsys, "run", profile(), "-p", "votes=3")
+    main(capsys, "run", path, "-p", "votes=3")
     assert names(stages) == ["vote", "finetune", "distil", "evaluate"]
     stages.clear()
-    main(capsys, "run", profile(), "-p", "votes=3", "-p", "micro_batch_size=1", "-p", "engine=replay")
+    main(capsys, "run", path, "-p", "votes=3", "-p", "micro_batch_size=1", "-p", "engine=replay")
     assert names(stages) == []
-    main(capsys, "run", profile(), "-p", "votes=3", "--force", "--from", "distil")
+    main(capsys, "run", path, "-p", "votes=3", "--force", "--from", "distil")
     assert names(stages) == ["distil", "evaluate"]
 
 

@@ -54,7 +54,9 @@ def values(tmp_path):
     folder = tiny.model_folder(tmp_path / "model", layers=1)
     place = {"run": "r", "outputs": str(tmp_path / "outputs"), "engine": "vllm", "model": str(folder)}
     size = {"elicit_samples": 145, "benchmark_items": 12, "elicit_max_tokens": 6, "max_rewrites": 2, "votes": 3}
-    return place | size | {"other_runs": [], "random_label_control": False}
+    asked = {"vote_shots": "none", "train_prompt": "solve", "eval_prompts": ["solve"], "evaluate_on": ["arithmetic"]}
+    plain = {"best_prompt": False, "matched_temperature": False, "random_label_control": False}
+    return place | size | asked | plain | {"other_runs": []}
 
 
 @pytest.fixture

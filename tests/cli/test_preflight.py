@@ -52,6 +52,8 @@ def profile(tmp_path):
     folder = tiny.model_folder(tmp_path / "model", layers=1)
     path = tmp_path / "p.yaml"
     lines = [f"run: r\nengine: transformers\nmodel: {folder}\noutputs: {tmp_path / 'outputs'}\nvotes: 4\n"]
+    lines.append("vote_shots: none\nvote_temperature: 0.7\nmin_agreement: 0.5\neval_prompts: [solve]\n")
+    lines.append("evaluate_on: [arithmetic]\nbenchmark_items: 350\n")
     path.write_text("".join(lines), encoding="utf-8")
     return path
 
@@ -168,12 +170,14 @@ def test_bad_input_is_named_before_anything_is_asked(capsys, profile, engine, tm
 
 
 def test_the_line_before_a_training_is_the_preflights_if_it_is_of_these_parameters(capsys, profile, engine):
-    assert run(capsys, profile, "-n", "12", "--no-likelihoods")[0] == 0
-    values = runs.load_profile([profile], [])
+    changes = ["-p", "evaluate_on=[]"]
+    assert run(capsys, profile, "-n", "12", "--no-likelihoods", *changes)[0] == 0
+    values = runs.load_profile([profile], changes[1::2])
     line = preflight.line_before_training(values)
-    assert line.startswith("go: ") and line.endswith("(preflight on 12 questions: arithmetic, dev split)")
+    name = "two_numbers_190_products_20"
+    assert line.startswith("go: ") and line.endswith(f"(preflight on 12 questions: {name}, dev split)")
     assert preflight.line_before_training(values | {"eval_prompts": ["solve", "bare"]}) == line, "the first decides"
-    assert preflight.line_before_training(values | {"evaluate_on": ["arithmetic"]}) == line, "the domain's own"
+    assert preflight.line_before_training(values | {"evaluate_on": [name]}) == line, "the domain's own"
     assert preflight.line_before_training(values | {"evaluate_on": ["two_numbers_190"]}) == "", "other dev items"
     assert preflight.line_before_training(values | {"votes": 3}) == "", "and this run has no votes of its own"
     assert preflight.line_before_training(values | {"eval_prompts": ["bare"]}) == "", "another pupil"
@@ -202,13 +206,14 @@ def test_without_a_preflight_it_is_that_of_the_votes(tmp_path, monkeypatch, caps
     (tmp_path / "r").symlink_to(REFERENCE)
     values = {"run": "r", "outputs": str(tmp_path), "engine": "auto"}
     line = preflight.line_before_training(values, "crescent preflight params/cpu.yaml -p seed=1")
-    assert line.startswith("cannot be told with n = 597: there are no greedy answers to compare the majority with. ")
-    assert "a larger token limit (vote_max_tokens; 32% of the samples are cut)" in line
+    asked = runs.read_manifest(REFERENCE, "vote")["counts"]["questions"]
+    why = "there are no greedy answers to compare the majority with"
+    assert line.startswith(f"cannot be told with n = {asked}: {why}. ")
     assert "`crescent preflight params/cpu.yaml -p seed=1`" in line and "What the vote alone shows: " in line
     right = pd.read_parquet(REFERENCE / "vote" / "qa.parquet")["correct"].astype(bool).mean()
     shown = re.search(r"([\d.]+) % \[[\d., ]+\] of the labels that are learned from are right", line)
     assert float(shown[1]) == pytest.approx(100 * right, abs=1), "here a tie counts with its chance"
-    gap = re.search(r"([+-][\d.]+) points \[[^]]+\] for the majority over a single sample \(n = 597 with", line)
+    gap = re.search(r"([+-][\d.]+) points \[[^]]+\] for the majority over a single sample \(n = \d+ with", line)
     assert float(gap[1]) == pytest.approx(100 * majority_over_one_sample(), abs=0.1)
     main_module._say_headroom(values, "crescent preflight params/cpu.yaml -p seed=1")
     assert capsys.readouterr().out == f"  headroom     {line}\n"

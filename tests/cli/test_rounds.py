@@ -18,6 +18,7 @@ from crescent_utils.generation import models
 from crescent_utils.runs import domains, folders, params
 
 CPU = ROOT / "params" / "cpu.yaml"
+MODELS = ("base", "tuned")
 ARITHMETIC = domains.get_domain("arithmetic")
 
 
@@ -76,23 +77,30 @@ def test_the_command_checks_before_anything_runs(capsys):
     assert "has no weights to go on from" in capsys.readouterr().err
 
 
+def headline_scores():
+    """The reference's greedy answers to the prompt that decides, of its first seed."""
+    scores = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet")
+    return scores.query("decoding == 'greedy' and prompt == 'bare' and seed == 1")
+
+
 def test_the_command_writes_and_prints_what_was_watched(tmp_path, leave_tables, capsys):
     leave_tables("elicit", "dedup", "vote", "evaluate")
     model = tiny.model_folder(tmp_path / "base", layers=1)
     changes = ["-p", f"outputs={tmp_path}", "-p", f"model={model}"]
     assert main.main(["rounds", str(CPU), "--rounds", "2", *changes]) == 0
-    assert "greedy accuracy 38.9% -> 44.9% -> 44.9% (n = 350)" in capsys.readouterr().out
+    before, after = (f"{100 * headline_scores().query('model == @model')['symbolic'].mean():.1f}%" for model in MODELS)
+    assert f"greedy accuracy {before} -> {after} -> {after} (n = 1500)" in capsys.readouterr().out
     assert len(pd.read_parquet(tmp_path / "cpu" / "rounds.parquet")) == 3
     assert (tmp_path / "cpu" / "rounds.png").stat().st_size > 5000
 
 
 def test_the_monitors_of_the_reference_run(tmp_path):
     table = rounds.round_monitors([REFERENCE, REFERENCE], tmp_path, ARITHMETIC).set_index("round")
-    scores = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet").query("decoding == 'greedy'")
+    scores = headline_scores()
     assert table.loc[0, "accuracy"] == pytest.approx(scores.query("model == 'base'")["symbolic"].mean())
     assert table.loc[1, "accuracy"] == pytest.approx(scores.query("model == 'tuned'")["symbolic"].mean())
     assert table["accuracy"].between(table["low"], table["high"], inclusive="neither").all()
-    assert (table["n"] == 350).all()
+    assert (table["n"] == 1500).all()
     counts = {stage: folders.read_manifest(REFERENCE, stage)["counts"] for stage in ("elicit", "dedup", "vote")}
     assert table.loc[1, "yield"] == pytest.approx(counts["elicit"]["kept"] / counts["elicit"]["sampled"])
     votes = pd.concat(
@@ -103,9 +111,9 @@ def test_the_monitors_of_the_reference_run(tmp_path):
     assert table.loc[1, "length"] == pytest.approx(
         pd.read_parquet(REFERENCE / "vote" / "paths.parquet")["path"].map(len).mean()
     )
-    assert 0.5 < table.loc[1, "right_low"] < table.loc[1, "right"] < table.loc[1, "right_high"] < 0.8, (
-        "some three in ten are wrong"
-    )
+    kept = pd.read_parquet(REFERENCE / "vote" / "qa.parquet")["correct"].astype(bool)
+    assert table.loc[1, "right"] == pytest.approx(kept.mean())
+    assert 0.5 < table.loc[1, "right_low"] < table.loc[1, "right"] < table.loc[1, "right_high"] < 0.85
     assert table.loc[1, "labels"] == counts["vote"]["kept"]
     assert math.isnan(table.loc[1, "distance"]) and math.isnan(table.loc[0, "yield"])
     pd.testing.assert_series_equal(table.loc[1], table.loc[2], check_names=False)
@@ -178,8 +186,11 @@ def test_the_distance_of_two_models_is_that_of_their_weights(tmp_path):
 
 def test_the_figure_says_its_numbers(tmp_path):
     figure, text = finetune.rounds_panels(rounds.round_monitors([REFERENCE], tmp_path, ARITHMETIC))
+    shares = [headline_scores().query("model == @model")["symbolic"].mean() for model in MODELS]
+    labels = pd.read_parquet(REFERENCE / "vote" / "qa.parquet")["correct"].astype(bool)
     assert text.startswith(
-        "data replaced; greedy accuracy 38.9% -> 44.9% (n = 350); labels that are right 66.5% (n = 155); "
+        f"data replaced; greedy accuracy {100 * shares[0]:.1f}% -> {100 * shares[1]:.1f}% (n = 1500); "
+        f"labels that are right {100 * labels.mean():.1f}% (n = {len(labels)}); "
     )
     assert figure.get_suptitle() == "Over the rounds, data replaced"
     assert text.endswith("distance from the base 0.0%"), "the reference holds no weights of round 1"

@@ -19,7 +19,7 @@ PARTS = {
     "method": {
         "purpose": "the method",
         "profile": ["params/cpu.yaml"],
-        "parameters": {"resamples": 100},
+        "parameters": {"resamples": 100, "student": "without_4_layers", "eval_prompts": ["bare"]},
         "arms": {"no_vote": {}, "seed_augmentation": {}},
         "same_size": ["no_vote"],
         "seeds": [1, 2],
@@ -202,11 +202,11 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(place, leave, capsys):
     assert "failed: small/runs/method/no_vote-seed2: exit status 1" in capsys.readouterr().out
     rows = {row["id"]: row for row in json.loads((outputs / "claims.json").read_text())}
     assert rows["C6"]["n"] == 0 and rows["C6"]["reason"] == "failed: no_vote-seed2"
-    assert rows["C1"]["n"] == 350 and rows["C1"]["seeds"] == 2
+    assert rows["C1"]["n"] == 1500 and rows["C1"]["seeds"] == 2
     leave()
     assert run_study(path, outputs) == 0, "the same command goes on"
     rows = {row["id"]: row for row in json.loads((outputs / "claims.json").read_text())}
-    assert rows["C6"]["n"] == 350
+    assert rows["C6"]["n"] == 1500
 
 
 def test_a_preflight_that_fails_stops_nothing_and_its_paths_are_not_published(place, leave, monkeypatch, capsys):
@@ -226,7 +226,7 @@ def test_a_preflight_that_fails_stops_nothing_and_its_paths_are_not_published(pl
     text = (outputs / "study.md").read_text(encoding="utf-8")
     assert f"- {failed}'.../m1', nor outputs/m2; see https://a.b/c" in text
     rows = {row["id"]: row for row in json.loads((outputs / "claims.json").read_text())}
-    assert rows["C1"]["n"] == 350, "its run went on"
+    assert rows["C1"]["n"] == 1500, "its run went on"
     verdict = outputs / "runs" / "method" / "no_vote-seed1" / "preflight" / "verdict.json"
     verdict.write_text("{", encoding="utf-8")
     again = leave()
@@ -245,10 +245,10 @@ def test_every_setting_that_learns_from_votes_is_foretold_once(place, leave):
     assert (table["predicted"] == 0.1).all() and (table["questions"] == 20).all()
     scores = pd.concat(
         [pd.read_parquet(SOURCES[seed] / "evaluate" / "scores.parquet").query("seed == @seed") for seed in (1, 2)]
-    ).query("decoding == 'greedy' and shots == 0")
+    ).query("decoding == 'greedy' and shots == 0 and prompt == 'bare'")
     accuracy = scores.groupby("model")["symbolic"].mean()
     assert table["realised"].iloc[0] == pytest.approx(accuracy["tuned"] - accuracy["base"])
-    assert table["seeds"].tolist()[:2] == [2, 2] and (table["n"] == 350).all()
+    assert table["seeds"].tolist()[:2] == [2, 2] and (table["n"] == 1500).all()
     asked = [name for name, stage in made.started if stage == "preflight"]
     assert all(name.endswith("seed1") for name in asked)
 

@@ -21,7 +21,7 @@ ABLATIONS = ROOT / "params" / "ablations"
 
 def planned(tmp_path, overlays=("no_vote", "seed_augmentation"), seeds=(1, 2), *more):
     paths = [ABLATIONS / f"{name}.yaml" for name in overlays]
-    return sweep.plan_sweep([CPU], paths, seeds, [f"outputs={tmp_path}", *more])
+    return sweep.plan_sweep([CPU], paths, seeds, [f"outputs={tmp_path}", "student=without_4_layers", *more])
 
 
 def test_a_sweep_is_the_profile_and_each_overlay_with_each_seed(tmp_path):
@@ -101,9 +101,13 @@ def test_the_first_run_that_fails_ends_a_sweep(tmp_path, started):
 def test_what_an_overlay_changed_is_paired_with_the_method_as_it_is(tmp_path):
     sweep_runs = planned(tmp_path, ["no_vote", "seed_augmentation"], [1, 2, 3])
     sources = {1: REFERENCE, 2: REFERENCE / "seed2", 3: REFERENCE / "seed3"}
+    of_students = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet").query("model.str.startswith('student')")
     for run in sweep_runs:  # real scores; an overlay is given those of another seed's run, under its own seed
         source = sources[run.seed if run.overlay == "whole" else run.seed % 3 + 1]
-        scores = pd.read_parquet(source / "evaluate" / "scores.parquet").query("model != 'tuned_random_labels'")
+        scores = pd.read_parquet(source / "evaluate" / "scores.parquet").query("model in ('base', 'tuned')")
+        scores = pd.concat(
+            [scores, of_students], ignore_index=True
+        )  # the reference trained one in its first seed alone
         greedy = scores.query("model == 'base' and decoding == 'greedy'")  # and a control, that learned nothing
         scores = pd.concat([scores, greedy.assign(model="tuned_random_labels")], ignore_index=True)
         (run.folder / "evaluate").mkdir(parents=True)
@@ -115,7 +119,7 @@ def test_what_an_overlay_changed_is_paired_with_the_method_as_it_is(tmp_path):
     comparisons = sweep.sweep_comparisons(scores, 200).query("decoding == 'greedy'").set_index("before")
     control = comparisons[comparisons["after"] == "tuned_random_labels"]
     assert control.index.tolist() == ["base"] and control["difference"].tolist() == [0]
-    assert (comparisons["seeds"] == 3).all() and (comparisons["n"] == 350).all()
+    assert (comparisons["seeds"] == 3).all() and (comparisons["n"] == 1500).all()
     no_vote = comparisons.loc["tuned_no_vote"]
     assert no_vote["after"] == "tuned"
     accuracy = scores.query("decoding == 'greedy'").groupby("model")["symbolic"].mean()
@@ -158,7 +162,7 @@ def swept(tmp_path, leave_tables):
     def run(profile, overlay):
         leave_tables("evaluate")
         overlays = ["--overlays", str(ABLATIONS / f"{overlay}.yaml")]
-        parameters = ["-p", f"outputs={tmp_path}", "-p", "resamples=100"]
+        parameters = ["-p", f"outputs={tmp_path}", "-p", "resamples=100", "-p", "eval_prompts=[bare]"]
         assert main.main(["sweep", str(ROOT / "params" / profile), *overlays, *parameters]) == 0
         text = (tmp_path / profile.removesuffix(".yaml") / "claims.json").read_text()
         return {claim["id"]: claim for claim in json.loads(text)}

@@ -27,6 +27,13 @@ def settings(**values):
     return params.build_settings("distil", {"engine": "auto", **values})
 
 
+def held_out():
+    """The items that the domain is judged on, in both splits."""
+    size, seed = settings().benchmark_items, settings().benchmark_seed
+    splits = [(name, split) for name in DOMAIN.benchmarks for split in ("dev", "test")]
+    return [items.load_benchmark(name, split=split, items=size, seed=seed) for name, split in splits]
+
+
 def tables_of_reference():
     return {name: pd.read_parquet(REFERENCE / "vote" / f"{name}.parquet") for name in ("qa", "rejected", "paths")}
 
@@ -105,8 +112,7 @@ def test_the_seed_set_is_labelled_and_apart_from_what_is_tested():
     own = settings(seed_items=40)
     seeds = students.seed_items(own, DOMAIN)
     assert len(seeds) == 40 and all(items.arithmetic_gold(seed.question) == seed.gold for seed in seeds)
-    held = [items.load_benchmark("arithmetic", split=split, items=350, seed=2025) for split in ("dev", "test")]
-    assert not any(items.repeated_items([seed.question for seed in seeds], held))
+    assert not any(items.repeated_items([seed.question for seed in seeds], held_out()))
     assert students.seed_items(own, DOMAIN) == seeds != students.seed_items(settings(seed_items=40, seed=2), DOMAIN)
     with pytest.raises(files.BenchmarkError, match="unknown"):
         students.seed_items(settings(seed_set="gsm9k"), DOMAIN)
@@ -141,20 +147,19 @@ def augmented(tmp_path, engine, examples, vote_values, exemplars=(), **values):
         return students.seed_augmented(generator, settings(**values), DOMAIN, vote_settings, examples, exemplars)
 
 
-FOUR_VOTES = {"votes": 4, "min_agreement": 0.25}
+FOUR_VOTES = {"votes": 4, "min_agreement": 0.25, "vote_temperature": 0.7}
 
 
 def test_a_seed_set_is_rephrased_extended_and_voted_on(tmp_path):
     engine = Recorder()
-    rows, rejected = augmented(tmp_path, engine, 14, FOUR_VOTES, seed_items=6)
-    again, _ = augmented(tmp_path, None, 14, FOUR_VOTES, seed_items=6)
+    rows, rejected = augmented(tmp_path, engine, 40, FOUR_VOTES, seed_items=6)
+    again, _ = augmented(tmp_path, None, 40, FOUR_VOTES, seed_items=6)
     assert rows.equals(again), "asked again it comes from the store"
-    assert len(rows) == 14 and (rows["source"] == "seed").sum() == 6
+    assert len(rows) == 40 and (rows["source"] == "seed").sum() == 6
     assert set(rows["source"]) == {"seed", "rephrased", "extended"}
     assert rows["question"].is_unique
-    held_out = [items.load_benchmark("arithmetic", split=split, items=350, seed=2025) for split in ("dev", "test")]
-    assert not any(items.repeated_items(list(rows["question"]), held_out))
-    assert {"arithmetic", "repeats a question"} & set(rejected["reason"])
+    assert not any(items.repeated_items(list(rows["question"]), held_out()))
+    assert {*DOMAIN.benchmarks, "repeats a question"} & set(rejected["reason"])
     variants = [request for request in engine.requests if "Write" in request.messages[-1][1]]
     assert all(request.prefix == "What is" for request in variants)
     solved = next(request for request in engine.requests if "Write" not in request.messages[-1][1])

@@ -17,7 +17,7 @@ from crescent_utils.elicit.sampling import (
     yield_table,
 )
 from crescent_utils.generation import generator, store
-from crescent_utils.runs import domains, params
+from crescent_utils.runs import domains, layout, params
 
 ARITHMETIC = domains.get_domain("arithmetic")
 GATES = domains.validity_gates(ARITHMETIC)
@@ -29,6 +29,9 @@ PROTOCOLS = ("paper", "released", "strict")
 
 def of(**values):
     return params.build_settings("elicit", values)
+
+
+SAMPLED = layout.read_manifest(REFERENCE, "elicit")["counts"]["sampled"]
 
 
 @pytest.fixture
@@ -44,15 +47,16 @@ def different_questions(completions):
 
 
 def test_the_defaults_ask_for_the_reference_runs_completions(reference):
-    requests = bait_requests(reference, ARITHMETIC, of(), 0, 2700)
-    assert len(set(requests)) == 2700 and {sample for _, sample in requests} == set(range(300))
+    requests = bait_requests(reference, ARITHMETIC, of(), 0, SAMPLED)
+    rounds = -(-SAMPLED // len(bait_turns(ARITHMETIC, of())))  # the last may be a part
+    assert len(set(requests)) == SAMPLED and {sample for _, sample in requests} == set(range(rounds))
     sampled = sample_completions(reference, ARITHMETIC, of())
     turns = bait_turns(ARITHMETIC, of())
     prefixes = [turns[number].prefix for number in sampled.turns]
     kept, rejected = read_questions(sampled.texts, sampled.turns, prefixes, GATES)
     for name, table in (("questions", kept), ("rejected", rejected)):
         pd.testing.assert_frame_equal(table, pd.read_parquet(REFERENCE / "elicit" / f"{name}.parquet"))
-    assert sampled.stopped == "2700 completions"
+    assert sampled.stopped == f"{SAMPLED} completions"
 
 
 @settings(max_examples=60, deadline=None)
@@ -99,7 +103,7 @@ def test_it_stops_at_so_many_different_questions(reference):
 
 def test_it_stops_when_the_model_runs_dry(reference):
     sampled = sample_completions(reference, ARITHMETIC, of(elicit_min_yield=0.3, elicit_chunk=100))
-    assert 100 < len(sampled.texts) < 2700
+    assert 100 < len(sampled.texts) < SAMPLED
     shares, earlier = [], set()
     for start in range(0, len(sampled.texts), 100):
         new_questions = different_questions(sampled.texts[start : start + 100]) - earlier
@@ -121,16 +125,18 @@ def test_yields_count_each_completion_once(reference):
     kept, rejected = read_questions(sampled.texts, sampled.turns, prefixes, GATES)
     by_prefix = yield_table(sampled, kept, turns, ["prefix"])
     assert by_prefix["prefix"].tolist() == list(ARITHMETIC.bait_prefixes)
-    assert (by_prefix["sampled"] == 300).all() and by_prefix["kept"].sum() == len(kept) == 2700 - len(rejected)
+    whole_rounds, begun = divmod(SAMPLED, len(turns))
+    assert by_prefix["sampled"].tolist() == [whole_rounds + (place < begun) for place in range(len(turns))]
+    assert by_prefix["kept"].sum() == len(kept) == SAMPLED - len(rejected)
     assert by_prefix["kept"].tolist() == kept.groupby("prefix").size().reindex(by_prefix["prefix"]).tolist()
     whole = yield_table(sampled, kept, turns, ["temperature"])
     assert whole.to_dict("records") == [
         {
             "temperature": 1.0,
-            "sampled": 2700,
+            "sampled": SAMPLED,
             "kept": len(kept),
             "different": kept["question"].nunique(),
-            "yield": round(len(kept) / 2700, 3),
+            "yield": round(len(kept) / SAMPLED, 3),
         }
     ]
     nothing = yield_table(Elicited([], [], [], ""), kept.head(0), turns, ["bait", "prefix"])

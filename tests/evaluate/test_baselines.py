@@ -18,9 +18,16 @@ DOMAIN = domains.get_domain("arithmetic").model_copy(update={"prompts": ("Say wh
 
 
 def settings_of(**values):
-    return params.build_settings(
-        "evaluate", {"engine": "transformers", "other_runs": [], "eval_max_tokens": 3, **values}
-    )
+    own = {
+        "engine": "transformers",
+        "eval_max_tokens": 3,
+        "eval_prompts": ["solve"],
+        "best_prompt": False,
+        "matched_temperature": False,
+        "evaluate_on": ["arithmetic"],
+        "other_runs": [],
+    }
+    return params.build_settings("evaluate", {**own, **values})
 
 
 class Watched(Generator):
@@ -41,9 +48,10 @@ def generators(tmp_path_factory):
     store.close()
 
 
-def test_what_is_chosen_is_chosen_on_development_items(generators, monkeypatch):
+@pytest.mark.parametrize("name", ["arithmetic", "two_numbers_190_products_20"])
+def test_what_is_chosen_is_chosen_on_development_items(generators, monkeypatch, name):
     monkeypatch.setattr(baselines, "DEVELOPMENT_ITEMS", 6)
-    settings = settings_of(best_prompt=True, matched_temperature=True, benchmark_items=20)
+    settings = settings_of(best_prompt=True, matched_temperature=True, evaluate_on=[name], benchmark_items=20)
     tested = {item.question for bench in benchmarks.load_evaluated(settings, DOMAIN) for item in bench.items}
     tables = []
     for label in ("base", "tuned", "student"):
@@ -56,7 +64,7 @@ def test_what_is_chosen_is_chosen_on_development_items(generators, monkeypatch):
     assert set(base.loc[base["temperature"] == 0, "prompt"]) == {"solve", "bare", "stock", "Say what {question} gives."}
     assert set(base["temperature"]) == {0, 0.2, 0.35, 0.5, 0.7} and set(tuned["temperature"]) == {0.7}
     choices = baselines.choose_baselines(pd.concat(tables, ignore_index=True), settings)
-    assert set(choices.prompts) == set(choices.temperatures) == {"arithmetic"} and choices.items == {"arithmetic": 6}
+    assert set(choices.prompts) == set(choices.temperatures) == {name} and choices.items == {name: 6}
     nothing = baselines.answer_development(generators("base"), settings_of(), DOMAIN)
     assert nothing.empty and baselines.choose_baselines(nothing, settings_of()) == baselines.Choices()
 
@@ -148,7 +156,7 @@ def test_each_baseline_is_paired_with_the_tuned_model():
 def test_the_wordings_that_are_tried_change_no_model_but_the_choice():
     own = params.build_settings("evaluate", {"best_prompt": True})
     assert "prompts" in contents.stage_inputs("evaluate", own)
-    assert "prompts" not in contents.stage_inputs("evaluate", params.build_settings("evaluate", {}))
+    assert "prompts" not in contents.stage_inputs("evaluate", params.build_settings("evaluate", {"best_prompt": False}))
 
 
 def test_a_wording_without_the_question_is_refused(tmp_path):

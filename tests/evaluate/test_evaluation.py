@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import tiny
+from shared import REFERENCE
 
 from crescent_utils.answers import reading
 from crescent_utils.benchmarks import files, scoring
@@ -89,6 +90,9 @@ def settings_of(**values):
         "eval_samples": 3,
         "eval_max_tokens": 40,
         "eval_temperature": 1.0,
+        "eval_prompts": ["solve"],
+        "best_prompt": False,
+        "matched_temperature": False,
         "other_runs": [],
     }
     return params.build_settings("evaluate", {**own, **values})
@@ -299,27 +303,34 @@ def test_three_scorings_side_by_side(completion, gold, strict, flexible, symboli
 
 def test_who_is_compared(tmp_path, monkeypatch):
     replayed = evaluation.models_to_evaluate(settings_of(engine="replay"))
-    assert list(replayed) == ["base", "tuned", "student", "student_tuned"] and set(replayed.values()) == {None}
+    answered = folders.read_table(REFERENCE, "evaluate", "scores").query("seed == 1")["model"].unique()
+    assert list(replayed) == list(answered) and set(replayed.values()) == {None}
+    assert list(replayed) == ["base", "tuned", "tuned_random_labels", "student", "student_tuned"]
     monkeypatch.setenv("CRESCENT_CACHE", str(tmp_path / "cache"))
     for stage in ("finetune", "distil"):
         folders.write_json(tmp_path / "r" / stage / "trained.json", {"fingerprint": f"of-{stage}"})
-    live = evaluation.models_to_evaluate(settings_of(outputs=str(tmp_path), run="r"))
-    assert {label: model.fingerprint for label, model in live.items()} == {
-        "base": models.BUNDLED_FINGERPRINT, "tuned": "of-finetune",
-        "student": f"{models.BUNDLED_FINGERPRINT}-every-second-layer",
-        "student_tuned": "of-distil",
-    }  # fmt: skip
-    assert all(model.label == label for label, model in live.items())
+    for student, missing in (("half", "every-second-layer"), ("without_4_layers", "without-4-layers")):
+        live = evaluation.models_to_evaluate(settings_of(outputs=str(tmp_path), run="r", student=student))
+        assert {label: model.fingerprint for label, model in live.items()} == {
+            "base": models.BUNDLED_FINGERPRINT, "tuned": "of-finetune",
+            "student": f"{models.BUNDLED_FINGERPRINT}-{missing}",
+            "student_tuned": "of-distil",
+        }  # fmt: skip
+        assert all(model.label == label for label, model in live.items())
     folders.write_json(tmp_path / "r" / "finetune" / "control" / "trained.json", {"fingerprint": "of-control"})
     own = settings_of(outputs=str(tmp_path), run="r")
     assert evaluation.models_to_evaluate(own).keys() == live.keys(), "one that an earlier 04 of the run has left"
+    replay = settings_of(outputs=str(tmp_path), run="r", engine="replay")
+    made = {"models": {"tuned": "of-finetune"}}
+    folders.write_json(tmp_path / "r" / "finetune" / "manifest.json", made)
+    for settings in (own, replay):
+        assert list(evaluation.models_to_evaluate(settings)) == ["base", "tuned", "student", "student_tuned"]
     made = {"models": {"tuned": "of-finetune", "tuned_random_labels": "of-control"}}
     folders.write_json(tmp_path / "r" / "finetune" / "manifest.json", made)
     with_control = evaluation.models_to_evaluate(own)
     assert list(with_control) == ["base", "tuned", "tuned_random_labels", "student", "student_tuned"]
     control = with_control["tuned_random_labels"]
     assert (control.label, control.fingerprint) == ("tuned_random_labels", "of-control")
-    replay = settings_of(outputs=str(tmp_path), run="r", engine="replay")
     assert list(evaluation.models_to_evaluate(replay)) == list(with_control)
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from shared import REFERENCE
 
+from crescent_utils import runs
 from crescent_utils.evaluate import claims, evaluation, pooling
 from crescent_utils.runs import folders, params
 
@@ -143,9 +144,12 @@ def test_a_run_whose_making_is_not_recorded_is_not_pooled(tmp_path):
 
 def test_the_reference_pools_its_seeds():
     settings = params.build_settings("evaluate", {"run": "reference"})
-    assert settings.other_runs == ["reference/seed2", "reference/seed3"]
+    assert settings.other_runs == [f"reference/seed{number}" for number in range(2, 6)]
     whole = pooling.pooled_scores(folders.read_table(REFERENCE, "evaluate", "scores"), settings)
-    assert sorted(whole["seed"].unique()) == [1, 2, 3] and whole.groupby("seed").size().nunique() == 1
+    assert sorted(whole["seed"].unique()) == [1, 2, 3, 4, 5]
+    sizes = whole.groupby(["model", "seed"]).size().unstack()
+    assert (sizes.loc[["base", "tuned", runs.CONTROL]].nunique(axis=1) == 1).all()
+    assert sizes.loc["student_tuned"].notna().tolist() == [True] + 4 * [False], "the first run alone has a student"
     with pytest.raises(folders.RunError, match="eval_max_tokens"):
         pooling.pooled_scores(whole, settings.model_copy(update={"eval_max_tokens": 41}))
 

@@ -27,6 +27,8 @@ SCORES = pd.DataFrame([
      "symbolic": item < 10 * seed + (8 if model == "tuned" else 4)}
     for name in ("arithmetic", "gsm8k") for model in ("base", "tuned") for seed in (1, 2, 3) for item in range(50)
 ])  # fmt: skip
+THREE_MODELS = pd.concat([SCORES, SCORES[SCORES["model"] == "base"].assign(model="tuned_random_labels")])
+THREE_MODELS = THREE_MODELS[THREE_MODELS["benchmark"] == "gsm8k"].assign(benchmark="two_numbers_190_products_20")
 COMPARISONS = stats.compare_models(SCORES, "base", "tuned", resamples=200)
 NINE = pd.concat(
     [COMPARISONS.assign(benchmark=f"a_rather_long_benchmark_{i}", after="student_tuned") for i in range(5)]
@@ -77,6 +79,10 @@ FIGURES = {
     "seeds": (
         lambda: evaluate.accuracy_by_seed(SCORES),
         "arithmetic, 0-shot, greedy, self-improved: 36.0%, 56.0%, 76.0%",
+    ),
+    "seeds of three models": (
+        lambda: evaluate.accuracy_by_seed(THREE_MODELS),
+        "two_numbers_190_products_20, 0-shot, greedy, random labels: 28.0%, 48.0%, 68.0%",
     ),
 }
 EMPTY = {

@@ -145,7 +145,7 @@ def test_what_may_differ_is_the_model_the_seed_and_what_the_vote_cost(outputs):
     assert set(rows["run"]) == {"this run", "two"}
     leave_vote(outputs, "two", table, solve_prompt="{question} Think.")
     with pytest.raises(TrainingError, match="vote of 'two' was made with solve_prompt '{question} Think.'"):
-        learned(outputs, accumulate_runs=["two"])
+        learned(outputs, accumulate_runs=["two"], train_prompt="solve")
     assert len(learned(outputs, accumulate_runs=["two"], train_prompt="bare")[0]) == len(rows)
 
 
@@ -166,18 +166,35 @@ def test_another_set_of_benchmark_files_is_another_decontamination(outputs):
             learned(outputs, accumulate_runs=["two"])
 
 
+def twelve_rows_each():
+    """12 rows of each vote: up to six questions that "one" and "two" are both sure of, and its least and most sure."""
+    tables = {name: pd.read_parquet(source / "vote" / "qa.parquet") for name, source in SOURCES.items()}
+    sure = [set(tables[name].query("agreement >= 0.6")["question"]) for name in ("one", "two")]
+    both = sorted(sure[0] & sure[1])[:6]
+    assert both, "the recorded runs have no question in common"
+    few = {}
+    for name, table in tables.items():
+        again = table[table["question"].isin(both)]
+        own = table.drop(again.index).sort_values("agreement", kind="stable")
+        few[name] = pd.concat([again, own.head(3), own.tail(9 - len(again))], ignore_index=True)
+    assert few["one"]["agreement"].min() < 0.6, "nothing of the run itself would be left out"
+    return few
+
+
 def test_the_notebook_learns_them_and_a_replay_learns_the_same_and_no_others(tmp_path):
     model = tiny.model_folder(tmp_path / "model", layers=1)
-    for name, source in SOURCES.items():
-        leave_vote(tmp_path, name, pd.read_parquet(source / "vote" / "qa.parquet").head(12), model=str(model))
-    leave_vote(tmp_path, "again", pd.read_parquet(SOURCES["one"] / "vote" / "qa.parquet").head(12), model=str(model))
-    values = {"outputs": str(tmp_path), "model": str(model), "accumulate_runs": ["two", "three"], "epochs": 1.0,
+    tables = twelve_rows_each()
+    for name, table in {**tables, "again": tables["one"]}.items():
+        leave_vote(tmp_path, name, table, model=str(model))
+    values = {"outputs": str(tmp_path), "model": str(model), "train_prompt": "solve", "random_label_control": False,
+              "accumulate_runs": ["two", "three"], "epochs": 1.0,
               "train_min_agreement": 0.6,  # so that rows of the run itself are left out, too
               "max_length": 400, "held_out": 0.0}  # fmt: skip
     assert verify.replay_stage("finetune", {**values, "run": "one", "engine": "transformers"}) == ""
     counts = folders.read_manifest(tmp_path / "one", "finetune")["counts"]
     left_out = pd.read_parquet(tmp_path / "one" / "finetune" / "left_out.parquet")
     assert 2 < counts["pairs"] == 36 - len(left_out) and {"this run", "two"} <= set(left_out["run"])
+    assert set(left_out["reason"]) == {"train_min_agreement", "repeats a question"}
     replay = {**values, "run": "again", "engine": "replay", "replay_from": "one"}
     assert verify.replay_stage("finetune", replay) == ""
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "again" / "finetune" / "left_out.parquet"), left_out)

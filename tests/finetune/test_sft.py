@@ -404,7 +404,7 @@ def test_a_single_question_has_no_other_answer():
 
 
 def test_other_prompts_than_the_votes_are_refused():
-    settings = params.build_settings("finetune", {"system_prompt": "s"})
+    settings = params.build_settings("finetune", {"system_prompt": "s", "train_prompt": "solve"})
     voted = {"parameters": params.build_settings("vote", {"system_prompt": "s"}).model_dump()}
     assert "same model, domain" in training.check_asked_alike(voted, settings)
     for name, value in (
@@ -419,9 +419,12 @@ def test_other_prompts_than_the_votes_are_refused():
 
 def test_a_bare_question_needs_the_votes_model_and_not_its_solve_prompt():
     settings = params.build_settings("finetune", {"train_prompt": "bare"})
-    voted = {"parameters": params.build_settings("vote", {"solve_prompt": "{question}!"}).model_dump()}
+    values = {"solve_prompt": "{question}!", "vote_shots": "none"}
+    voted = {"parameters": params.build_settings("vote", values).model_dump()}
     line = training.check_asked_alike(voted, settings)
     assert line == "the bare question, not the vote's request: same model, domain, system prompt"
+    shown = training.check_asked_alike({"parameters": voted["parameters"] | {"vote_shots": "own"}}, settings)
+    assert "not the vote's request, without its exemplars (own): same model" in shown
     for name, value in (("system_prompt", "t"), ("model", "other"), ("domain", "math_word_problems")):
         with pytest.raises(TrainingError, match=f"{name}: .*but the vote sampled with"):
             training.check_asked_alike({"parameters": voted["parameters"] | {name: value}}, settings)

@@ -407,7 +407,8 @@ def test_a_replay_may_differ_in_what_changes_no_training(lora, tmp_path):
 
 ROWS = pd.DataFrame({"id": range(12), "question": [f"What is {i} + 4?" for i in range(12)],
                      "path": [f"{i} + 4 = {i + 4}" for i in range(12)]})  # fmt: skip
-SHORT = {"random_label_control": True, "epochs": 1.0, "batch_size": 4, "micro_batch_size": 4, "held_out": 0.25}
+SHORT = {"random_label_control": True, "train_prompt": "solve", "epochs": 1.0, "batch_size": 4, "micro_batch_size": 4,
+         "held_out": 0.25}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -461,6 +462,8 @@ def test_a_replay_gives_the_recorded_control_and_no_other(controlled, tmp_path):
         replay(ROWS.head(11))
     with pytest.raises(TrainingError, match="trained on other pairs.*engine: auto"):
         replay(seed=1, train_prompt="solve", rows=ROWS.assign(path=ROWS["path"] + "."))
+    with pytest.raises(TrainingError, match="was trained with train_prompt: 'solve', not 'bare'"):
+        replay(train_prompt="bare")
     with pytest.raises(TrainingError, match="was trained with learning_rate"):
         replay(learning_rate=2.0e-5)
     with pytest.raises(TrainingError, match="run 'none' has not been trained"):

@@ -147,10 +147,13 @@ def test_nothing_is_merged_from_a_store_that_is_missing_damaged_or_itself(store,
 def flip(path, column):
     """Change one character of one stored row, as a failing disk may: SQLite itself does not notice."""
     with sqlite3.connect(path) as db:
+        fifth, sample = db.execute("SELECT request_id, min(sample) FROM completions WHERE request_id >= 5").fetchone()
         table, where = (
-            ("requests", "id = 5") if column == "prefix" else ("completions", "request_id = 5 AND sample = 0")
+            ("requests", f"id = {fifth}")
+            if column == "prefix"
+            else ("completions", f"request_id = {fifth} AND sample = {sample}")
         )
-        db.execute(f"UPDATE {table} SET {column} = {column} || 'x' WHERE {where}")
+        assert db.execute(f"UPDATE {table} SET {column} = {column} || 'x' WHERE {where}").rowcount == 1
 
 
 def test_a_changed_completion_is_found_when_it_is_read_and_lost_alone(store, whole):

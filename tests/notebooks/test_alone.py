@@ -48,14 +48,14 @@ def test_a_notebook_that_is_opened_first_replays_by_itself(kernel, outputs, stag
 
 def test_a_parameter_that_the_store_cannot_answer_is_named_with_what_to_do(kernel, outputs):
     failure = execute(kernel, outputs, "vote", vote_temperature=0.9)
-    assert "does not hold" in failure and "vote_temperature = 0.9 (recorded: 0.7)" in failure
+    assert "does not hold" in failure and "vote_temperature = 0.9 (recorded: 0.8)" in failure
     assert "take back" in failure and "engine: auto" in failure and "`run`" in failure
 
 
 def test_a_vote_of_ones_own_is_not_mixed_with_the_recorded_training(kernel, outputs):
-    assert execute(kernel, outputs, "vote", votes=3) == ""
+    assert execute(kernel, outputs, "vote", min_agreement=0.75) == ""
     failure = execute(kernel, outputs, "evaluate")
-    assert "03_vote of its own with votes = 3 (recorded: 8)" in failure
+    assert "03_vote of its own with min_agreement = 0.75 (recorded: 0.58)" in failure
     assert "notebooks/04_finetune.ipynb first" in failure and "03_vote again without the change" in failure
     assert execute(kernel, outputs, "vote") == ""  # as it says
     assert execute(kernel, outputs, "finetune") == ""

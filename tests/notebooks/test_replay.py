@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import make_readme
 import pandas as pd
 import papermill
 import pytest
@@ -88,18 +89,17 @@ def test_nothing_is_lost_from_sampled_to_kept(replayed):
 def test_no_training_question_repeats_a_benchmark_item(replayed):
     from crescent_utils.benchmarks import items
 
-    held = [items.load_benchmark("arithmetic", split=split) for split in ("dev", "test")]
+    (name,) = runs.get_domain("arithmetic").benchmarks
+    count = params.build_settings("evaluate", {}).benchmark_items
+    held = [items.load_benchmark(name, split=split, items=count) for split in ("dev", "test")]
+    assert len(held[1].items) == count
     assert not any(items.repeated_items(list(table(replayed, "vote", "qa")["question"]), held))
 
 
 def test_the_reference_is_what_the_readme_says(replayed):
-    comparisons = table(replayed, "evaluate", "comparisons").query("scoring == 'symbolic' and after == 'tuned'")
-    assert len(comparisons) == 2 and (comparisons["n"] >= 300).all() and (comparisons["seeds"] >= 3).all()
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for row in comparisons.itertuples():
-        for value in (row.before_accuracy, row.after_accuracy):
-            assert f"{100 * value:.1f} %" in readme
-        assert f"{100 * row.difference:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]".replace("-", "−") in readme
+    table = make_readme.reference_table(replayed / "evaluate", REFERENCE)
+    assert len(table.splitlines()) >= 4 and table in readme, "run python tests/make_readme.py"
 
 
 def test_the_reference_is_small_and_names_no_machine():
@@ -107,7 +107,7 @@ def test_the_reference_is_small_and_names_no_machine():
         ["git", "ls-files", "-z", "outputs"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     paths = [ROOT / name for name in listed.split("\0") if name]
-    assert paths and sum(path.stat().st_size for path in paths) <= 5_000_000
+    assert paths and sum(path.stat().st_size for path in paths) <= 10_000_000, "a sixth of it in git"
     for path in paths:
         content = path.read_bytes()
         assert str(ROOT).encode() not in content and str(Path.home()).encode() + b"/" not in content, path.name

@@ -210,8 +210,8 @@ CHANGED = {
     "lr_schedule": "cosine", "benchmark_split": "dev", "decontaminate": False, "student": "s", "embedder": "e",
     "path_formats": ["zero_shot_cot"],
     "elicit_temperatures": [0.5],
-    "served_names": {"base": "b"}, "random_label_control": True, "train_prompt": "bare", "packing": True,
-    "vote_shots": "exemplars", "eval_prompts": ["bare"], "best_prompt": True, "matched_temperature": True,
+    "served_names": {"base": "b"}, "random_label_control": False, "train_prompt": "solve", "packing": True,
+    "vote_shots": "exemplars", "eval_prompts": ["bare"], "best_prompt": False, "matched_temperature": False,
     "gradient_checkpointing": True,
     "report_to": ["wandb"], "student_data": "on_policy", "shots": [5], "general_tasks": ["piqa"], "claims_of": "lmsi",
     "compare_runs": {"tuned_no_vote": ["r"]},
@@ -224,7 +224,9 @@ WHERE = {"profile", "run", "replay_from", "outputs", "save_to", "engine", "engin
 def another(name, field):
     default = field.get_default(call_default_factory=True)
     examples = {str: "x {question} {neighbour}", int: 777, float: 0.5 if default != 0.5 else 0.25, list: ["x"]}
-    return CHANGED[name] if name in CHANGED else examples[type(default)]
+    value = CHANGED[name] if name in CHANGED else examples[type(default)]
+    assert value != default, f"{name}: {value!r} is the default, so nothing is changed by it"
+    return value
 
 
 @pytest.mark.parametrize("stage", params.STAGES)

@@ -6,10 +6,12 @@ import pytest
 
 from crescent_utils.runs import contents, folders, layout, params, replays
 
+RECORDED = {"votes": 8, "max_rewrites": 2}  # what the tests change
+
 
 def settings_of(stage, outputs, run="mine", engine="replay", **values):
     names = {"outputs": str(outputs), "run": run, "engine": engine, "replay_from": "done"}
-    return params.build_settings(stage, {**names, **params.parameters_of(stage, values)})
+    return params.build_settings(stage, {**names, **params.parameters_of(stage, {**RECORDED, **values})})
 
 
 def complete(outputs, run, engine="replay", stages=params.STAGES, **values):

@@ -32,7 +32,9 @@ def session(tmp_path, monkeypatch):
 
 def test_a_profile_wins_over_the_defaults_and_what_is_set_over_the_profile():
     made = settings_from("vote", notebook("vote", profile=CPU, seed=3, run="mine"))
-    assert (made.engine, made.seed, made.run, made.votes) == ("auto", 3, "mine", 8)
+    default = params.build_settings("vote", {}).votes
+    assert "votes" not in load_profile([ROOT / CPU], [])
+    assert (made.engine, made.seed, made.run, made.votes) == ("auto", 3, "mine", default)
     told = describe_sources("vote", notebook("vote", profile=CPU, seed=3, run="mine"))
     assert told.startswith("set here: ") and "run = 'mine'" in told and "seed = 3" in told
     assert f"from {CPU}: engine = 'auto'" in told and "all other parameters: the notebook's defaults" in told

@@ -1,6 +1,6 @@
 """Exemplars: which questions serve, that no cut path and no gold decides, that each zero-shot path is accounted for.
 
-On the reference run's real completions, among them 1,510 that were cut at the token limit.
+On the reference run's real completions, among them hundreds that were cut at the token limit.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ POOL = pd.read_parquet(REFERENCE / "dedup" / "questions.parquet")
 
 def of_vote(**values):
     return params.build_settings("vote", {"vote_shots": "own", **values})
+
+
+RECORDED = of_vote()  # the reference run's settings
+SAMPLING = Sampling(RECORDED.vote_temperature, RECORDED.vote_top_p, RECORDED.vote_max_tokens)
+ASKED = exemplars.drawn_questions(POOL, RECORDED.own_questions, RECORDED.seed)  # those with recorded zero-shot paths
 
 
 def from_reference(questions=POOL, domain=ARITHMETIC, **values):
@@ -81,21 +86,31 @@ def test_the_questions_are_drawn_by_seed_and_stay_in_order():
 
 @pytest.fixture(scope="module")
 def examples():
-    return from_reference(own_questions=300)
+    return from_reference()
 
 
 def recorded_paths(question):
     """The reference's zero-shot completions of a question, read from the store by themselves."""
     with generator.open_generator(params.build_settings("vote", {})) as recorded:
         messages = domains.solve_messages(ARITHMETIC, question)
-        return recorded.generate([recorded.request(messages, Sampling(0.7, 1.0, 40))], 8)[0]
+        return recorded.generate([recorded.request(messages, SAMPLING)], RECORDED.votes)[0]
+
+
+def test_the_reference_run_recorded_these_exemplars(examples):
+    assert len(ASKED) == RECORDED.own_questions
+    for name, made in (("exemplars", examples.table), ("zero_shot", examples.zero_shot)):
+        pd.testing.assert_frame_equal(made, layout.read_table(REFERENCE, "vote", name))
+    assert domains.own_exemplars(REFERENCE) == examples.exemplars
+    rejected = layout.read_table(REFERENCE, "vote", "rejected")
+    serving = rejected[rejected["reason"] == exemplars.SERVES]
+    assert set(serving["id"]) == set(examples.left_out["id"])
+    assert examples.counts.items() <= layout.read_manifest(REFERENCE, "vote")["counts"].items()
 
 
 def test_an_exemplar_is_the_shortest_complete_path_of_its_majority(examples):
     assert len(examples.exemplars) == len(examples.table) == 4
     forms = [exemplars.question_form(text) for text in examples.table["question"]]
-    asked = exemplars.drawn_questions(POOL, 300, 1)
-    common = Counter(exemplars.question_form(text) for text in asked["question"]).most_common(4)
+    common = Counter(exemplars.question_form(text) for text in ASKED["question"]).most_common(4)
     assert forms == [form for form, _ in common]
     for exemplar, row in zip(examples.exemplars, examples.table.itertuples(), strict=True):
         assert (exemplar.question, exemplar.path, exemplar.answer) == (row.question, row.path, row.answer)
@@ -104,15 +119,14 @@ def test_an_exemplar_is_the_shortest_complete_path_of_its_majority(examples):
             text for text in complete if extract_answer(text) and answers_equal(extract_answer(text), row.answer)
         ]
         assert row.path == min(winning, key=len) and len(winning) == row.votes
-        assert row.agreement == round(row.votes / 8, 4) and row.total == 8
+        assert row.agreement == round(row.votes / RECORDED.votes, 4) and row.total == RECORDED.votes
         assert row.correct == answers_equal(row.answer, row.gold)
 
 
 def test_no_question_of_the_form_was_surer(examples):
-    asked = exemplars.drawn_questions(POOL, 300, 1)
     for row in examples.table.itertuples():
         form = exemplars.question_form(row.question)
-        for text in asked["question"][asked["question"].map(exemplars.question_form) == form]:
+        for text in ASKED["question"][ASKED["question"].map(exemplars.question_form) == form]:
             read = [extract_answer(path.text) for path in recorded_paths(text) if path.finish != LENGTH]
             counts = Counter(answer for answer in read if answer is not None).most_common(2)
             is_tied = len(counts) == 2 and counts[0][1] == counts[1][1]
@@ -121,13 +135,12 @@ def test_no_question_of_the_form_was_surer(examples):
 
 def test_every_zero_shot_path_is_kept_or_rejected_with_a_reason(examples):
     paths = examples.zero_shot
-    assert len(paths) == 300 * 8 == examples.counts["zero_shot_sampled"]
+    assert len(paths) == RECORDED.own_questions * RECORDED.votes == examples.counts["zero_shot_sampled"]
     assert examples.counts["zero_shot_kept"] + examples.counts["zero_shot_rejected"] == len(paths)
     assert (paths["kept"] == (paths["reason"] == "")).all()
     kept = paths[paths["kept"]].set_index("question_id")["path"]
     assert kept.to_dict() == examples.table.set_index("id")["path"].to_dict()
-    asked = exemplars.drawn_questions(POOL, 300, 1)
-    cut = sum(path.finish == LENGTH for text in asked["question"] for path in recorded_paths(text))
+    cut = sum(path.finish == LENGTH for text in ASKED["question"] for path in recorded_paths(text))
     is_cut = paths["reason"] == "cut at the token limit"
     assert is_cut.sum() == cut > 100 and paths[is_cut]["answer"].isna().all()
 
@@ -142,10 +155,9 @@ def test_what_serves_is_not_voted_on(examples):
 
 
 def test_golds_choose_nothing():
-    alone = POOL.head(60)
-    plain = from_reference(alone, own_questions=60)
-    misled = from_reference(alone.assign(gold="0"), own_questions=60)
-    unknown = from_reference(alone.assign(gold=None), own_questions=60)
+    plain = from_reference(ASKED)
+    misled = from_reference(ASKED.assign(gold="0"))
+    unknown = from_reference(ASKED.assign(gold=None))
     assert plain.exemplars == misled.exemplars == unknown.exemplars
     assert not misled.table["correct"].any() and unknown.table["correct"].isna().all()
 
@@ -182,7 +194,7 @@ def test_a_model_that_agrees_on_nothing_makes_no_exemplars(tmp_path):
         store = GenerationStore(tmp_path / name / "store.sqlite")
         made = generator.Generator(store, generator.models.Model("base", "f", lambda: tmp_path), 1, None)
         for question in questions["question"]:
-            request = made.request(domains.solve_messages(ARITHMETIC, question), Sampling(0.7, 1.0, 40))
+            request = made.request(domains.solve_messages(ARITHMETIC, question), SAMPLING)
             store.put([(request, sample, Completion(text, finish, 5, 5)) for sample in range(2)], {"engine": "test"})
         with pytest.raises(folders.RunError, match="vote_shots: 'own', but for none of 3 questions"):
             exemplars.worked_examples(made, questions, own, ARITHMETIC)
@@ -210,7 +222,7 @@ def test_what_a_run_was_asked_with_is_read_from_it(tmp_path, shots):
 def notebook_run(tmp_path_factory):
     """Run notebook 03 with own exemplars, on a store in which few-shot requests got the recorded zero-shot paths."""
     outputs = tmp_path_factory.mktemp("outputs")
-    questions = POOL.head(60)
+    questions = ASKED
     for run in ("source", "own"):
         (outputs / run / "dedup").mkdir(parents=True)
         questions.to_parquet(outputs / run / "dedup" / "questions.parquet", index=False)
@@ -225,7 +237,7 @@ def notebook_run(tmp_path_factory):
             paths = recorded_paths(text)
             for shots in ([], examples.exemplars):
                 messages = domains.solve_messages(ARITHMETIC, text, exemplars=shots)
-                request = source.request(messages, Sampling(0.7, 1.0, 40))
+                request = source.request(messages, SAMPLING)
                 source.store.put([(request, i, path) for i, path in enumerate(paths)], {"engine": "test"})
     values = {"run": "own", "replay_from": "source", "outputs": str(outputs), "vote_shots": "own", "own_questions": 30}
     assert verify.replay_stage("vote", values) == ""
@@ -236,19 +248,21 @@ def test_the_notebook_leaves_the_exemplars_and_accounts_for_everything(notebook_
     folder, examples = notebook_run
     assert domains.own_exemplars(folder) == examples.exemplars
     counts = layout.read_manifest(folder, "vote")["counts"]
-    assert counts["sampled"] == 60 == counts["kept"] + counts["rejected"]
-    assert counts["zero_shot_sampled"] == 240 == counts["zero_shot_kept"] + counts["zero_shot_rejected"]
+    assert counts["sampled"] == len(ASKED) == counts["kept"] + counts["rejected"]
+    zero_shot = 30 * RECORDED.votes
+    assert counts["zero_shot_sampled"] == zero_shot == counts["zero_shot_kept"] + counts["zero_shot_rejected"]
     rejected = layout.read_table(folder, "vote", "rejected")
     serving = rejected[rejected["reason"] == "serves as an exemplar"]
     assert set(serving["question"]) >= {exemplar.question for exemplar in examples.exemplars}
-    assert counts["paths"] == (60 - len(serving)) * 8 == len(layout.read_table(folder, "vote", "paths"))
+    voted_on = len(ASKED) - len(serving)
+    assert counts["paths"] == voted_on * RECORDED.votes == len(layout.read_table(folder, "vote", "paths"))
     assert list(rejected.columns) == tables.REJECTED_COLUMNS
     pd.testing.assert_frame_equal(layout.read_table(folder, "vote", "zero_shot"), examples.zero_shot)
 
 
 def test_a_vote_that_makes_none_leaves_no_exemplars_of_an_earlier_one(notebook_run):
     folder, _ = notebook_run
-    values = {"run": "own", "replay_from": "source", "outputs": str(folder.parent)}
+    values = {"run": "own", "replay_from": "source", "outputs": str(folder.parent), "vote_shots": "none"}
     assert verify.replay_stage("vote", values) == ""
     with pytest.raises(layout.RunError, match="vote_shots: own"):
         domains.own_exemplars(folder)

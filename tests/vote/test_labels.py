@@ -16,7 +16,7 @@ from shared import REFERENCE
 from crescent_utils.generation import generator
 from crescent_utils.generation.store import Sampling
 from crescent_utils.runs import domains, params
-from crescent_utils.vote import labels, tables
+from crescent_utils.vote import exemplars, labels, tables
 
 LABELS = pd.DataFrame(
     [
@@ -96,8 +96,8 @@ def test_one_and_all_paths_are_exact(ballots):
 def test_random_subsets_are_near_all_subsets():
     ballots = [["1", "2", "1", None, "3", "1", "2", "2"], ["2", "2", "1", "1", "1", "3", "3", None]] * 40
     curve = curve_of(ballots, ["1"] * 80, seed=4, votes=(3, 5, 16))
-    assert curve["m"].tolist() == [3, 5], "sixteen are not stored"
-    for m, found in zip((3, 5), curve["right"], strict=True):
+    assert curve["m"].tolist() == [3, 5, 8], "sixteen are not stored, eight are"
+    for m, found in zip((3, 5, 8), curve["right"], strict=True):
         exact = []
         for ballot in ballots[:2]:
             for part in combinations(ballot, m):
@@ -111,7 +111,8 @@ def test_random_subsets_are_near_all_subsets():
 def test_unknown_golds_and_gaps_of_a_table_are_not_judged():
     assert curve_of([["1"], ["2"]], [None, None]).empty
     curve = curve_of([["1", float("nan")], ["9", "9"]], ["1.0", None])
-    assert curve["n"].tolist() == [1] and curve["right"].tolist() == [0.5]
+    assert curve["m"].tolist() == [1, 2] and curve["n"].tolist() == [1, 1]
+    assert curve["right"].tolist() == [0.5, 1.0], "the gap is never a candidate"
 
 
 def test_what_the_released_reading_costs():
@@ -154,42 +155,49 @@ def test_cut_paths_win_only_the_released_vote():
 
 
 def test_what_cut_paths_cost_the_reference_run():
-    """1,510 of its 4,776 paths were cut; the table is what two votes of their own give."""
+    """The table is what two votes of their own give."""
+    domain = domains.get_domain("arithmetic")
     pool = pd.read_parquet(REFERENCE / "dedup" / "questions.parquet")
-    domain, settings = domains.get_domain("arithmetic"), params.build_settings("vote", {"min_agreement": 0.0})
-    with generator.open_generator(settings) as recorded:
+    as_recorded = params.build_settings("vote", {})
+    sampling = Sampling(as_recorded.vote_temperature, as_recorded.vote_top_p, as_recorded.vote_max_tokens)
+    with generator.open_generator(as_recorded) as recorded:
+        shots = exemplars.worked_examples(recorded, pool, as_recorded, domain)
         requests = [
-            recorded.request(domains.solve_messages(domain, text), Sampling(0.7, 1.0, 40)) for text in pool["question"]
+            recorded.request(domains.solve_messages(domain, text, "", shots.exemplars), sampling)
+            for text in shots.questions["question"]
         ]
-        completions = recorded.generate(requests, 8)
+        completions = recorded.generate(requests, as_recorded.votes)
+    asked, settings = shots.questions, as_recorded.model_copy(update={"min_agreement": 0.0})
     texts = [[path.text for path in row] for row in completions]
     cut = [[path.truncated for path in row] for row in completions]
-    golds = tables.known_golds(pool, domain)
-    with_votes, paths, _ = tables.vote_tables(pool, texts, settings, domain)
-    without, marked, rejected = tables.vote_tables(pool, texts, settings, domain, cut=cut)
-    assert marked["cut"].sum() == 1510 and marked[marked["cut"]]["answer"].isna().all()
+    golds = tables.known_golds(asked, domain)
+    with_votes, paths, _ = tables.vote_tables(asked, texts, settings, domain)
+    without, marked, rejected = tables.vote_tables(asked, texts, settings, domain, cut=cut)
+    assert 0 < marked["cut"].sum() < len(marked) / 10 and marked[marked["cut"]]["answer"].isna().all()
     recorded_paths = pd.read_parquet(REFERENCE / "vote" / "paths.parquet")
     pd.testing.assert_frame_equal(marked, recorded_paths.assign(won=marked["won"]))
     assert paths["path"].tolist() == marked["path"].tolist()
     cost = labels.cost_of_cut(marked, golds, settings).set_index("rule")
     agreements = pd.concat([without["agreement"], rejected["agreement"]])
     assert cost["agreement"].tolist() == pytest.approx([agreements.mean(), with_votes["agreement"].mean()], abs=1e-4)
-    right = [table["correct"].astype(bool).sum() / len(pool) for table in (without, with_votes)]
-    assert cost["right"].tolist() == pytest.approx(right) and cost["n"].tolist() == [597, 597]
+    right = [table["correct"].astype(bool).sum() / len(asked) for table in (without, with_votes)]
+    assert cost["right"].tolist() == pytest.approx(right) and cost["n"].tolist() == [len(asked)] * 2
     assert labels.cost_of_released(marked, golds, settings.seed)["right"][0] == pytest.approx(right[0])
 
 
 def test_the_reference_run_by_its_tables_alone():
     paths = pd.read_parquet(REFERENCE / "vote" / "paths.parquet")
     pool = pd.read_parquet(REFERENCE / "dedup" / "questions.parquet")
+    asked = pool[pool["id"].isin(paths["question_id"])]
     texts = [list(part) for _, part in paths.groupby("question_id", sort=False)["path"]]
+    cut = [list(part) for _, part in paths.groupby("question_id", sort=False)["cut"]]
     domain = domains.get_domain("arithmetic")
     settings = params.build_settings("vote", {"min_agreement": 0.0})
-    everything, sampled, _ = tables.vote_tables(pool, texts, settings, domain)
+    everything, sampled, _ = tables.vote_tables(asked, texts, settings, domain, cut=cut)
     golds = tables.known_golds(pool, domain)
-    assert len(golds) == len(everything)
     curve = labels.votes_needed(sampled, golds)
     cost = labels.cost_of_released(sampled, golds, 1)
-    assert curve["m"].tolist() == [1, 3, 5, 8] and curve["right"].is_monotonic_increasing
-    assert cost["right"][0] == pytest.approx(everything["correct"].astype(bool).mean()), "drawn as the vote draws"
+    assert curve["m"].tolist() == [1, 3, 5, 8, 12] and curve["right"].is_monotonic_increasing
+    right = everything["correct"].astype(bool).sum() / len(asked)
+    assert cost["right"][0] == pytest.approx(right), "drawn as the vote draws; an abstention is not right"
     assert labels.kept_by_threshold(everything)["right"].is_monotonic_increasing
