@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -25,6 +26,8 @@ SMALL = {
     # Without a warm-up: of a training of one step it is all, at a rate of zero, and model and control stay the same.
     "epochs": 1.0, "warmup_ratio": 0.0, "student_epochs": 1.0, "benchmark_items": 12, "eval_samples": 1,
     "vote_max_tokens": 16, "eval_max_tokens": 16, "random_label_control": True,
+    # One prompt and no search for the base's best: hundreds of dev items would be most of what is asked.
+    "own_questions": 12, "eval_prompts": ["bare"], "best_prompt": False, "matched_temperature": False,
 }  # fmt: skip
 
 
@@ -85,7 +88,9 @@ def test_the_whole_method_runs_live_survives_a_kill_and_runs_again_at_once(profi
     # What each stage asked for is in the store exactly once, the killed start included.
     rounds = pd.read_parquet(folder / "dedup" / "attempts.parquet")
     expected = SMALL["elicit_samples"] + int((rounds["round"] > 0).sum())
-    expected += SMALL["votes"] * len(pd.read_parquet(folder / "dedup" / "questions.parquet")) + len(scores)
+    voted = json.loads((folder / "vote" / "manifest.json").read_text())["counts"]
+    assert voted["zero_shot_sampled"] == SMALL["votes"] * SMALL["own_questions"]
+    expected += voted["zero_shot_sampled"] + voted["paths"] + len(scores)
     assert sampled(profile) == expected
 
     again = crescent(profile)
