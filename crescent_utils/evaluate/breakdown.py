@@ -202,9 +202,11 @@ def prompting_baselines(scores: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     names = ["benchmark", "shots", "model"]
     for (*key, decoding), part in scores.groupby([*names, "decoding"], sort=True):
-        by_item = [group for _, group in part.sort_values(["seed", "item", "sample"]).groupby(["seed", "item"])]
-        answer_rows = [answers.equality_classes(group["answer"]) for group in by_item]
-        golds = [answers.equality_class(group["gold"].iloc[0]) for group in by_item]
+        ordered = part.sort_values(["seed", "item", "sample"])
+        classes, gold_of = answers.equality_classes(ordered["answer"]), list(ordered["gold"])
+        by_item = list(ordered.groupby(["seed", "item"]).indices.values())  # rows of each item, in that order
+        answer_rows = [[classes[row] for row in group] for group in by_item]
+        golds = [answers.equality_class(gold_of[group[0]]) for group in by_item]
         sampled = [len(row) for row in answer_rows]
         right = [row.count(gold) for row, gold in zip(answer_rows, golds, strict=True)]
         seeds, greedy = part["seed"].nunique(), decoding == "greedy"
