@@ -118,8 +118,12 @@ def reference_facts(reference: Path) -> str:
 
 def seed_folders(reference: Path) -> list[Path]:
     """Return the folders of the reference's runs: the first lies in the reference itself, the others in seed2, …"""
-    others = sorted(reference.glob("seed*"), key=lambda path: int(path.name.removeprefix("seed")))
-    return [reference, *others]
+    return [reference, *numbered_seeds(reference)]
+
+
+def numbered_seeds(folder: Path) -> list[Path]:
+    """Return the runs seed1, seed2 … in a folder, in the order of their numbers."""
+    return sorted(folder.glob("seed*"), key=lambda path: int(path.name.removeprefix("seed")))
 
 
 def write_headline(reference: Path, target: Path) -> None:

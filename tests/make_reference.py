@@ -37,7 +37,7 @@ def copy_run(source: Path, target: Path, patterns: list[str]) -> None:
 def make(runs: Path) -> None:
     """Copy the runs `runs`/seed1, seed2 … to the reference."""
     shutil.rmtree(REFERENCE, ignore_errors=True)
-    seeds = sorted(runs.glob("seed*"), key=lambda path: int(path.name.removeprefix("seed")))
+    seeds = make_readme.numbered_seeds(runs)
     for folder in seeds:
         if not (folder / "evaluate" / "manifest.json").exists():
             raise SystemExit(f"{folder}: is not complete")

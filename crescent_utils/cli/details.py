@@ -62,7 +62,7 @@ training
   `accelerate launch ... -m crescent_utils.finetune.sft outputs/RUN/finetune/trainer`. Two processes on CPU are tested
   to give one process's loss; several GPUs, FSDP and QLoRA have not been run by us.
   `random_label_control` trains a second model on the same questions, each with the path of another one (for a second
-  training's time). `student: none` leaves 05 out, which with its answers takes five minutes of a laptop run;
+  training's time). `student: none` leaves 05 out, which with its answers takes about four minutes of a laptop run;
   `student_data` names what else a student could learn from at the pairs' budget.
 
 LMSI's profiles leave 01 and 02 out, as their questions come from elsewhere (`question_source`).
