@@ -18,7 +18,8 @@ from ..runs import Vote
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_ARITHMETIC = 4_000  # ours: so many are generated where no number is given
+MOST_ARITHMETIC = 4_000  # ours: so many are drawn where problems are generated
+REPEATED, EMPTY = "repeats a question", "empty"  # reasons why a row of a source is not asked
 
 
 @dataclass(frozen=True)
@@ -40,27 +41,36 @@ def questions_of_stage(stage: runs.Stage, domain: runs.Domain) -> Unlabelled:
 
 
 def load_unlabelled(settings: Vote, held_out: list[benchmarks.Benchmark]) -> Unlabelled:
-    """Return what `question_source` names; `decontaminate` rejects questions that repeat an item of `held_out`.
+    """Return what `question_source` names; each row of it that is not asked stands in `rejected`, with its reason.
 
-    Raises BenchmarkError naming the source, what is allowed and the fix.
+    Rows without text are "empty"; what repeats a question before it "repeats a question". `question_items` draws so
+    many of the different questions, each with its repeats; `source` says of how many. With `decontaminate` questions
+    that repeat an item of `held_out` are rejected too. Raises BenchmarkError naming the source, what is allowed and the
+    fix.
     """
     import pandas as pd
 
     rows, source = _rows(settings)
-    seen: dict[str, tuple[str, str | None]] = {}
+    wordings: dict[str, list[tuple[str, str | None]]] = {}  # of one question: the first is asked
     for question, gold in rows:
-        seen.setdefault(benchmarks.overlap_key(question), (question, gold))
-    picked = list(seen.values())
-    if settings.question_items and settings.question_items < len(picked):
-        picked = random.Random(settings.seed).sample(picked, settings.question_items)
+        if question:
+            wordings.setdefault(benchmarks.overlap_key(question), []).append((question, gold))
+    drawn = list(wordings.values())
+    if settings.question_items and settings.question_items < len(drawn):
+        drawn = random.Random(settings.seed).sample(drawn, settings.question_items)
+        source = f"{source}; {len(drawn):,} of {len(wordings):,} different questions drawn"
+    asked = [first for first, *_ in drawn]
+    items = benchmarks.repeated_items([text for text, _ in asked], held_out if settings.decontaminate else [])
+    reasons = ["repeats a benchmark item" if item else "" for item in items]
+    fates = [(*pair, reason) for pair, reason in zip(asked, reasons, strict=True)]
+    fates += [(*pair, REPEATED) for _, *repeats in drawn for pair in repeats]
+    fates += [(*pair, EMPTY) for pair in rows if not pair[0]]
     table = pd.DataFrame(
-        [{"id": i, "question": question, "gold": gold} for i, (question, gold) in enumerate(picked)],
-        columns=["id", "question", "gold"],
+        [(number, *fate) for number, fate in enumerate(fates)], columns=["id", "question", "gold", "reason"]
     )
-    items = benchmarks.repeated_items(list(table["question"]), held_out if settings.decontaminate else [])
-    repeats = pd.Series(items, index=table.index, dtype=object) != ""
-    rejected = table[repeats].assign(reason="repeats a benchmark item")
-    return Unlabelled(table[~repeats].reset_index(drop=True), rejected.reset_index(drop=True), source)
+    is_kept = table["reason"] == ""
+    questions = table[is_kept].drop(columns="reason").reset_index(drop=True)
+    return Unlabelled(questions, table[~is_kept].reset_index(drop=True), source)
 
 
 def _rows(settings: Vote) -> tuple[list[tuple[str, str | None]], str]:
@@ -84,17 +94,20 @@ def _rows(settings: Vote) -> tuple[list[tuple[str, str | None]], str]:
 
 
 def _arithmetic(seed: int) -> list[tuple[str, str | None]]:
-    """Return problems as the arithmetic benchmark words them, with operands up to 50 (ours), and their answers."""
+    """Return different problems as the arithmetic benchmark words them, operands up to 50 (ours), and their answers.
+
+    A problem that was drawn before is drawn for nothing: it was never a question.
+    """
     draw = random.Random(f"unlabelled {seed}")
-    problems = []
+    problems: dict[str, tuple[str, str | None]] = {}
     for _ in range(MOST_ARITHMETIC):
         operation = draw.choice("+-*")
         a, b = draw.randint(1, 20 if operation == "*" else 50), draw.randint(1, 12 if operation == "*" else 50)
         if operation == "-" and b > a:
             a, b = b, a
         question = f"What is {a} {operation} {b}?"
-        problems.append((question, benchmarks.arithmetic_gold(question)))
-    return problems
+        problems.setdefault(benchmarks.overlap_key(question), (question, benchmarks.arithmetic_gold(question)))
+    return list(problems.values())
 
 
 def _file(name: str, folder: str) -> tuple[list[tuple[str, str | None]], str]:
@@ -139,7 +152,7 @@ def _questions(table: pd.DataFrame, where: str) -> list[tuple[str, str | None]]:
     golds = table["answer"] if "answer" in table.columns else [None] * len(table)
     pairs = []
     for question, gold in zip(table["question"], golds, strict=True):
-        if isinstance(question, str) and question.strip():
-            has_gold = isinstance(gold, str | Number) and gold == gold  # nan and pandas' NA mark a missing answer
-            pairs.append((question.strip(), answers.extract_answer(str(gold)) if has_gold else None))
+        text = question.strip() if isinstance(question, str) else ""
+        has_gold = isinstance(gold, str | Number) and gold == gold  # nan and pandas' NA mark a missing answer
+        pairs.append((text, answers.extract_answer(str(gold)) if text and has_gold else None))
     return pairs

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shared import REFERENCE
 
 from crescent_utils import figures, runs
 from crescent_utils.benchmarks import files, items
+from crescent_utils.cli import verify
 from crescent_utils.finetune import training
 from crescent_utils.generation import models
 from crescent_utils.generation.generator import Generator
@@ -32,6 +36,7 @@ def test_generated_questions_repeat_no_benchmark_item_and_differ():
     assert all(items.repeated_items(list(found.rejected["question"]), held))
     keys = [items.overlap_key(text) for text in [*found.questions["question"], *found.rejected["question"]]]
     assert len(set(keys)) == 500
+    assert "500 of 1,820 different questions drawn" in found.source
     assert found.questions["gold"].tolist() == [items.arithmetic_gold(q) for q in found.questions["question"]]
     again = unlabelled.load_unlabelled(of_vote(question_source="arithmetic", question_items=500), held)
     assert again.questions.equals(found.questions)
@@ -62,6 +67,64 @@ def test_a_file_of_questions(tmp_path, suffix):
         found = unlabelled.load_unlabelled(of_vote(**own), [])
         assert found.questions["question"].tolist() == [ROWS[0]["question"], "Why?"]
         assert found.questions["gold"].tolist()[0] == "2" and pd.isna(found.questions["gold"].iloc[1])
+        rejected = dict(zip(found.rejected["question"], found.rejected["reason"], strict=True))
+        assert rejected == {"Why?": "repeats a question", "": "empty"}
+        assert sorted([*found.questions["id"], *found.rejected["id"]]) == [0, 1, 2, 3]
+
+
+WORDINGS = ["What is 1 + 2?", "what is  1 plus 2?", "What is 9 - 4?", "Why?", "why", "How many, then?", " ", "", None]
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    rows=st.lists(st.sampled_from(WORDINGS), min_size=1, max_size=14),
+    most=st.integers(0, 4),
+    on_benchmark=st.booleans(),
+)
+def test_every_row_of_a_source_is_kept_or_rejected_with_its_reason(tmp_path_factory, rows, most, on_benchmark):
+    path = tmp_path_factory.mktemp("source") / "rows.parquet"
+    pd.DataFrame({"question": pd.Series(rows, dtype=object)}).to_parquet(path)
+    benchmark = files.Benchmark("mine", (files.Item("What is 9 - 4?", "5"),), (), "by hand")
+    own = of_vote(question_source=str(path), question_items=most)
+    found = unlabelled.load_unlabelled(own, [benchmark] * on_benchmark)
+    texts = [text.strip() for text in rows if isinstance(text, str) and text.strip()]
+    first_of: dict[str, str] = {}  # the rule, row by row
+    for text in texts:
+        first_of.setdefault(items.overlap_key(text), text)
+    kept, rejected = found.questions["question"].tolist(), found.rejected.groupby("reason")["question"].apply(list)
+    on_test = rejected.get("repeats a benchmark item", [])
+    drawn = set(map(items.overlap_key, [*kept, *on_test]))
+    assert len(drawn) == len(kept) + len(on_test) == min(most or len(first_of), len(first_of))
+    assert {first_of[key] for key in drawn} == {*kept, *on_test}
+    assert set(on_test) == ({"What is 9 - 4?"} & {first_of[key] for key in drawn} if on_benchmark else set())
+    of_drawn = [text for text in texts if items.overlap_key(text) in drawn]
+    again = Counter(of_drawn) - Counter(first_of[key] for key in drawn)
+    assert Counter(rejected.get("repeats a question", [])) == again
+    assert rejected.get("empty", []) == [""] * (len(rows) - len(texts))
+    assert len(kept) + len(found.rejected) == len(of_drawn) + len(rows) - len(texts)
+    ids = [*found.questions["id"], *found.rejected["id"]]
+    assert sorted(ids) == list(range(len(ids))), "each row has an id of its own"
+    if len(drawn) < len(first_of):
+        assert f"{len(drawn)} of {len(first_of)} different questions drawn" in found.source
+
+
+def test_the_notebook_keeps_what_a_source_repeats_or_leaves_empty_beside_what_it_rejects(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    arithmetic = domains.get_domain("arithmetic")
+    model = models.Model("base", "f", lambda: tmp_path)
+    with Generator(GenerationStore(tmp_path / "source" / "store.sqlite"), model, 1, None) as source:
+        for text, answers in ((ROWS[0]["question"], "222"), ("Why?", "345")):
+            request = source.request(domains.solve_messages(arithmetic, text), Sampling(0.8, 1.0, 40))
+            paths = [(request, i, Completion(f"It is {a}.", "stop", 9, 4)) for i, a in enumerate(answers)]
+            source.store.put(paths, {"engine": "test"})
+    values = {"run": "own", "replay_from": "source", "outputs": str(tmp_path), "votes": 3, "vote_shots": "none",
+              "question_source": str(path)}  # fmt: skip
+    assert verify.replay_stage("vote", values) == ""
+    counts = folders.read_manifest(tmp_path / "own", "vote")["counts"]
+    assert (counts["questions"], counts["sampled"], counts["kept"], counts["rejected"]) == (2, 4, 1, 3)
+    rejected = folders.read_table(tmp_path / "own", "vote", "rejected")
+    assert sorted(rejected["reason"]) == ["empty", "min_agreement", "repeats a question"]
 
 
 def test_what_cannot_be_had_is_named(tmp_path):
