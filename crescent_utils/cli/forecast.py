@@ -349,7 +349,7 @@ def _differences(settings: dict[str, Any], due: Sequence[str], recorded: Path) -
         manifest = runs.read_manifest(recorded, stage) if stage in due else None
         if manifest:
             differences += runs.differing_parameters(manifest, settings[stage], names.split())
-    then = ", ".join(f"{name} {value!r}" for name, value, _ in differences)
+    then = ", ".join(f"{name} {value}" for name, value, _ in differences)
     return [f"but it was made with {then}: its shares and times may be others"] if differences else []
 
 

@@ -6,8 +6,7 @@ items, asked in the same words, answered under the same sampling settings. What 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import runs
 from ..runs import Evaluate
@@ -20,7 +19,6 @@ JUDGED_BY = ("domain", "system_prompt", "solve_prompt", "eval_samples", "eval_te
 # Of the stages before, parameters that may differ between seeds: the seed, what says where or how fast, not what, and
 # whether a control was trained beside the method's own models.
 FREE = runs.NOT_IN_FINGERPRINT | {"seed", "random_label_control"}
-CONTENT_OF = {"budget_of": "budget"}  # parameters whose content has another name in a manifest's `inputs`
 
 
 def pooled_scores(scores: pd.DataFrame, settings: Evaluate, table: str = "scores") -> pd.DataFrame:
@@ -69,7 +67,7 @@ def _judged_alike(scores: pd.DataFrame, settings: Evaluate, parameter: str, name
     manifest = runs.read_manifest(folder, "evaluate")
     for judged_by, other_value, value in runs.differing_parameters(manifest, settings, JUDGED_BY) if manifest else []:
         raise runs.RunError(
-            f"{parameter}: {name!r} was judged with {judged_by} = {other_value!r}, this run with {value!r}; "
+            f"{parameter}: {name!r} was judged with {judged_by} = {other_value}, this run with {value}; "
             "evaluate both in the same way"
         )
     for columns, what in (
@@ -103,31 +101,11 @@ def _check_same_method(settings: Evaluate, name: str) -> None:
             raise runs.RunError(
                 f"other_runs: {name!r} has no manifest of {stage}: nothing shows that it was made alike"
             )
-        for parameter, value, other_value in _differences(stage, this_run, other_run):
+        defaults = runs.build_settings(stage, {}).model_dump()  # of parameters that a run is too old to have
+        other_run, this_run = (run | {"parameters": defaults | run["parameters"]} for run in (other_run, this_run))
+        names = [parameter for parameter in defaults if parameter not in FREE]
+        for parameter, other_value, value in runs.differing_parameters(other_run, this_run, names):
             raise runs.RunError(
-                f"other_runs: {name!r} was made with {parameter} = {other_value!r}, this run with {value!r}. "
+                f"other_runs: {name!r} was made with {parameter} = {other_value}, this run with {value}. "
                 "Runs that are pooled differ in nothing but the seed; compare others through compare_runs"
             )
-
-
-def _differences(stage: str, one: dict[str, Any], other: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (parameter, value, other value) where two manifests of a stage differ.
-
-    What a parameter names (a model, a file, a domain) is compared by content where both manifests record it. A place
-    that a manifest hides is not compared: its last part says nothing. A parameter that a run is too old to have has its
-    default.
-    """
-    for parameter, default in runs.build_settings(stage, {}).model_dump().items():
-        if parameter in FREE:
-            continue
-        content = CONTENT_OF.get(parameter, parameter)
-        contents = [manifest.get("inputs", {}).get(content) for manifest in (one, other)]
-        # A content that ends on "@" is a hub id whose commit was not yet fetched.
-        if all(contents) and not any(str(text).endswith("@") for text in contents):
-            values = contents
-        elif any(parameter in manifest.get("hidden", []) for manifest in (one, other)):
-            continue
-        else:
-            values = [manifest["parameters"].get(parameter, default) for manifest in (one, other)]
-        if values[0] != values[1]:
-            yield parameter, values[0], values[1]

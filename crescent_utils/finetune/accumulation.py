@@ -8,7 +8,7 @@ the data is replaced (ours): the two differ in nothing but the data.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import runs
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 REPEATED = "repeats a question"
 THIS_RUN = "this run"  # its name is another in a replay, whose tables say the same
-NOT_THERE = "not recorded"
 LEFT_OUT_COLUMNS = ["run", "id", "question", "agreement", "reason"]
 # Of 02 and 03, what must be alike in runs whose pairs are learned together: how a question was asked and its answer
 # written down, and which benchmarks no question may repeat.
@@ -110,24 +109,9 @@ def _check_alike(name: str, earlier: Mapping[str, dict[str, Any]], stage: runs.S
         alike.remove("solve_prompt")
     for of_stage, other in earlier.items():
         this = runs.read_manifest(stage.folder.parent, of_stage)
-        for parameter, value, other_value in _differences(this, other, alike) if this else ():
-            content = " of another content" if value == other_value else ""
+        for parameter, other_value, value in runs.differing_parameters(other, this, alike) if this else ():
             raise TrainingError(
-                f"accumulate_runs: {of_stage} of {name!r} was made with {parameter} {other_value!r}, that of this run "
-                f"with {value!r}{content}; pairs are learned together that were asked and decontaminated alike: make "
+                f"accumulate_runs: {of_stage} of {name!r} was made with {parameter} {other_value}, that of this run "
+                f"with {value}; pairs are learned together that were asked and decontaminated alike: make "
                 "it alike, or take it out"
             )
-
-
-def _differences(this: Mapping[str, Any], other: Mapping[str, Any], names: list[str]) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (name, value, other value) where two manifests differ: by content, where both record it.
-
-    A parameter that one of them does not have (an older kit's) is passed over.
-    """
-    for name in names:
-        contents = [manifest.get("inputs", {}).get(name) for manifest in (this, other)]
-        given = [manifest["parameters"].get(name, NOT_THERE) for manifest in (this, other)]
-        one, two = contents if all(contents) else given
-        if one != two and NOT_THERE not in (one, two):
-            shown = [list(files) if value == NOT_THERE else value for value, files in zip(given, contents, strict=True)]
-            yield name, shown[0], shown[1]

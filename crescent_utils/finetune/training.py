@@ -99,9 +99,8 @@ def check_asked_alike(voted: Mapping[str, Any], settings: Training) -> str:
     bare = settings.train_prompt == "bare"
     alike = [name for name in PROMPT_PARAMETERS if not (bare and name == "solve_prompt")]
     for name, of_vote, value in runs.differing_parameters(voted, settings, alike):
-        content = " of another content" if value == of_vote else ""
         raise TrainingError(
-            f"{name}: {value!r} here, but the vote sampled with {of_vote!r}{content}; set it alike, or the model is "
+            f"{name}: {value} here, but the vote sampled with {of_vote}; set it alike, or the model is "
             "trained on other prompts than it is asked"
         )
     shots = voted["parameters"].get("vote_shots", "none")
@@ -291,7 +290,7 @@ def _check_trained_alike(manifest: Mapping[str, Any], settings: runs.Common) -> 
     decisive = recipes.LEARNING_SETTINGS | {"model", "train_prompt"}
     names = [name for name in type(settings).model_fields if name in decisive or name.startswith("student")]
     differences = [
-        f"{name}: {recorded!r}, not {value!r}"
+        f"{name}: {recorded}, not {value}"
         for name, recorded, value in runs.differing_parameters(manifest, settings, names)
     ]
     if differences:

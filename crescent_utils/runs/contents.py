@@ -31,6 +31,7 @@ NOT_IN_FINGERPRINT = SPEED_SETTINGS | set(
 # Parameters that name something to read: its content counts in the place of the name, see `stage_inputs`.
 MODELS = ("model", "student", "embedder")
 READ_BY_NAME = {*MODELS, "domain", "question_source", "budget_of", "other_runs", "compare_runs", "accumulate_runs"}
+CONTENT_OF = {"budget_of": "budget"}  # those of them whose content has another name in `stage_inputs`
 QUESTION_FILES = (".jsonl", ".json", ".parquet", ".csv")
 # The files in `benchmark_dir` from which `benchmarks.load_benchmark` makes each benchmark, its few shots included.
 BENCHMARK_FILES = {
@@ -86,8 +87,7 @@ def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
     tables = [path for name, folder in folders.items() for path in sorted((folder / name).glob("*.parquet"))]
     inputs: dict[str, Any] = {
         "notebook": _notebook_code(stage),
-        "domain": domain_content(settings.domain),
-        **model_inputs(stage, settings),
+        **named_inputs(stage, settings),
         "upstream": {name: manifest.get("fingerprint") for name, manifest in before.items()},
         "tables": {f"{path.parent.name}/{path.stem}": file_sha256(path) for path in tables},
         "trained": {name: manifest.get("models", {}) for name, manifest in before.items()},
@@ -96,8 +96,7 @@ def stage_inputs(stage: str, settings: Any) -> dict[str, Any]:
         inputs["benchmarks"] = _benchmark_files(settings)
     if getattr(settings, "best_prompt", False):
         inputs["prompts"] = list(domains.get_domain(settings.domain).prompts)
-    if hasattr(settings, "question_source"):
-        inputs["question_source"] = _question_source(settings)
+    if hasattr(settings, "budget_of"):
         inputs["budget"] = _tokens_of_run(settings, settings.budget_of)
     if hasattr(settings, "accumulate_runs"):
         inputs["accumulate_runs"] = [_tables(settings, name, "vote", "qa") for name in settings.accumulate_runs]
@@ -118,6 +117,14 @@ def _notebook_code(stage: str) -> str:
         return ""
     code = [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     return hash_json(["".join(cell["source"]) for cell in code if "parameters" not in cell["metadata"].get("tags", [])])
+
+
+def named_inputs(stage: str, settings: Any) -> dict[str, str]:
+    """Return the content of what the stage's parameters name: the domain, each model, and the source of questions."""
+    inputs = {"domain": domain_content(settings.domain), **model_inputs(stage, settings)}
+    if hasattr(settings, "question_source"):
+        inputs["question_source"] = _question_source(settings)
+    return inputs
 
 
 def model_inputs(stage: str, settings: Common) -> dict[str, str]:
@@ -150,9 +157,9 @@ def model_content(name: str) -> str:
     return f"{name}@{reference.read_text(encoding='utf-8').strip() if reference.is_file() else ''}"
 
 
-def same_content(recorded: str, now: str) -> bool:
+def same_content(recorded: Any, now: Any) -> bool:
     """Say whether two contents are the same; a hub id without a commit is any that was recorded under it."""
-    return recorded == now or (now.endswith("@") and recorded.startswith(now))
+    return bool(recorded == now or (str(now).endswith("@") and str(recorded).startswith(now)))
 
 
 def domain_content(name: str) -> str:

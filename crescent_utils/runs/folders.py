@@ -13,7 +13,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 PLACES = ("profile", "outputs", "save_to", "benchmark_dir", "model", "student", "embedder", "domain", "question_source")
 OPTIONS = ("engine_args", "accelerate_args")
 HIDDEN = ".../"  # stands before the last part of a path that is not told
+_NOT_THERE = object()  # in the place of a parameter that a manifest does not have
 _VERSIONS = ("torch", "transformers", "vllm", "trl", "peft", "datasets", "lm-eval", "sentence-transformers", "numpy")
 
 
@@ -219,27 +220,40 @@ def recorded_parameters(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differing_parameters(
-    manifest: Mapping[str, Any], settings: Common, names: Sequence[str]
-) -> list[tuple[str, Any, Any]]:
-    """Return the parameters of `names` in which a finished stage differs from `settings`, as (name, then, now).
+    then: Mapping[str, Any], now: Mapping[str, Any] | Common, names: Iterable[str]
+) -> list[tuple[str, str, str]]:
+    """Return the parameters of `names` in which a finished stage differs from another one, or from settings.
 
-    Models and domains are compared by content, so that neither their place nor a hidden name matters; what is returned
-    of them is how they may be shown. A parameter that the manifest does not have (an older kit's) is passed over.
+    `then` is the manifest of the finished stage, `now` another manifest or settings. A row is (name, value then, value
+    now), both as a message shows them. What a parameter names (a model, a file, a domain) is compared by content where
+    both sides know it, so that neither its place nor a hidden name matters. A place that is hidden and known by no
+    content is not compared, since its last part says nothing; nor is a parameter that one side does not have (an older
+    kit's).
     """
-    shown, _ = shown_parameters(settings.model_dump())
-    inputs = contents.model_inputs(manifest.get("stage", "vote"), settings)
-    inputs["domain"] = contents.domain_content(settings.domain)
-    recorded_inputs = manifest.get("inputs", {})
+    if isinstance(now, Common):
+        now = _as_recorded(then.get("stage", "vote"), now)
     differences = []
     for name in names:
-        recorded = manifest["parameters"].get(name, shown[name])
-        if name in inputs and name in recorded_inputs:
-            is_same = contents.same_content(recorded_inputs[name], inputs[name])
+        values = [side["parameters"].get(name, _NOT_THERE) for side in (then, now)]
+        read = [side.get("inputs", {}).get(contents.CONTENT_OF.get(name, name)) for side in (then, now)]
+        is_hidden = any(name in side.get("hidden", []) for side in (then, now))
+        if all(read):
+            is_same = contents.same_content(*read) or contents.same_content(*reversed(read))
         else:
-            is_same = recorded == shown[name]
+            is_same = is_hidden or _NOT_THERE in values or values[0] == values[1]
         if not is_same:
-            differences.append((name, recorded, shown[name]))
+            shown = [
+                repr(list(what) if value is _NOT_THERE else value) for value, what in zip(values, read, strict=True)
+            ]
+            content = " of another content" if shown[0] == shown[1] else ""
+            differences.append((name, shown[0] + content, shown[1]))
     return differences
+
+
+def _as_recorded(stage: str, settings: Common) -> dict[str, Any]:
+    """Return what a manifest of the stage with these settings would say of its parameters and of what they name."""
+    shown, hidden = shown_parameters(settings.model_dump())
+    return {"parameters": shown, "hidden": hidden, "inputs": contents.named_inputs(stage, settings)}
 
 
 def library_versions() -> dict[str, str]:

@@ -130,7 +130,8 @@ def test_what_is_read_counts_by_its_content_and_a_hidden_place_says_nothing(tmp_
     record(tmp_path, "two", 2, inputs={"model": "abc"}, hidden=["model"], model="/there/copy")
     assert len(pooling.pooled_scores(scores(1), settings)) == 4
     record(tmp_path, "two", 2, inputs={"model": "xyz"}, hidden=["model"], model="/here/model")
-    with pytest.raises(folders.RunError, match="'two' was made with model = 'xyz'"):
+    named = r"'two' was made with model = '\.\.\./model' of another content, this run with '\.\.\./model'\."
+    with pytest.raises(folders.RunError, match=named):
         pooling.pooled_scores(scores(1), settings)
 
 

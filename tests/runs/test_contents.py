@@ -287,9 +287,71 @@ def test_parameters_are_compared_by_content(tmp_path):
     assert folders.differing_parameters(manifest, settings_of("elicit", tmp_path, model=copy), names) == []
     another = model_in(tmp_path / "three" / "model", b"of the second round")
     different = folders.differing_parameters(manifest, settings_of("elicit", tmp_path, model=another), names)
-    assert different == [("model", ".../model", ".../model")]
+    assert different == [("model", "'.../model' of another content", "'.../model'")]
     other = settings_of("elicit", tmp_path, model=copy, system_prompt="Be brief.")
-    assert folders.differing_parameters(manifest, other, names) == [("system_prompt", "", "Be brief.")]
+    assert folders.differing_parameters(manifest, other, names) == [("system_prompt", "''", "'Be brief.'")]
+
+
+def test_a_file_of_questions_is_compared_by_content_wherever_it_lies(tmp_path):
+    places = [tmp_path / name / "mine.jsonl" for name in ("one", "copy", "other")]
+    for path, text in zip(places, ("a", "a", "b"), strict=True):
+        path.parent.mkdir()
+        path.write_text(text)
+    sources = [settings_of("vote", tmp_path, question_source=str(path)) for path in places]
+    folders.begin_stage("vote", sources[0]).finish({})
+    manifest = folders.read_manifest(tmp_path / "r", "vote")
+    names = ("question_source", "votes")
+    assert folders.differing_parameters(manifest, sources[1], names) == []
+    different = [("question_source", "'.../mine.jsonl' of another content", "'.../mine.jsonl'")]
+    assert folders.differing_parameters(manifest, sources[2], names) == different
+
+
+A_MANIFEST = {"parameters": {"model": "org/m", "votes": 3, "budget_of": "whole"}, "hidden": [], "inputs": {}}
+
+
+ANOTHER = "'org/m' of another content"
+TWO_SIDES = {
+    "a value": ({"parameters": {"votes": 3}}, {"parameters": {"votes": 5}}, [("votes", "3", "5")]),
+    "not recorded": ({"parameters": {"votes": 3}}, {"parameters": {"votes": None}}, []),
+    "content": ({"inputs": {"model": "abc"}}, {"inputs": {"model": "xyz"}}, [("model", ANOTHER, "'org/m'")]),
+    "the same content": ({"inputs": {"model": "a"}}, {"inputs": {"model": "a"}, "parameters": {"model": "here/m"}}, []),
+    "not fetched yet": ({"inputs": {"model": "org/m@"}}, {"inputs": {"model": "org/m@c1"}}, []),
+    "another commit": (
+        {"inputs": {"model": "org/m@c2"}},
+        {"inputs": {"model": "org/m@c1"}},
+        [("model", ANOTHER, "'org/m'")],
+    ),
+    "hidden": ({"inputs": {"model": "abc"}}, {"parameters": {"model": ".../m"}, "hidden": ["model"]}, []),
+    "only one content": ({"inputs": {"model": "abc"}}, {"parameters": {"model": "m2"}}, [("model", "'org/m'", "'m2'")]),
+    "the budget of a copy": (
+        {"inputs": {"budget": [1, 2]}},
+        {"inputs": {"budget": [1, 2]}, "parameters": {"budget_of": "copy"}},
+        [],
+    ),
+    "another budget": (
+        {"inputs": {"budget": [1, 2]}},
+        {"inputs": {"budget": [1, 3]}, "parameters": {"budget_of": "new"}},
+        [("budget_of", "'whole'", "'new'")],
+    ),
+    "files": (
+        {"inputs": {"benchmarks": {"a": "1"}}},
+        {"inputs": {"benchmarks": {"a": "2"}}},
+        [("benchmarks", "['a'] of another content", "['a']")],
+    ),
+    "no files": ({"inputs": {"benchmarks": {"a": "1"}}}, {"inputs": {"benchmarks": {}}}, []),
+}
+
+
+@pytest.mark.parametrize(("of_one", "of_other", "different"), TWO_SIDES.values(), ids=TWO_SIDES)
+def test_two_finished_stages_are_compared_by_content_where_both_record_it(of_one, of_other, different):
+    sides = [{**A_MANIFEST, **side, "parameters": A_MANIFEST["parameters"] | side.get("parameters", {})}
+             for side in (of_one, of_other)]  # fmt: skip
+    for side in sides:
+        side["parameters"] = {name: value for name, value in side["parameters"].items() if value is not None}
+    names = ("model", "votes", "budget_of", "benchmarks")
+    assert folders.differing_parameters(*sides, names) == different
+    turned = [name for name, _, _ in folders.differing_parameters(*reversed(sides), names)]
+    assert turned == [name for name, _, _ in different], "whichever side comes first"
 
 
 def test_every_benchmark_has_its_files_here():
