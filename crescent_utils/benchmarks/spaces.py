@@ -4,13 +4,15 @@ A name says its space: the family, then the largest number of each place, one fo
 
 - `two_numbers_190`: "What is 150 + 37?", sums and differences of two numbers from 1 to 190. `two_numbers_999x20` has a
   second number of at most 20. `two_numbers_190_products_20` adds the products of two numbers up to 20.
-- `three_terms_40`: "What is 7 + 12 - 5?", sums and differences of three numbers from 1 to 40.
+- `three_terms_40`: "What is 7 + 12 - 5?", sums and differences of three numbers from 1 to 40; `three_terms_25_sums` has
+  sums alone.
 
 Nothing on the way from left to right is below zero. A problem is what it asks to add, take away or multiply, in
 whatever order: "7 + 12 - 5" and "12 - 5 + 7" are one problem, which stands in one split. A seed shuffles the problems
-of the space. The first HELD_OUT of them are held out, a sixth as dev and the rest as test; the next few are the worked
-examples, and the remaining ones are the train split. So the splits share no problem, and no more of the space than
-HELD_OUT and the worked examples can fall to decontamination. Ours.
+of the space. The first of them are held out, a sixth as dev and the rest as test: one in twenty, or of a small space so
+many that they can decide something, but at most one in five. The next few are the worked examples, and the remaining
+ones are the train split. So the splits share no problem, and no more of the space than what is held out and the worked
+examples can fall to decontamination. Ours.
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ from collections.abc import Iterator
 from .files import Benchmark, BenchmarkError, Item
 
 HELD_OUT = 0.05  # ours: share of a space that is dev and test
+ENOUGH_HELD_OUT = 600  # ours: problems; where HELD_OUT gives fewer, more are held out ...
+MOST_HELD_OUT = 0.2  # ours: ... up to this share
 DEV_SHARE = 6  # ours: one in so many held-out problems is dev
 WORKED_EXAMPLES = 8  # ours
 MOST_WRITTEN = 1_000_000  # ours: to list more ways of writing problems takes longer than some seconds
-EXAMPLES = "two_numbers_190, two_numbers_999x20, two_numbers_190_products_20, three_terms_40"
+EXAMPLES = "two_numbers_190, two_numbers_999x20, two_numbers_190_products_20, three_terms_40, three_terms_25_sums"
 HELD_OUT_SPLITS = ("dev", "test", "few_shot")  # nothing is trained on their problems
 SPLITS = (*HELD_OUT_SPLITS, "train")
-_NAME = re.compile(r"(two_numbers|three_terms)_(\d+(?:x\d+)*)(?:_products_(\d+(?:x\d+)?))?")
+_NAME = re.compile(r"(two_numbers|three_terms)_(\d+(?:x\d+)*)(?:_products_(\d+(?:x\d+)?)|(_sums))?")
 _FAMILIES = ("two_numbers_", "three_terms_")
 _KINDS = {
     "+": "addition", "-": "subtraction", "*": "multiplication",
@@ -55,7 +59,7 @@ def load_space(name: str, split: str, items: int, seed: int) -> Benchmark:
     if split not in SPLITS:
         raise BenchmarkError(f"benchmark_split: {split!r} is not allowed; choose one of {', '.join(SPLITS)}")
     problems = _shuffled(name, seed)
-    held_out = int(len(problems) * HELD_OUT)
+    held_out = _held_out(len(problems))
     dev_items = held_out // DEV_SHARE
     if items > held_out - dev_items:
         raise BenchmarkError(
@@ -77,8 +81,12 @@ def load_space(name: str, split: str, items: int, seed: int) -> Benchmark:
 
 def test_items(name: str) -> int:
     """Return how many test items the space `name` has, whatever the seed."""
-    held_out = int(len(_shuffled(name, 0)) * HELD_OUT)
+    held_out = _held_out(len(_shuffled(name, 0)))
     return held_out - held_out // DEV_SHARE
+
+
+def _held_out(problems: int) -> int:
+    return max(int(problems * HELD_OUT), min(ENOUGH_HELD_OUT, int(problems * MOST_HELD_OUT)))
 
 
 @functools.lru_cache(maxsize=4)
@@ -104,7 +112,7 @@ def _identity(numbers: tuple[int, ...], signs: str) -> tuple[int | str, ...]:
 def _written(name: str) -> Iterator[Written]:
     """Yield every way in which a problem of the space can be written: (150, 37), "+"."""
     terms, factors = _ranges(name)
-    sign_sets = ["".join(signs) for signs in itertools.product("+-", repeat=len(terms) - 1)]
+    sign_sets = ["".join(signs) for signs in itertools.product(_signs(name), repeat=len(terms) - 1)]
     for signs in sign_sets:
         for numbers in itertools.product(*(range(1, largest + 1) for largest in terms)):
             if min(_running_totals(numbers, signs)) >= 0:
@@ -129,7 +137,7 @@ def _ranges(name: str) -> tuple[list[int], list[int]]:
     if match and not (places == 3 and match[3]):
         terms, factors = _largest(match[2], places), _largest(match[3] or "", 2)
         if len(terms) == places and len(factors) in (0, 2) and min(terms + factors) >= 1:
-            ways = math.prod(terms) * 2 ** (places - 1) + (math.prod(factors) if factors else 0)
+            ways = math.prod(terms) * len(_signs(name)) ** (places - 1) + (math.prod(factors) if factors else 0)
             if ways <= MOST_WRITTEN:
                 return terms, factors
             raise BenchmarkError(
@@ -140,6 +148,10 @@ def _ranges(name: str) -> tuple[list[int], list[int]]:
         f"evaluate_on: {name!r} names no problem space: the family, then the largest number for all places or for "
         f"each, such as {EXAMPLES}"
     )
+
+
+def _signs(name: str) -> str:
+    return "+" if name.endswith("_sums") else "+-"
 
 
 def _largest(text: str, places: int) -> list[int]:

@@ -21,7 +21,8 @@ from crescent_utils.runs import domains, params
 from crescent_utils.vote import unlabelled
 
 LARGE = ["two_numbers_190", "two_numbers_999x20", "two_numbers_190_products_20", "three_terms_40"]
-SMALL = ["two_numbers_12", "two_numbers_20x5", "two_numbers_9_products_7x3", "three_terms_6", "three_terms_9x4x2"]
+SMALL = ["two_numbers_12", "two_numbers_20x5", "two_numbers_9_products_7x3", "three_terms_6", "three_terms_9x4x2",
+         "three_terms_7_sums", "two_numbers_9x30_sums"]  # fmt: skip
 
 
 def whole_space(name, seed=2025):
@@ -33,7 +34,7 @@ def written_problems(name):
     numbers = [int(number) for number in re.search(r"_(\d+(?:x\d+)*)", name)[1].split("x")]
     places = 3 if name.startswith("three") else 2
     terms = numbers * places if len(numbers) == 1 else numbers
-    cases = [(terms, signs) for signs in itertools.product("+-", repeat=places - 1)]
+    cases = [(terms, signs) for signs in itertools.product("+" if "sums" in name else "+-", repeat=places - 1)]
     if products := re.search(r"products_(\d+)x?(\d*)", name):
         cases.append(([int(products[1]), int(products[2] or products[1])], ("*",)))
     problems: dict[object, dict[str, int]] = {}
@@ -82,16 +83,26 @@ def test_a_large_space_has_at_least_1500_test_items_in_a_twentieth(name):
     assert f"{size:,} problems" in loaded.source and "test split" in loaded.source
 
 
+@pytest.mark.parametrize(("name", "size", "held_out"), [
+    ("three_terms_25_sums", 2925, 585),  # combinations of three out of 25, repeats allowed; a fifth is less than 600
+    ("three_terms_40_sums", 11480, 600),  # a twentieth is less than 600
+    ("two_numbers_190", 36290, 1814),
+])  # fmt: skip
+def test_a_small_space_holds_out_more_that_its_items_can_decide_something(name, size, held_out):
+    parts = {split: len(benchmarks.load_benchmark(name, split=split).items) for split in spaces.SPLITS}
+    assert sum(parts.values()) == size and parts["dev"] + parts["test"] == held_out
+
+
 def test_what_is_held_out_does_not_depend_on_how_many_items_are_asked():
     domain = domains.get_domain("three_terms")
     few, many = (
         benchmarks.load_held_out(params.build_settings("evaluate", {"benchmark_items": items}), domain)
-        for items in (100, 1500)
+        for items in (100, 488)
     )
-    assert few == many and [len(part.items) for part in few] == [372, 1862, 8]
+    assert few == many and [len(part.items) for part in few] == [97, 488, 8]
     asked = benchmarks.load_evaluated(params.build_settings("evaluate", {"benchmark_items": 100}), domain)[0]
     assert all(benchmarks.repeated_items([item.question for item in (*asked.items, *asked.train)], few))
-    train = benchmarks.load_benchmark("three_terms_40", split="train").items
+    train = benchmarks.load_benchmark("three_terms_25_sums", split="train").items
     assert not any(benchmarks.repeated_items([item.question for item in train], few))
 
 
@@ -135,7 +146,7 @@ def test_a_worked_example_states_running_totals_and_the_gold(name):
 @pytest.mark.parametrize(
     "name",
     ["two_numbers_", "two_numbers_0", "two_numbers_9x", "two_numbers_9x9x9", "two_numbers_190_products_",
-     "three_terms_9x9", "three_terms_5_products_5", "three_terms_-3"],
+     "three_terms_9x9", "three_terms_5_products_5", "three_terms_-3", "three_terms_5_sum", "two_numbers_9_sums_products_5"],
 )  # fmt: skip
 def test_a_name_that_says_no_space_is_refused_with_examples(name):
     with pytest.raises(BenchmarkError, match=rf"evaluate_on: {name!r} names no problem space.*three_terms_40"):
@@ -175,12 +186,13 @@ def test_the_domain_of_three_terms_is_whole():
         assert questions.extract_question(item.question, **gates) == questions.Question(item.question)
     assert isinstance(questions.extract_question("What is 3 + 4?", **gates), questions.Rejected)
     assert isinstance(questions.extract_question("What is 3 * 4 + 2?", **gates), questions.Rejected)
+    assert isinstance(questions.extract_question("What is 9 + 4 - 2?", **gates), questions.Rejected)
     for example in domain.exemplars:
         assert items.arithmetic_gold(example.question) == example.answer == reading.extract_answer(example.path)
-        first, second = re.findall(r"(\d+ [-+] \d+) is (\d+)\.", example.path)
+        first, second = re.findall(r"(\d+ \+ \d+) is (\d+)\.", example.path)
         assert (eval(first[0]), eval(second[0])) == (int(first[1]), int(example.answer))
     lines = yaml.safe_load((ROOT / "params" / "domains" / "three_terms.yaml").read_text(encoding="utf-8"))
-    assert "exemplars" in lines and lines["benchmarks"] == ["three_terms_40"]
+    assert "exemplars" in lines and lines["benchmarks"] == ["three_terms_25_sums"]
 
 
 def test_a_space_gives_training_questions_with_golds():

@@ -23,7 +23,7 @@ def test_a_domain_is_whole(domain):
     assert all(name in items.benchmark_names() or items.is_generated(name) for name in domain.benchmarks)
     assert 0 < domain.similarity_threshold <= 1 and 0 < domain.gates.min_words < domain.gates.max_words
     re.compile(domain.gates.pattern)
-    question = "What is 13 + 4 - 6?" if domain.name == "three_terms" else "What is 3 + 4?"
+    question = "What is 13 + 4 + 6?" if domain.name == "three_terms" else "What is 3 + 4?"
     gates = {**domains.validity_gates(domain), "min_words": 1}
     assert questions.extract_question(question, **gates) == questions.Question(question)
 
