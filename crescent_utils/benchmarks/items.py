@@ -6,6 +6,7 @@ tells which training questions repeat an item.
 
 from __future__ import annotations
 
+import functools
 import operator
 import random
 import re
@@ -233,6 +234,7 @@ def arithmetic_gold(question: str) -> str | None:
     return answers.normal_form(str(_CALCULATE[operation](a, b)))
 
 
+@functools.lru_cache(maxsize=1 << 16)  # held-out items are compared with each batch of new questions again
 def overlap_key(question: str) -> str:
     """Return a key that two questions share if one repeats the other: the arithmetic problem, else the words."""
     if len(question.split()) <= 12:

@@ -8,6 +8,7 @@ contents of what was read (`contents.stage_inputs`); versions, models, counts, t
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import platform
@@ -258,11 +259,17 @@ def _as_recorded(stage: str, settings: Common) -> dict[str, Any]:
 
 def library_versions() -> dict[str, str]:
     """Return the versions of Python, the kit and the libraries that can change a result."""
-    versions = {"python": platform.python_version(), "crescent": __version__}
-    for name in _VERSIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
+    installed = {name: version for name in _VERSIONS if (version := _installed_version(name))}
+    return {"python": platform.python_version(), "crescent": __version__, **installed}
+
+
+@functools.cache  # a process keeps what it has imported, and reading a package's metadata takes a millisecond
+def _installed_version(name: str) -> str:
+    """Return the version of an installed package; "" where it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def git_commit() -> str:

@@ -7,7 +7,9 @@ models.
 
 from __future__ import annotations
 
+import copy
 import difflib
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -369,6 +371,11 @@ def read_yaml(path: Path, what: str = "profile") -> dict[str, Any]:
 
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return copy.deepcopy(_loaded(text))
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2024-13-45 is a ValueError
         raise ParameterError(f"{where}: is not YAML: {error}") from None
+
+
+@functools.lru_cache(maxsize=64)  # every stage of every run of a study reads its domain
+def _loaded(text: str) -> Any:
+    return yaml.safe_load(text)
