@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pandas as pd
@@ -118,16 +119,22 @@ def test_the_seed_set_is_labelled_and_apart_from_what_is_tested():
         students.seed_items(settings(seed_set="gsm9k"), DOMAIN)
 
 
+@functools.cache
+def recorded_texts():
+    """Paths and questions of the reference run, in its order."""
+    with GenerationStore(REFERENCE / "store.sqlite", read_only=True) as store:
+        paths = [c.text for r, _, c in store.completions() if DOMAIN.solve_system in r.messages[0][1]][:500]
+    questions = pd.read_parquet(REFERENCE / "elicit" / "questions.parquet")["question"].drop_duplicates()
+    return paths, [text.removeprefix("What is") for text in questions]
+
+
 class Recorder:
     """An engine that gives the reference model's recorded completions: to "Write …" a question, else a path."""
 
     name, guarantee, devices = "recorded", "", 1
 
     def __init__(self):
-        with GenerationStore(REFERENCE / "store.sqlite", read_only=True) as store:
-            self.paths = [c.text for r, _, c in store.completions() if DOMAIN.solve_system in r.messages[0][1]][:500]
-        questions = pd.read_parquet(REFERENCE / "elicit" / "questions.parquet")["question"].drop_duplicates()
-        self.questions = [text.removeprefix("What is") for text in questions]
+        self.paths, self.questions = recorded_texts()
         self.requests = []
 
     def sample(self, jobs):
