@@ -146,7 +146,8 @@ def test_a_worked_example_states_running_totals_and_the_gold(name):
 @pytest.mark.parametrize(
     "name",
     ["two_numbers_", "two_numbers_0", "two_numbers_9x", "two_numbers_9x9x9", "two_numbers_190_products_",
-     "three_terms_9x9", "three_terms_5_products_5", "three_terms_-3", "three_terms_5_sum", "two_numbers_9_sums_products_5"],
+     "three_terms_9x9", "three_terms_5_products_5", "three_terms_-3", "three_terms_5_sum",
+     "two_numbers_9_sums_products_5"],
 )  # fmt: skip
 def test_a_name_that_says_no_space_is_refused_with_examples(name):
     with pytest.raises(BenchmarkError, match=rf"evaluate_on: {name!r} names no problem space.*three_terms_40"):
