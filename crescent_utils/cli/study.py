@@ -166,6 +166,8 @@ def plan_part(study: Study, name: str, overrides: Sequence[str] = ()) -> list[Sw
             identity = {"seed": seed, "run": f"{study.name}/runs/{name}/{arm}-seed{seed}", "other_runs": []}
             texts = [*_as_overrides(common | changes), *overrides, *_as_overrides(identity)]
             planned.append(SweepRun(arm, seed, runs.load_profile(files, texts)))
+    if part.rounds == 1:
+        sweep.check_judged_alike(planned, f"{name}: arm")
     return planned
 
 

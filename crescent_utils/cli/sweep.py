@@ -12,7 +12,7 @@ import contextlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 WHOLE = "whole"  # the profile without an overlay: what the others are compared with
+# Parameters of 06 that say what is asked and how it is answered: alike in runs that are compared.
+JUDGED_BY = (
+    "benchmark_split",
+    "benchmark_seed",
+    "benchmark_items",
+    "system_prompt",
+    "eval_temperature",
+    "eval_max_tokens",
+)
 CLAIM_LABELS = {("seed_augmentation", "student_tuned"): "student_seed"}  # the claims have their own name for this model
 
 
@@ -66,7 +75,8 @@ def plan_sweep(
 ) -> list[SweepRun]:
     """Return the runs of a sweep, `outputs/<run>/<overlay>-seed<n>`: seed by seed, the profile as it is first.
 
-    Raises ParameterError for a bad parameter, or a seed or overlay that is given twice, before anything runs.
+    Raises ParameterError, before anything runs, for a bad parameter, a seed or overlay that is given twice, and an
+    overlay that could not be compared.
     """
     names = [WHOLE, *(path.stem for path in overlays)]
     for option, values in (("--overlays", names), ("--seeds", seeds)):
@@ -82,7 +92,41 @@ def plan_sweep(
             identity = [f"seed={seed}", f"run={sweep_name}/{name}-seed{seed}", "other_runs=[]"]
             parameters = runs.load_profile([*profiles, *overlay], [*overrides, *identity])
             sweep_runs.append(SweepRun(name, seed, parameters))
+    check_judged_alike(sweep_runs)
     return sweep_runs
+
+
+def check_judged_alike(sweep_runs: Sequence[SweepRun], what: str = "overlay") -> None:
+    """Raise ParameterError where a run could not be compared with the whole of its seed; `what` it is to the user."""
+    wholes = {run.seed: run.settings("evaluate") for run in sweep_runs if run.overlay == WHOLE}
+    for run in sweep_runs:
+        for difference in _judged_otherwise(run.settings("evaluate"), wholes[run.seed]):
+            raise runs.ParameterError(
+                f"{what} {run.overlay}: {difference}. It is compared with the whole, the profile as it is, on what "
+                "both are asked alike: take this parameter out, or set it for all runs"
+            )
+
+
+def _judged_otherwise(settings: runs.Evaluate, whole: runs.Evaluate) -> Iterator[str]:
+    """Yield what keeps two runs from being compared: on the first of `eval_prompts`, with all that words it.
+
+    Of benchmarks and shots they need some in common: these are compared.
+    """
+    first, of_whole = settings.eval_prompts[0], whole.eval_prompts[0]
+    if first != of_whole:
+        yield f"eval_prompts: the first is {first!r}, of the whole {of_whole!r}"
+    worded_by = () if first in ("bare", "stock") else ("domain", "solve_prompt")
+    for name in (*JUDGED_BY, *worded_by):
+        if getattr(settings, name) != getattr(whole, name):
+            yield f"{name}: {getattr(settings, name)!r}, of the whole {getattr(whole, name)!r}"
+    if not set(settings.shots) & set(whole.shots):
+        yield f"shots: {settings.shots} have none in common with {whole.shots} of the whole"
+    asked, asked_of_whole = (
+        list(each.evaluate_on or runs.get_domain(each.domain).benchmarks) for each in (settings, whole)
+    )
+    if asked_of_whole and not set(asked) & set(asked_of_whole):
+        name = "evaluate_on:" if settings.evaluate_on else f"domain: {settings.domain!r}, whose benchmarks"
+        yield f"{name} {asked} have none in common with {asked_of_whole} of the whole"
 
 
 def share_samples(run: SweepRun, earlier: Sequence[SweepRun]) -> int:
@@ -186,7 +230,8 @@ def sweep_comparisons(scores: pd.DataFrame, resamples: int, general: pd.DataFram
 
     On the `general` tasks, under their metrics, before is compared with after training alone. As in the claims,
     `after` is the profile's own model and `before` the one that lacks something: a positive difference says that what
-    was left out matters. The base is also compared with the control, if the profile's own runs have one.
+    was left out matters. The base is also compared with the control, if the profile's own runs have one. Raises
+    RunError for two models without a row in common.
     """
     import pandas as pd
 
@@ -195,9 +240,18 @@ def sweep_comparisons(scores: pd.DataFrame, resamples: int, general: pd.DataFram
     pairs = [pair for pair in own_pairs if set(pair) <= set(labels)]
     of_the_method = {label for pair in own_pairs for label in pair}
     for label in labels:
-        if label not in of_the_method:
-            pairs.append((label, "student_tuned" if label.startswith("student") else "tuned"))
+        own = "student_tuned" if label.startswith("student") else "tuned"
+        if label not in of_the_method and own in labels:
+            pairs.append((label, own))
+    if not pairs:
+        raise runs.RunError(f"scores: no two models to compare, only {', '.join(labels) or 'empty tables'}")
     rows = [stats.compare_models(scores, before, after, resamples=resamples) for before, after in pairs]
+    for (before, after), compared in zip(pairs, rows, strict=True):
+        if compared.empty:
+            raise runs.RunError(
+                f"scores: {before} and {after} have no row in common (benchmark, shots, decoding), so nothing can be "
+                "compared; evaluate both with the same benchmark parameters"
+            )
     for metric, part in general.groupby("metric") if general is not None and len(general) else []:
         rows.append(stats.compare_models(part, *evaluate.PAIRS[0], "score", resamples=resamples).assign(scoring=metric))
     return pd.concat(rows, ignore_index=True)

@@ -144,6 +144,11 @@ def test_what_an_arm_changes_wins_over_its_part(place):
         ({"rounds": 2}, "neither arms nor claims"),
         ({"accumulate": True}, "accumulate: true is for rounds"),
         ({"seeds": [1, 1]}, "each seed once"),
+        (
+            {"arms": {"a": {"eval_prompts": ["solve"]}}},
+            "p: arm a: eval_prompts: the first is 'solve', of the whole 'bare'",
+        ),
+        ({"arms": {"a": {"shots": [5]}}}, "p: arm a: shots: [5] have none in common with [0]"),
         ({"overlays": []}, "overlays"),
         ({"profile": ["params/none.yaml"]}, "none.yaml"),
     ],

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pandas as pd
 import pytest
+import yaml
 from shared import REFERENCE, ROOT
 
+from crescent_utils import runs
 from crescent_utils.cli import main, sweep
 from crescent_utils.evaluate import claims
 from crescent_utils.generation.generator import STORE_NAME
@@ -40,6 +43,56 @@ def test_a_sweep_is_the_profile_and_each_overlay_with_each_seed(tmp_path):
 def test_what_is_given_twice_is_refused(tmp_path, overlays, seeds, message):
     with pytest.raises(params.ParameterError, match=message):
         planned(tmp_path, overlays, seeds)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eval_prompts": ["solve", "bare"]}, "eval_prompts: the first is 'solve', of the whole 'bare'"),
+        ({"shots": [5]}, r"shots: \[5\] have none in common with \[0\] of the whole"),
+        ({"evaluate_on": ["gsm8k"]}, r"evaluate_on: \['gsm8k'\] have none in common with \['two_numbers"),
+        ({"domain": "three_terms"}, "domain: 'three_terms', whose benchmarks .*three_terms_40.* have none in common"),
+        ({"benchmark_seed": 3}, "benchmark_seed: 3, of the whole 2025"),
+        ({"benchmark_items": 20}, "benchmark_items: 20, of the whole 1500"),
+        ({"benchmark_split": "dev"}, "benchmark_split: 'dev', of the whole 'test'"),
+        ({"system_prompt": "Think."}, "system_prompt: 'Think.', of the whole ''"),
+        ({"eval_temperature": 0.9}, "eval_temperature: 0.9, of the whole 0.7"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_an_overlay_that_is_judged_otherwise_is_refused_before_anything_runs(
+    tmp_path, started, capsys, change, message
+):
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text(yaml.safe_dump(change))
+    assert main.main(["sweep", str(CPU), "--overlays", str(overlay), "-p", f"outputs={tmp_path}"]) == 2
+    assert started == []
+    told = capsys.readouterr().err
+    assert re.search(f"overlay mine: {message}", told) and "take this parameter out, or set it for all runs" in told
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"eval_prompts": ["bare"]}, {"shots": [0, 5]}, {"solve_prompt": "{question}!"}, {"eval_samples": 0}],
+    ids=str,
+)
+def test_what_does_not_touch_the_comparison_may_differ(tmp_path, change):
+    overlay = tmp_path / "mine.yaml"
+    overlay.write_text(yaml.safe_dump(change))
+    whole, mine = sweep.plan_sweep([CPU], [overlay], [1], [f"outputs={tmp_path}"])
+    assert whole.settings("evaluate").eval_prompts[0] == "bare" and change.items() <= mine.parameters.items()
+    if "solve_prompt" in change:
+        with pytest.raises(params.ParameterError, match="overlay mine: solve_prompt: '{question}!', of the whole ''"):
+            sweep.plan_sweep([CPU], [overlay], [1], [f"outputs={tmp_path}", "eval_prompts=[solve]"])
+
+
+def test_models_without_a_row_in_common_are_named(tmp_path):
+    scores = pd.read_parquet(REFERENCE / "evaluate" / "scores.parquet").query("model in ('base', 'tuned')")
+    other = scores.query("model == 'tuned'").assign(model="tuned_other", shots=5)
+    with pytest.raises(runs.RunError, match="tuned_other and tuned .*no row in common"):
+        sweep.sweep_comparisons(pd.concat([scores, other]), 100)
+    with pytest.raises(runs.RunError, match="no two models to compare"):
+        sweep.sweep_comparisons(scores.query("model == 'base'"), 100)
 
 
 def test_every_ablation_can_be_swept(tmp_path):
