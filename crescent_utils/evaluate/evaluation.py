@@ -1,7 +1,8 @@
 """Evaluation: ask the models of a run every item of a benchmark, score the answers, and compare the models.
 
-lm-evaluation-harness asks and scores; the answers come from the generation store (`harness.py`). Each answer is scored
-in three ways side by side: strict, flexible and symbolic.
+lm-evaluation-harness asks and scores; the answers come from the generation store (`harness.py`). A replay, which asks
+nothing, reads the same answers without it. Each answer is scored in three ways side by side: strict, flexible and
+symbolic.
 """
 
 from __future__ import annotations
@@ -160,6 +161,22 @@ def answer_rows(
     generator: Generator, asked: Asked, settings: Evaluate, temperature: float, repeats: int
 ) -> list[dict[str, Any]]:
     """Return the answers to all items of `asked`, one row per item and sample, sorted by both."""
+    complete = _stored_completions if settings.engine == "replay" else _completions_by_harness
+    completions = complete(generator, asked, settings, temperature, repeats)
+    rows = []
+    for number, (item, samples) in enumerate(zip(asked.benchmark.items, completions, strict=True)):
+        for sample, completion in enumerate(samples):
+            row = {"kind": item.kind, "item": number, "question": item.question, "gold": item.gold, "form": item.form}
+            row |= {"sample": sample, "completion": completion.text, "truncated": completion.truncated}
+            row["answer"] = benchmarks.read_scored_answer(completion.text, item.form)
+            rows.append(row | benchmarks.score_answer(completion.text, item.gold, item.form))
+    return rows
+
+
+def _completions_by_harness(
+    generator: Generator, asked: Asked, settings: Evaluate, temperature: float, repeats: int
+) -> list[list[generation.Completion]]:
+    """Return `repeats` completions of each item, for which lm-evaluation-harness asks."""
     model = harness.store_model(generator, repeats)
     options = {"do_sample": temperature > 0, "temperature": temperature, "until": list(asked.stop)}
     task = benchmarks.harness_task(
@@ -170,13 +187,18 @@ def answer_rows(
     )
     system = settings.system_prompt or asked.domain.solve_system or None
     result = harness.run_task(model, task, shots=asked.shots, chat=True, system=system)
-    rows = []
-    for logged in result["samples"][asked.benchmark.name]:
-        context, item = logged["arguments"][0][0], logged["doc"]
-        for sample in range(repeats):
-            completion = model.completions[context, sample]
-            row = {name: item[name] for name in ("kind", "item", "question", "gold", "form")}
-            row |= {"sample": sample, "completion": completion.text, "truncated": completion.truncated}
-            row["answer"] = benchmarks.read_scored_answer(completion.text, item["form"])
-            rows.append(row | benchmarks.score_answer(completion.text, item["gold"], item["form"]))
-    return sorted(rows, key=lambda row: (row["item"], row["sample"]))
+    logged = sorted(result["samples"][asked.benchmark.name], key=lambda sample: sample["doc"]["item"])
+    contexts = [sample["arguments"][0][0] for sample in logged]
+    return [[model.completions[context, sample] for sample in range(repeats)] for context in contexts]
+
+
+def _stored_completions(
+    generator: Generator, asked: Asked, settings: Evaluate, temperature: float, repeats: int
+) -> list[list[generation.Completion]]:
+    """Return `repeats` completions of each item out of the store: those for which the harness would ask.
+
+    Nothing is left for the harness to do in a replay, and its start takes longer than reading all answers.
+    """
+    sampling = generation.Sampling(temperature, 1.0, settings.eval_max_tokens, asked.stop)
+    chats = (asked.chat(item.question, settings.system_prompt) for item in asked.benchmark.items)
+    return generator.generate([generator.request(chat, sampling) for chat in chats], repeats)

@@ -135,7 +135,7 @@ class Request:
             "model": self.model,
             "messages": self.messages,
             "prefix": self.prefix,
-            "sampling": asdict(self.sampling.canonical()),
+            "sampling": vars(self.sampling.canonical()),
         }
         text = json.dumps(parts, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).digest()

@@ -43,9 +43,9 @@ def store(tmp_path_factory):
 class Watched(Generator):
     """A real generator that remembers what it was asked for."""
 
-    def complete(self, pairs):
+    def complete(self, pairs, accepted=None):
         self.pairs = [*getattr(self, "pairs", []), *pairs]
-        return super().complete(pairs)
+        return super().complete(pairs, accepted)
 
 
 @pytest.fixture
@@ -237,6 +237,28 @@ def test_the_stock_prompt_ends_where_a_next_question_begins(generator, benchmark
     evaluation.answer_benchmark(generator, benchmark, settings, DOMAIN)
     stops = {request.messages[-1][1].startswith("Question:"): request.sampling.stop for request, _ in generator.pairs}
     assert stops == {False: (), True: ("Question:",)}
+
+
+@pytest.mark.parametrize("system", ["", "  Be brief.\n"])
+def test_a_replay_reads_what_the_harness_asked_for_without_starting_it(
+    generator, store, benchmark, monkeypatch, tmp_path, system
+):
+    import lm_eval
+
+    own_exemplars(tmp_path)
+    text = "  Each of 2 {boxes} holds “3” pens?\n\nHow many pens are there?  "
+    items = (*benchmark.items[:4], Item(text, "6", kind="words"), benchmark.items[1])  # one stands there twice
+    mixed = Benchmark("mixed", items, EXAMPLES, "here", solve="Now: {question}\n")
+    prompt = {"eval_prompts": list(CHATS), "shots": [0, 2], "eval_max_tokens": 7, "system_prompt": system}
+    values = prompt | {"outputs": str(tmp_path), "run": "r"}
+    asked_by_harness = evaluation.answer_benchmark(generator, mixed, settings_of(**values), DOMAIN)
+    assert len(asked_by_harness) == 6 * (2 * (1 + 3) + 4) and asked_by_harness["completion"].nunique() > 20
+
+    monkeypatch.setattr(lm_eval, "simple_evaluate", None)
+    replayed = Watched(store, models.Model("base", "tiny", lambda: None), 1, None)
+    rows = evaluation.answer_benchmark(replayed, mixed, settings_of(engine="replay", **values), DOMAIN)
+    pd.testing.assert_frame_equal(rows, asked_by_harness)
+    assert replayed.pairs == generator.pairs and replayed.cost.completions == generator.cost.completions
 
 
 def test_a_student_is_asked_the_headline_alone(engine, store, benchmark):
