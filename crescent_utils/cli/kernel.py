@@ -116,16 +116,32 @@ class Kernel:
 def _quiet(log: Path) -> Iterator[None]:
     """Send what kernel and engines print on standard error to `log`; take the kernel of this very environment."""
     logger = logging.getLogger("papermill")
-    level, path, error_output = logger.level, os.environ.get("PATH", ""), os.dup(2)
+    level, path = logger.level, os.environ.get("PATH", "")
     logger.setLevel(logging.ERROR)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
     os.environ.setdefault(runs.PROGRESS_SECONDS, "1" if sys.stdout.isatty() else "20")
+    try:
+        with errors_to(log):
+            yield
+    finally:
+        logger.setLevel(level)
+        os.environ["PATH"] = path
+
+
+@contextlib.contextmanager
+def errors_to(log: Path) -> Iterator[None]:
+    """Append what this process, its libraries and its engines write on standard error to the file `log`.
+
+    An engine's own lines come from C++ and from other processes too, so it is the file descriptor that is redirected.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    error_output = os.dup(2)
     try:
         with open(log, "a", encoding="utf-8") as handle:
             os.dup2(handle.fileno(), 2)
             yield
     finally:
+        sys.stderr.flush()
         os.dup2(error_output, 2)
         os.close(error_output)
-        logger.setLevel(level)
-        os.environ["PATH"] = path

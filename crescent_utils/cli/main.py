@@ -99,7 +99,9 @@ def _add_commands_of_profiles(commands: Any) -> None:
     )
     study.add_argument("file", nargs="?", type=Path, default=runs.ROOT / "params" / "study.yaml", metavar="STUDY.yaml")
     study.add_argument(
-        "--plan", action="store_true", help="say about how long each part takes, after a probe of its own"
+        "--plan",
+        action="store_true",
+        help="say about how long each part takes, after a probe of what no part before it asks alike",
     )
     study.set_defaults(check=_check_input)
     _add_overrides(study, "override one parameter of every run")

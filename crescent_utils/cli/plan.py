@@ -1,7 +1,8 @@
 """Plan: what a run would ask for, what the store already holds of it, and how long the rest would take. Ours.
 
 A probe gives the pace of each stage whose requests are known; its completions are the run's own and stay in its store.
-`forecast` says what the other stages ask for and take.
+What the engine writes on standard error meanwhile stands in the run's plan.log. `forecast` says what the other stages
+ask for and take.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -19,10 +20,14 @@ from ..generation import Request, Sampling
 from ..stats import wilson
 from . import forecast
 from .forecast import Pace, Row
+from .kernel import errors_to
 
 WARM_UP = 2  # completions; the engine starts with the first ones
 GROUPS = 32, 64, 128, 256  # completions of a stage that are probed at a time, until a group took so long:
 LONG_ENOUGH = 8.0  # seconds
+# Parameters that say with what is sampled and how fast; the model stands in the requests.
+ENGINE = ("engine", "dtype", "max_model_len", "engine_args", "base_urls", "served_names", "concurrency")
+LOG = "plan.log"  # in the run's folder
 Samples = list[tuple[Request, int]]  # requests with the number of the sample that is wanted
 
 
@@ -40,20 +45,38 @@ class Plan:
         return self.beside + sum(row.seconds or 0.0 for row in self.rows)
 
 
-def estimate_run(values: dict[str, Any], stages: Sequence[str]) -> Plan:
-    """Plan the run of the profile `values` over `stages`, after a probe of some hundred requests."""
+@dataclass
+class Probes:
+    """What was measured so far, for further runs that ask alike: paces, and names and starts (seconds) of engines.
+
+    A pace is known by its engine and requests, whatever their seed: so by the model, all prompts and all lengths.
+    """
+
+    paces: dict[Hashable, Pace] = field(default_factory=dict)
+    engines: dict[Hashable, tuple[str, float]] = field(default_factory=dict)
+
+
+def estimate_run(values: dict[str, Any], stages: Sequence[str], probes: Probes | None = None) -> Plan:
+    """Plan the run of the profile `values` over `stages`, after a probe of some hundred requests.
+
+    What `probes` tell is not measured again; what is measured is added to them.
+    """
     settings = {stage: runs.settings_from(stage, values) for stage in runs.STAGES}
     if settings["elicit"].engine == "replay":
         return Plan([], 0.0, ["engine: replay samples nothing"])
+    with errors_to(runs.run_folder(settings["elicit"]) / LOG):
+        return _estimate(settings, stages, probes or Probes())
+
+
+def _estimate(settings: dict[str, Any], stages: Sequence[str], probes: Probes) -> Plan:
     with generation.open_generator(settings["elicit"]) as generator:
         due = due_stages(settings, stages)
         known = _known_samples(generator, settings, stages, due)
-        paces, start, facts = _probe(generator, known)
+        paces, engine, start, facts = _probe(generator, known, settings["elicit"], probes)
         rows = [_known_row(generator, stage, samples, paces.get(stage)) for stage, samples in known.items()]
         if settings["elicit"].elicit_until or settings["elicit"].elicit_min_yield:  # 01 may stop before
             rows = [replace(row, about="≤ ") if row.stage == "elicit" else row for row in rows]
         questions, fact = _expected_questions(generator, settings, known.get("elicit", []), "elicit" in due)
-        engine = generator.engine_name
     recorded = forecast.find_recorded(settings)
     later_rows, facts_of_record = forecast.estimated_rows(settings, due, known, questions, paces, engine, recorded)
     rows = [row for row in rows + later_rows if row.stage in stages]
@@ -150,22 +173,53 @@ def _missing(generator: generation.Generator, samples: Samples) -> Samples:
     return [sample for sample, completion in zip(samples, stored, strict=True) if completion is None]
 
 
-def _probe(generator: generation.Generator, known: dict[str, Samples]) -> tuple[dict[str, Pace], float, list[str]]:
-    """Sample some of what each stage lacks; return the paces, the seconds of the engine's start, and facts."""
+def _probe(
+    generator: generation.Generator, known: dict[str, Samples], settings: runs.Common, probes: Probes
+) -> tuple[dict[str, Pace], str, float, list[str]]:
+    """Sample some of what each stage lacks; return the paces, the engine, the seconds of its start, and facts."""
+    engine = generator.model.fingerprint, repr([getattr(settings, name) for name in ENGINE])
+    keys = {stage: (engine, frozenset(map(_without_seed, samples))) for stage, samples in known.items()}
+    missing = {stage: _missing(generator, samples) for stage, samples in known.items()}
+    if measured := [stage for stage in known if missing[stage] and keys[stage] not in probes.paces]:
+        print(f"measuring how fast {settings.model} samples for {', '.join(measured)}: {settings.run}", flush=True)
     paces: dict[str, Pace] = {}
     start, facts = 0.0, []
     for stage, samples in known.items():
-        missing = _missing(generator, samples)
-        random.Random(0).shuffle(missing)  # the first ones are those of one kind
-        if missing:
-            first_seconds = _seconds_of(generator, missing[:WARM_UP])
-            start = start or first_seconds
-        groups = _timed_groups(generator, missing[WARM_UP:])
-        if pace := _pace(generator, samples, groups):
-            paces[stage] = pace
+        pace = probes.paces.get(keys[stage])
+        what = "probed before"
+        if pace is None:
+            random.Random(0).shuffle(missing[stage])  # the first ones are those of one kind
+            if missing[stage]:
+                first_seconds = _seconds_of(generator, missing[stage][:WARM_UP])
+                start = start or first_seconds
+            groups = _timed_groups(generator, missing[stage][WARM_UP:])
+            pace = _pace(generator, samples, groups)
             what = f"probe of {sum(size for size, _ in groups)}" if groups else "as its store says"
+        if pace:
+            paces[stage] = probes.paces[keys[stage]] = pace
+            facts += _note_on_long_prompts(generator, stage, samples, settings)
             facts.append(f"{stage}: {what}, {1000 * pace.each:.1f} ms and {pace.length:.1f} tokens a completion")
-    return paces, start, facts
+    if start:
+        probes.engines[engine] = generator.engine_name, start
+    return paces, *probes.engines.get(engine, (generator.engine_name, start)), facts
+
+
+def _note_on_long_prompts(
+    generator: generation.Generator, stage: str, samples: Samples, settings: runs.Common
+) -> list[str]:
+    """Return a line where prompts were too long to be asked: the generator's own warning is in the log."""
+    number = sum(done.finish == generation.TOO_LONG for done in generator.stored(samples) if done)
+    if not number:
+        return []
+    return [
+        f"{stage}: {number} prompts of the probe did not fit into max_model_len {settings.max_model_len}: raise it, or "
+        "lower the stage's max_tokens"
+    ]
+
+
+def _without_seed(sample: tuple[Request, int]) -> Request:
+    request, _ = sample
+    return replace(request, sampling=replace(request.sampling, seed=0))
 
 
 def _seconds_of(generator: generation.Generator, samples: Samples) -> float:

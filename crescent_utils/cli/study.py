@@ -182,12 +182,19 @@ def study_folder(study: Study, planned: dict[str, list[SweepRun]]) -> Path:
 
 
 def plan_text(study: Study, planned: dict[str, list[SweepRun]]) -> str:
-    """Return about how long each part takes at most: its first run, after a probe, times the number of its runs."""
+    """Return about how long each part takes at most: its first run, after a probe, times the number of its runs.
+
+    What the first run of a part asks just as that of an earlier part is probed once.
+    """
     lines, total = [], 0.0
+    probes = plan.Probes()
+    probed: list[SweepRun] = []
     for name, part_runs in planned.items():
         values = part_runs[0].parameters
         stages = [stage for stage in runs.STAGES if stage not in runs.left_out_stages(values)]
-        planned_run = plan.estimate_run(values, stages)
+        sweep.share_samples(part_runs[0], _of_its_domain(part_runs[0], probed))
+        planned_run = plan.estimate_run(values, stages, probes)
+        probed.append(part_runs[0])
         seconds = planned_run.seconds * len(part_runs)
         if study.parts[name].accumulate:  # a round trains on as many pairs more as there were rounds before it
             training = sum(row.seconds or 0.0 for row in planned_run.rows if row.is_training)
@@ -254,7 +261,7 @@ def _attempt(run: SweepRun, stages: Sequence[str], progress: Progress, run_profi
         return False
     try:
         if not _is_done(run, stages):
-            alike = [other for other in progress.ran if other.parameters.get("domain") == run.parameters.get("domain")]
+            alike = _of_its_domain(run, progress.ran)
             sweep.share_samples(run, alike)
             sweep.share_stages(run, alike)
             if status := int(run_profile(run.parameters, stages)):
@@ -264,6 +271,10 @@ def _attempt(run: SweepRun, stages: Sequence[str], progress: Progress, run_profi
     if name not in {other.parameters["run"] for other in progress.ran}:
         progress.ran.append(run)
     return name not in progress.failed
+
+
+def _of_its_domain(run: SweepRun, others: Iterable[SweepRun]) -> list[SweepRun]:
+    return [other for other in others if other.parameters.get("domain") == run.parameters.get("domain")]
 
 
 def _is_done(run: SweepRun, stages: Iterable[str]) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import sys
 
 import pandas as pd
 import pytest
@@ -16,7 +18,7 @@ from crescent_utils import evaluate, generation
 from crescent_utils.cli import main, plan
 from crescent_utils.evaluate import baselines
 from crescent_utils.generation import generator as generator_module
-from crescent_utils.generation.store import Completion, GenerationStore
+from crescent_utils.generation.store import TOO_LONG, Completion, GenerationStore
 from crescent_utils.runs import costs, domains, folders, params, settings_from
 
 
@@ -107,6 +109,87 @@ def test_nothing_is_probed_twice_and_what_is_stored_costs_nothing(values, engine
 def test_a_probe_ends_with_the_group_that_took_long_enough(values, engines, monkeypatch):
     monkeypatch.setattr(plan, "LONG_ENOUGH", 0.5)
     assert by_stage(plan.estimate_run(values, params.STAGES))["elicit", "base"].stored == 2 + 8 + 16
+
+
+def test_what_was_probed_before_is_not_probed_again(values, engines, tmp_path):
+    probes = plan.Probes()
+    first = plan.estimate_run(values, params.STAGES, probes)
+    again = plan.estimate_run(values | {"run": "other", "seed": 2, "learning_rate": 0.5}, params.STAGES, probes)
+    assert len(engines) == 1 and len(engines[0].sampled) == 58 + 24
+    one, other = by_stage(first), by_stage(again)
+    assert other["elicit", "base"].stored == 0
+    assert other["elicit", "base"].seconds == pytest.approx(0.2 + 145 * 0.02), "at the pace of the first probe"
+    start = 10 + 0.2 + plan.WARM_UP * 0.02  # as it was measured; here 06 has to start the base, too
+    assert again.beside - first.beside == pytest.approx(plan.forecast.FURTHER_START * start)
+    assert other["evaluate", "tuned"].seconds == one["evaluate", "tuned"].seconds
+    assert "elicit: probed before, 20.0 ms and 4.0 tokens a completion" in again.facts
+    for number, change in enumerate(({"elicit_max_tokens": 7}, {"max_model_len": 512}, {"bait": ["Ask: "]}), start=1):
+        plan.estimate_run(values | {"run": f"r{number}"} | change, params.STAGES, probes)
+        assert len(engines) == 1 + number, "other lengths, another engine, other prompts"
+
+
+def test_parts_of_a_study_that_ask_alike_are_probed_once(values, engines, tmp_path, capsys):
+    profile = tmp_path / "profile.yaml"
+    profile.write_text(yaml.safe_dump({name: value for name, value in values.items() if name != "run"}))
+    parts = {
+        name: {"purpose": name, "profile": [str(profile)], "parameters": {"student": "none"} | change}
+        for name, change in {"one": {}, "slow": {"learning_rate": 0.1}, "long": {"elicit_max_tokens": 7}}.items()
+    }
+    file = tmp_path / "small.yaml"
+    file.write_text(yaml.safe_dump({"name": "small", "parts": parts}, sort_keys=False))
+    assert main.main(["study", str(file), "--plan"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    measured = [line for line in lines if line.startswith("measuring how fast ")]
+    assert [line.rpartition(": ")[2] for line in measured] == [
+        "small/runs/one/whole-seed1",
+        "small/runs/long/whole-seed1",
+    ]
+    assert len(engines) == 2 and len(lines) == len(measured) + len(parts) + 1
+    with GenerationStore(tmp_path / "outputs" / "small" / "runs" / "slow" / "whole-seed1" / "store.sqlite") as store:
+        assert store.count() == 58 + 24, "what was sampled for the part before serves this one too"
+    times = {line.split()[0]: line.partition("about ")[2] for line in lines if "runs, at most" in line}
+    assert times["one"] == times["slow"]
+
+
+def test_a_plan_shows_one_line_and_its_table_and_the_engines_lines_are_in_the_log(
+    values, engines, tmp_path, monkeypatch, capfd
+):
+    class Loud(Engine):
+        def sample(self, jobs):
+            os.write(2, b"Loading safetensors checkpoint shards: 100%\n")
+            print("INFO a library", file=sys.stderr)
+            yield from super().sample(jobs)
+
+        def close(self):
+            os.write(2, b"engine is shut down\n")
+
+    monkeypatch.setattr(generator_module, "start_engine", lambda settings, model: Loud(plan.time))
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump(values))
+    with open(2, "w", closefd=False, buffering=1) as standard_error:  # as in a terminal: pytest's own goes elsewhere
+        monkeypatch.setattr(sys, "stderr", standard_error)
+        assert main.main(["run", str(path), "--plan"]) == 0
+        print("told after it", file=sys.stderr)
+    out, err = capfd.readouterr()
+    assert err == "told after it\n"
+    log = (tmp_path / "outputs" / "r" / "plan.log").read_text()
+    assert all(text in log for text in ("checkpoint shards", "INFO a library", "engine is shut down", "completions"))
+    lines = out.splitlines()
+    assert lines[1].startswith("measuring how fast ") and lines[1].endswith(" samples for elicit, evaluate: r")
+    assert lines[2].split()[:2] == ["stage", "model"]
+
+
+@pytest.mark.filterwarnings("ignore:max_model_len")  # the generator's own, which stand in plan.log
+def test_prompts_that_are_too_long_are_named(values, engines, monkeypatch):
+    def nothing(self, jobs):
+        for index, _ in enumerate(jobs):
+            yield index, Completion("", TOO_LONG, 2000, 0)
+
+    monkeypatch.setattr(Engine, "sample", nothing)
+    facts = plan.estimate_run(values, params.STAGES).facts
+    assert any(
+        "elicit: 58 prompts of the probe did not fit into max_model_len 1024: raise it" in fact for fact in facts
+    )
 
 
 def test_a_finished_pool_is_voted_on_as_it_is_and_finished_stages_cost_nothing(values, engines, tmp_path, monkeypatch):

@@ -298,7 +298,7 @@ def test_rounds_that_accumulate_share_with_those_that_replace_what_both_have_in_
 
 def test_a_plan_counts_the_longer_trainings_of_rounds_that_accumulate(place, monkeypatch):
     rows = [study.plan.Row("vote", "base", 1, 0, 0.0, 100.0), study.plan.Row("finetune", "tuned", 1, 0, 0.0, 60.0)]
-    monkeypatch.setattr(study.plan, "estimate_run", lambda values, stages: study.plan.Plan(rows, 40.0, []))
+    monkeypatch.setattr(study.plan, "estimate_run", lambda values, stages, probes: study.plan.Plan(rows, 40.0, []))
     rounds = {**PARTS["sizes"], "arms": {}, "rounds": 3, "seeds": [1, 2]}
     loaded = study.load_study(place({"replacing": rounds, "accumulating": {**rounds, "accumulate": True}})[0])
     text = study.plan_text(loaded, {name: study.plan_part(loaded, name) for name in loaded.parts})
