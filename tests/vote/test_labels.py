@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from shared import REFERENCE
 
+from crescent_utils import answers, stats
 from crescent_utils.generation import generator
 from crescent_utils.generation.store import Sampling
 from crescent_utils.runs import domains, params
@@ -91,6 +92,28 @@ def test_one_and_all_paths_are_exact(ballots):
                 leaders = [x for x, n in counts.items() if n == best]
                 shares.append(Fraction("1" in leaders, max(1, len(leaders))))
         assert found == pytest.approx(float(sum(shares) / len(shares)))
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["1", "1.0", "2", "So 3", None])), max_size=25)
+
+
+@settings(deadline=None, max_examples=60)
+@given(ROWS, st.dictionaries(st.integers(0, 6), st.sampled_from(["1", "2"])), st.integers(0, 3))
+def test_rows_of_several_questions_may_alternate_in_the_table(rows, golds, seed):
+    """The same as with a table for each question, in the order in which the questions come."""
+    table = pd.DataFrame(rows, columns=["question_id", "answer"]).astype({"answer": object})
+    parts = [(number, part) for number, part in table.groupby("question_id", sort=False) if number in golds]
+    expected = stats.accuracy_by_votes(
+        [answers.equality_classes(part["answer"]) for _, part in parts],
+        [answers.equality_class(golds[number]) for number, _ in parts],
+        seed,
+    )
+    pd.testing.assert_frame_equal(labels.votes_needed(table, golds, seed), expected)
+    table = table.assign(path=table["answer"].fillna("none"), cut=table.index % 3 == 0)
+    one_by_one = pd.concat([table.head(0), *(part for _, part in table.groupby("question_id", sort=False))])
+    strict = params.build_settings("vote", {"min_agreement": 0.5, "seed": seed})
+    for cost in (labels.cost_of_released, lambda paths, golds: labels.cost_of_cut(paths, golds, strict)):
+        pd.testing.assert_frame_equal(cost(table, golds), cost(one_by_one, golds))
 
 
 def test_random_subsets_are_near_all_subsets():
