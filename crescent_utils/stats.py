@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -198,22 +198,39 @@ def paired_scores(
 
     A single seed stands against all of the other's. Raises ValueError, naming `where`, if they share nothing.
     """
-    old, new = (
-        scores[scores["model"] == model]
-        .assign(score=lambda rows: rows[column].astype(float))
-        .pivot_table(index="seed", columns="item", values="score", aggfunc="mean")
-        .dropna(axis=1)  # an item without a score under some seed does not count
-        for model in (before, after)
-    )
-    if old.empty or new.empty:
+    old, new = (_seeds_by_items(scores[scores["model"] == model], column) for model in (before, after))
+    if old.scores.size == 0 or new.scores.size == 0:
         return None
-    items = old.columns.intersection(new.columns).sort_values()
-    if len(old) > 1 and len(new) > 1:
-        seeds = old.index.intersection(new.index).sort_values()
-        old, new = old.loc[seeds], new.loc[seeds]
-    if len(items) == 0 or len(old) == 0:
+    items, old_places, new_places = np.intersect1d(old.items, new.items, assume_unique=True, return_indices=True)
+    old_scores, new_scores = old.scores[:, old_places], new.scores[:, new_places]
+    if len(old.seeds) > 1 and len(new.seeds) > 1:
+        _, old_rows, new_rows = np.intersect1d(old.seeds, new.seeds, assume_unique=True, return_indices=True)
+        old_scores, new_scores = old_scores[old_rows], new_scores[new_rows]
+    if len(items) == 0 or len(old_scores) == 0:
         raise ValueError(f"{where}: the models share no item or no seed; evaluate both on the same")
-    return old[items].to_numpy(dtype=float), new[items].to_numpy(dtype=float)
+    # Columns stand together in memory, as in a pivot table: the last digit of a mean depends on it.
+    return np.asfortranarray(old_scores), np.asfortranarray(new_scores)
+
+
+class _SeedsByItems(NamedTuple):
+    """Mean scores (seeds, items), the seeds and items in order."""
+
+    seeds: NDArray[Any]
+    items: NDArray[Any]
+    scores: Floats
+
+
+def _seeds_by_items(rows: pd.DataFrame, column: str) -> _SeedsByItems:
+    """Return the mean of `column` over samples, for each seed and each item that has a score under every seed."""
+    scored = rows[rows[column].notna()]
+    seeds, seed_of = np.unique(scored["seed"].to_numpy(), return_inverse=True)
+    items, item_of = np.unique(scored["item"].to_numpy(), return_inverse=True)
+    cell_of = seed_of * len(items) + item_of
+    cells = len(seeds) * len(items)
+    samples = np.bincount(cell_of, minlength=cells).reshape(len(seeds), len(items))
+    totals = np.bincount(cell_of, scored[column].to_numpy(dtype=float), cells).reshape(samples.shape)
+    complete = (samples > 0).all(axis=0)
+    return _SeedsByItems(seeds, items[complete], totals[:, complete] / samples[:, complete])
 
 
 # --- several tests ----------------------------------------------------------------------------------------------------

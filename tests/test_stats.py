@@ -266,6 +266,42 @@ def test_compare_pairs_seeds_items_and_samples():
     assert (row["before_accuracy"], row["after_accuracy"]) == pytest.approx((0.5, 0.75))
 
 
+ANSWERS = st.lists(
+    st.tuples(
+        st.sampled_from(["base", "tuned"]),
+        st.integers(1, 3),
+        st.sampled_from([7, 3, 20]),
+        st.sampled_from([0, 1, None]),
+    ),
+    max_size=40,
+)
+
+
+@UNHURRIED
+@given(ANSWERS, st.sampled_from([int, str]))
+def test_paired_scores_are_those_of_a_pivot_table(answers, as_item):
+    rows = pd.DataFrame(answers, columns=["model", "seed", "item", "score"]).astype({"score": float})
+    rows["item"] = rows["item"].map(as_item)
+    old, new = (
+        rows[rows["model"] == model].pivot_table(index="seed", columns="item", values="score").dropna(axis=1)
+        for model in ("base", "tuned")
+    )
+    items = old.columns.intersection(new.columns).sort_values()
+    seeds = [old.index, new.index]
+    if len(old) > 1 and len(new) > 1:
+        seeds = [old.index.intersection(new.index).sort_values()] * 2
+    if old.empty or new.empty:
+        assert stats.paired_scores(rows, "base", "tuned", "score") is None
+    elif len(items) == 0 or len(seeds[0]) == 0:
+        with pytest.raises(ValueError, match="share no item or no seed"):
+            stats.paired_scores(rows, "base", "tuned", "score")
+    else:
+        tables = stats.paired_scores(rows, "base", "tuned", "score")
+        assert np.array_equal(tables[0], old.loc[seeds[0], items]) and np.array_equal(
+            tables[1], new.loc[seeds[1], items]
+        )
+
+
 def test_compare_without_pairs():
     scores = scores_table("base", [1], lambda *_: True)
     assert stats.compare_models(scores, "base", "tuned").empty

@@ -9,19 +9,13 @@ import re
 
 import nbformat
 import pandas as pd
+import papermill
 import pytest
 from nbclient import NotebookClient
 from shared import REFERENCE, ROOT, experiments, parameters_in
 
 from crescent_utils import runs
-from crescent_utils.cli.kernel import Kernel
 from crescent_utils.runs import params
-
-
-@pytest.fixture(scope="module")
-def kernel(tmp_path_factory):
-    with Kernel(tmp_path_factory.mktemp("kernel") / "kernel.log") as started:
-        yield started
 
 
 @pytest.fixture
@@ -44,6 +38,14 @@ def test_a_notebook_that_is_opened_first_replays_by_itself(kernel, outputs, stag
     for path in (REFERENCE / stage).glob("*.parquet"):
         replayed = pd.read_parquet(outputs / "replay" / stage / path.name)
         pd.testing.assert_frame_equal(replayed, pd.read_parquet(path), rtol=0, atol=2e-4)
+
+
+def test_papermill_alone_replays_a_notebook_on_a_kernel_of_its_own(outputs):
+    source, target = ROOT / "notebooks" / "01_elicit.ipynb", outputs / "01.ipynb"
+    values = {"outputs": str(outputs)}
+    papermill.execute_notebook(source, target, parameters=values, progress_bar=False, kernel_name="python3")
+    replayed = pd.read_parquet(outputs / "replay" / "elicit" / "questions.parquet")
+    pd.testing.assert_frame_equal(replayed, pd.read_parquet(REFERENCE / "elicit" / "questions.parquet"))
 
 
 def test_a_parameter_that_the_store_cannot_answer_is_named_with_what_to_do(kernel, outputs):

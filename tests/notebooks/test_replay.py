@@ -6,31 +6,37 @@ import json
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import make_readme
 import pandas as pd
-import papermill
 import pytest
 from shared import REFERENCE, ROOT, made_once
 
 from crescent_utils import runs
-from crescent_utils.cli.kernel import Kernel
 from crescent_utils.runs import params
 
 
 @pytest.fixture(scope="session")
-def replayed(tmp_path_factory, worker_id):
-    return made_once(tmp_path_factory, worker_id, "outputs", replay_the_reference) / "replay"
+def replayed(tmp_path_factory, worker_id, kernel):
+    return made_once(tmp_path_factory, worker_id, "outputs", partial(replay_the_reference, kernel)) / "replay"
 
 
-def replay_the_reference(outputs):
-    """Execute the notebooks as `crescent run` does, in one kernel; `make notebooks` starts one for each."""
+def replay_the_reference(kernel, outputs):
+    """Execute the notebooks as `crescent run` does, in one kernel; `make notebooks` starts one for each.
+
+    Then 06 once more, in the run "alone", which has no student.
+    """
     (outputs / "reference").symlink_to(REFERENCE)
-    with Kernel(outputs / "kernel.log") as kernel:
-        for stage in params.STAGES:
-            name = f"{runs.NOTEBOOKS[stage]}.ipynb"
-            assert kernel.execute(ROOT / "notebooks" / name, outputs / name, {"outputs": str(outputs)}, stage) == ""
+    for stage in params.STAGES:
+        name = f"{runs.NOTEBOOKS[stage]}.ipynb"
+        assert kernel.execute(ROOT / "notebooks" / name, outputs / name, {"outputs": str(outputs)}, stage) == ""
+    (outputs / "alone").mkdir()
+    for stage in ("vote", "finetune"):  # and no distil
+        (outputs / "alone" / stage).symlink_to(Path("..") / "replay" / stage)
+    alone = {"outputs": str(outputs), "student": "none", "run": "alone", "resamples": 200, "other_runs": []}
+    assert kernel.execute(ROOT / "notebooks" / "06_evaluate.ipynb", outputs / "alone.ipynb", alone, "evaluate") == ""
 
 
 def table(folder, stage, name):
@@ -63,16 +69,7 @@ def test_the_replay_judges_the_claims_as_the_live_run_did(replayed):
 
 
 def test_without_a_student_the_evaluation_is_that_of_the_model_alone(replayed):
-    alone = replayed.parent / "alone"
-    alone.mkdir()
-    for stage in ("vote", "finetune"):  # and no distil
-        (alone / stage).symlink_to(replayed / stage)
-    papermill.execute_notebook(
-        ROOT / "notebooks" / "06_evaluate.ipynb", alone / "06.ipynb", progress_bar=False, kernel_name="python3",
-        parameters={"outputs": str(replayed.parent), "student": "none", "run": "alone", "resamples": 200,
-            "other_runs": []},
-    )  # fmt: skip
-    own = table(alone, "evaluate", "scores")
+    own = table(replayed.parent / "alone", "evaluate", "scores")
     whole = table(replayed, "evaluate", "scores")
     expected = whole[~whole["model"].str.startswith("student")].reset_index(drop=True)
     pd.testing.assert_frame_equal(own, expected)
