@@ -289,6 +289,7 @@ def _foretell(study: Study, run: SweepRun, progress: Progress) -> None:
     if preflight.recorded_verdict(run.folder).get("parameters") == preflight.decisive_parameters(run.parameters):
         return
     try:
+        sweep.share_samples(run, _of_its_domain(run, progress.ran))  # the preflights of most arms ask the same
         questions = preflight.chosen_questions(run.parameters, study.preflight_items)
         end = preflight.record(run.parameters, questions, with_likelihoods=False)[-1]
         print(f"  {'preflight':<12} {end.line}", flush=True)

@@ -131,7 +131,8 @@ def _judged_otherwise(settings: runs.Evaluate, whole: runs.Evaluate) -> Iterator
 
 def share_samples(run: SweepRun, earlier: Sequence[SweepRun]) -> int:
     """Add what the `earlier` runs with its seed have sampled to the run's store; return how many completions."""
-    stores = [other.folder / STORE_NAME for other in earlier if other.seed == run.seed]
+    others = [other.folder for other in earlier if other.seed == run.seed and other.folder != run.folder]
+    stores = [folder / STORE_NAME for folder in others]
     stores = [path for path in stores if path.exists()]
     if not stores:
         return 0

@@ -10,7 +10,7 @@ import tiny
 import yaml
 from shared import REFERENCE, ROOT
 
-from crescent_utils import runs
+from crescent_utils import generation, runs
 from crescent_utils.cli import main, study, sweep
 from crescent_utils.runs import folders
 
@@ -52,12 +52,16 @@ class Runs:
     """In the place of real runs: each stage leaves the reference's tables of its seed, and a manifest of its own."""
 
     def __init__(self, failing=()):
-        self.started, self.failing = [], failing
+        self.started, self.held, self.failing = [], {}, failing
 
     def __call__(self, parameters, stages):
         name = parameters["run"]
         if any(part in name for part in self.failing):
             return 1
+        path = runs.run_folder(runs.settings_from("elicit", parameters)) / generation.STORE_NAME
+        with generation.GenerationStore(path) as store:
+            asked = generation.Request("tiny", (("user", name),))
+            store.put([(asked, 0, generation.Completion(name, "stop", 3, 2))])
         for stage in stages:
             settings = runs.settings_from(stage, parameters)
             if stage in runs.left_out_stages(parameters) or runs.is_current(stage, settings):
@@ -94,6 +98,8 @@ def leave(monkeypatch):
             end = study.preflight.decisive_parameters(values)
             runs.write_json(folder / "verdict.json", {"parameters": end})
             made.started.append((values["run"].removeprefix("small/runs/"), "preflight"))
+            with generation.GenerationStore(folder.parent / generation.STORE_NAME, read_only=True) as store:
+                made.held[values["run"].removeprefix("small/runs/")] = store.count()
             return (type("End", (), {"line": "go"}),)
 
         monkeypatch.setattr(study.preflight, "record", record)
@@ -106,9 +112,9 @@ def run_study(path, outputs, *more):
     return main.main(["study", str(path), "-p", f"outputs={outputs.parent}", *more])
 
 
-def test_the_kits_study_names_every_claim_and_its_runs_are_all_different():
+def test_the_kits_study_names_every_claim_and_its_runs_are_all_different(tmp_path):
     kit = study.load_study(ROOT / "params" / "study.yaml")
-    planned = {name: study.plan_part(kit, name) for name in kit.parts}
+    planned = {name: study.plan_part(kit, name, [f"outputs={tmp_path}"]) for name in kit.parts}
     names = [run.parameters["run"] for part in planned.values() for run in part]
     assert len(names) == len(set(names)) > 30
     assert {claim for part in kit.parts.values() for claim in part.claims} | set(kit.blanks) == set(study.CLAIMS)
@@ -256,6 +262,10 @@ def test_every_setting_that_learns_from_votes_is_foretold_once(place, leave):
     assert table["seeds"].tolist()[:2] == [2, 2] and (table["n"] == 1500).all()
     asked = [name for name, stage in made.started if stage == "preflight"]
     assert all(name.endswith("seed1") for name in asked)
+    voted = [name for name, stage in made.started if name.startswith("method/") and stage == "vote"]
+    assert len(voted) == 4 and made.held["method/whole-seed1"] == 3, (
+        "a preflight has what every run of its seed sampled"
+    )
 
 
 def test_rounds_run_in_order_and_the_first_that_fails_ends_them(place, leave, monkeypatch, tmp_path):

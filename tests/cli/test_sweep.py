@@ -51,7 +51,10 @@ def test_what_is_given_twice_is_refused(tmp_path, overlays, seeds, message):
         ({"eval_prompts": ["solve", "bare"]}, "eval_prompts: the first is 'solve', of the whole 'bare'"),
         ({"shots": [5]}, r"shots: \[5\] have none in common with \[0\] of the whole"),
         ({"evaluate_on": ["gsm8k"]}, r"evaluate_on: \['gsm8k'\] have none in common with \['two_numbers"),
-        ({"domain": "three_terms"}, "domain: 'three_terms', whose benchmarks .*three_terms_40.* have none in common"),
+        (
+            {"domain": "three_terms"},
+            "domain: 'three_terms', whose benchmarks .*three_terms_25_sums.* have none in common",
+        ),
         ({"benchmark_seed": 3}, "benchmark_seed: 3, of the whole 2025"),
         ({"benchmark_items": 20}, "benchmark_items: 20, of the whole 1500"),
         ({"benchmark_split": "dev"}, "benchmark_split: 'dev', of the whole 'test'"),
