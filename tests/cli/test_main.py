@@ -87,8 +87,8 @@ BAD = [
         ["vote_shots", "'exemplars'", "domain 'commonsense' has none", "vote_shots: own"],
     ),
     (
-        ["-p", "best_prompt=true", "-p", "evaluate_on=[two_numbers_9]", "-p", "benchmark_items=4"],
-        ["evaluate_on", "two_numbers_9", "best_prompt and matched_temperature to false"],
+        ["-p", "best_prompt=true", "-p", "evaluate_on=[two_numbers_4]", "-p", "benchmark_items=4"],
+        ["evaluate_on", "two_numbers_4", "best_prompt and matched_temperature to false"],
     ),
     (["--from", "vote", "--to", "dedup"], ["--to dedup", "--from vote"]),
     (["--from", "votes"], ["--from", "'votes'", "evaluate"]),
