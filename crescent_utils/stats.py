@@ -7,8 +7,8 @@ In come scores between 0 and 1: a sequence with one score per item, or a table o
 - p-values corrected for the number of tests (`holm`);
 - how often the majority of m answers is right (`accuracy_by_votes`), or any of k (`pass_at_k`);
 - how far two quantities have the same order (`rank_correlation`).
-Intervals are of 95 %. Whatever resamples takes a seed. Wilson's interval and McNemar's test are
-statsmodels', which loads pandas; it and scipy are imported where they are called, so that commands start at once.
+Intervals are of 95 %. Whatever resamples takes a seed. Of scipy `special` alone is taken, where it is called: its
+`stats`, and statsmodels with it, take most of a second to import, in each notebook.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ __all__ = [
     "compare_models",
     "crossed_t_test",
     "holm",
+    "mcnemar",
     "mean_interval",
     "paired_difference",
     "paired_scores",
@@ -99,10 +100,13 @@ def wilson(successes: int, n: int) -> Interval:
         raise ValueError(f"successes={successes} is not between 0 and n={n}")
     if n == 0:
         return Interval(math.nan, 0.0, 1.0, 0)
-    from statsmodels.stats.proportion import proportion_confint
+    from scipy.special import ndtri
 
-    share = successes / n
-    low, high = proportion_confint(successes, n, alpha=1 - LEVEL, method="wilson")
+    share, critical_z = successes / n, -float(ndtri((1 - LEVEL) / 2))
+    weight = critical_z**2 / n
+    centre = (share + weight / 2) / (1 + weight)
+    reach = critical_z * math.sqrt(share * (1 - share) / n + critical_z**2 / (4 * n**2)) / (1 + weight)
+    low, high = centre - reach, centre + reach
     # An end that is exactly 0, 1 or the share itself would otherwise miss it by a rounding of 1e-17.
     return Interval(share, min(share, low) if successes else 0.0, max(share, high) if successes < n else 1.0, n)
 
@@ -152,10 +156,7 @@ def paired_difference(before: ArrayLike, after: ArrayLike) -> Paired:
     single_answers = seeds == 1 and bool(np.isin([old, new], [0, 1]).all())
     test = crossed_t_test(change)
     if single_answers or np.ptp(change) == 0:  # where nothing varies, a bootstrap could only say that it is certain
-        from statsmodels.stats.contingency_tables import mcnemar
-
-        low, high = score_interval(gained, lost, n)
-        p_value = float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)  # unchanged items play no part
+        low, high, p_value = *score_interval(gained, lost, n), mcnemar(gained, lost)
     else:
         low, high, p_value = max(-1.0, test.low), min(1.0, test.high), test.p_value
     difference = float(change.mean())
@@ -165,6 +166,16 @@ def paired_difference(before: ArrayLike, after: ArrayLike) -> Paired:
         how = "t-test with seeds and items random, and its interval"
     spread = (test.seed_sd, test.item_sd, test.rest_sd)
     return Paired(n, seeds, difference, low, high, p_value, gained, lost, how, *spread)
+
+
+def mcnemar(gained: int, lost: int) -> float:
+    """Return the two-sided p-value of McNemar's exact test, in which unchanged items play no part."""
+    changed = gained + lost
+    ways = ways_so_few = 1  # of choosing which items rose, or fell: none of them, then up to the smaller number
+    for chosen in range(min(gained, lost)):
+        ways = ways * (changed - chosen) // (chosen + 1)
+        ways_so_few += ways
+    return min(1.0, float(2 * ways_so_few / 2**changed))
 
 
 def compare_models(
@@ -178,7 +189,9 @@ def compare_models(
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    for (benchmark, shots, decoding), part in scores.groupby(["benchmark", "shots", "decoding"], sort=True):
+    keys = ["benchmark", "shots", "decoding"]
+    answers = scores[[*keys, "model", "seed", "item", scoring]]  # without the texts, which take long to copy
+    for (benchmark, shots, decoding), part in answers.groupby(keys, sort=True):
         tables = paired_scores(part, before, after, scoring, f"{benchmark}, {shots} shots, {decoding}")
         if tables is None:
             continue

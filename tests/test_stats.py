@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -51,6 +53,39 @@ def test_wilson_ends_are_the_shares_that_the_score_test_just_does_not_reject(cou
             assert abs(successes - n * end) == pytest.approx(critical_z * math.sqrt(n * end * (1 - end)), abs=1e-6)
     assert (interval.low == 0) == (successes == 0) and (interval.high == 1) == (successes == n)
     assert 0 <= interval.low <= interval.estimate <= interval.high <= 1
+
+
+@UNHURRIED
+@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_that_of_statsmodels_to_the_last_bit(counts):
+    from statsmodels.stats.proportion import proportion_confint
+
+    successes, n = counts
+    interval = stats.wilson(successes, n)
+    low, high = proportion_confint(successes, n, alpha=1 - stats.LEVEL, method="wilson")
+    expected = min(low, successes / n) if successes else 0.0, max(high, successes / n) if successes < n else 1.0
+    assert (interval.low, interval.high) == expected
+
+
+@UNHURRIED
+@given(st.integers(0, 600), st.integers(0, 600))
+def test_mcnemar_is_that_of_statsmodels(gained, lost):
+    from statsmodels.stats.contingency_tables import mcnemar
+
+    expected = mcnemar([[3, lost], [gained, 4]], exact=True).pvalue
+    assert stats.mcnemar(gained, lost) == pytest.approx(expected, rel=1e-12, abs=0)
+
+
+def test_nothing_of_stats_needs_statsmodels_or_the_whole_of_scipys():
+    code = """
+import sys
+from crescent_utils import evaluate, figures, stats
+assert "scipy" not in sys.modules, "figures need no statistics"
+stats.wilson(3, 7), stats.paired_difference([0, 1, 1], [1, 1, 1]), stats.paired_difference([[0, 1]] * 2, [[1, 1]] * 2)
+print(*{"scipy.stats", "statsmodels"} & set(sys.modules))
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.strip() == ""
 
 
 def test_wilson_edges():

@@ -189,6 +189,7 @@ _NEXT_TERM = rf"\s*((?ai:{_PLUS_OR_MINUS}))\s*(-?{_NUMBER})"
 _SUM_OF_THREE = re.compile(rf"(-?{_NUMBER}){_NEXT_TERM}{_NEXT_TERM}")
 
 
+@functools.lru_cache(maxsize=8192)  # the same items come back with each model, seed and decoding
 def arithmetic_problem(question: str) -> tuple[Fraction, str, Fraction] | None:
     """Return the problem in "What is 7 plus 4?" as (4, "+", 7); None where there is no single operation.
 

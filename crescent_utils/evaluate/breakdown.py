@@ -5,6 +5,7 @@ Everything here reads the table `scores`, which has one row per answer (see the 
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -45,7 +46,8 @@ def gain_parts(scores: pd.DataFrame, before: str, after: str) -> pd.DataFrame:
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    with_holding = scores.assign(holding=scores[list(SCORINGS)].astype(bool).any(axis=1))
+    with_holding = scores[[*KEYS, "model", "seed", "item", *SCORINGS]]  # without the texts, which take long to copy
+    with_holding = with_holding.assign(holding=scores[list(SCORINGS)].astype(bool).any(axis=1))
     for key, part in with_holding.groupby(KEYS, sort=True):
         holding = stats.paired_scores(part, before, after, "holding")
         if holding is None:
@@ -142,7 +144,7 @@ def gain_sources(scores: pd.DataFrame, before: str = "base", after: str = "tuned
     for (benchmark, shots), part in greedy.groupby(["benchmark", "shots"], sort=True):
         if part["model"].nunique() < 2:
             continue
-        with_state = _with_state_before(part, before)
+        with_state = _with_state_before(part, before)[["model", "seed", "item", "symbolic", "state"]]
         for state in ANSWER_STATES:
             is_state = with_state["state"] == state
             counted = with_state.assign(state=is_state, right=is_state & with_state["symbolic"].astype(bool))
@@ -290,7 +292,7 @@ def failure_class(question: str, completion: str, answer: str | None, right: boo
         return "no answer"
     problem = benchmarks.arithmetic_problem(question)
     written = equations(completion)
-    if problem is not None and _is_of_another_operation(answer, problem):
+    if problem is not None and _value_written(answer) in _other_results(question):
         if not any(benchmarks.arithmetic_problem(equation.left_side) == problem for equation in written):
             return "wrong operation"
     if any(equation.is_false for equation in written):
@@ -304,15 +306,22 @@ def _numbers_in(text: str) -> set[str]:
     return set(_DIGITS.findall(text.replace(",", "")))
 
 
-def _is_of_another_operation(answer: str, problem: tuple[Fraction, str, Fraction]) -> bool:
-    """Whether an operation that the problem does not ask for makes this answer of its two numbers, in either order."""
+@functools.lru_cache(maxsize=8192)  # the same items come back with each model, seed and decoding
+def _other_results(question: str) -> frozenset[Fraction]:
+    """Return what the operations that an arithmetic question does not ask for make of its two numbers, in any order."""
+    problem = benchmarks.arithmetic_problem(question)
+    assert problem is not None
     a, asked_operation, b = problem
     results = {"+": {a + b}, "-": {a - b, b - a}, "*": {a * b}, "/": {x / y for x, y in ((a, b), (b, a)) if y}}
     del results[asked_operation]
+    return frozenset[Fraction]().union(*results.values())
+
+
+def _value_written(answer: str) -> Fraction | None:
     try:
-        return any(Fraction(answer.replace(",", "")) in values for values in results.values())
+        return Fraction(answer.replace(",", ""))
     except (ValueError, ZeroDivisionError):  # no number
-        return False
+        return None
 
 
 def with_failures(scores: pd.DataFrame) -> pd.DataFrame:
@@ -320,10 +329,12 @@ def with_failures(scores: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     columns = scores[["question", "completion", "answer", "symbolic", "truncated"]]
-    failures = [
-        failure_class(question, completion, None if pd.isna(answer) else answer, bool(right), bool(truncated))
-        for question, completion, answer, right, truncated in columns.itertuples(index=False, name=None)
-    ]
+    rows = list(columns.itertuples(index=False, name=None))
+    class_of = {  # each different answer is classed once: a greedy base says the same under every seed
+        row: failure_class(row[0], row[1], None if pd.isna(row[2]) else row[2], bool(row[3]), bool(row[4]))
+        for row in dict.fromkeys(rows)
+    }
+    failures = [class_of[row] for row in rows]
     return scores.assign(failure=failures)
 
 

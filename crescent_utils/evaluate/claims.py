@@ -22,8 +22,6 @@ from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-from scipy.special import stdtrit
-
 from ..benchmarks import SCORINGS, most_items
 from ..stats import holm
 from .evaluation import deciding_rows
@@ -267,6 +265,8 @@ def _what_would_settle(claim: Claim, effect: float, level: float) -> str:
     It never asks for more items than there are. A single seed does not tell how seeds differ: then it speaks of items
     as long as there are enough.
     """
+    from scipy.special import stdtrit
+
     item_sd = claim.standard_error * math.sqrt(claim.n) if math.isnan(claim.item_sd) else claim.item_sd
     if claim.seeds == 1 or math.isnan(claim.seed_sd):
         target = effect / (NORMAL.inv_cdf(1 - level) + NORMAL.inv_cdf(POWER))

@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 from .. import benchmarks, generation
 from ..generation import Completion, Job, Request, Sampling
@@ -38,6 +37,8 @@ def run_task(
     model: Any, task: Any, *, shots: int, chat: bool, system: str | None = None, manager: Any = None, limit: int = 0
 ) -> dict[str, Any]:
     """Run one task, given by name or definition, on a model of the harness; return the results with all samples."""
+    from unittest.mock import patch
+
     import lm_eval
     from lm_eval.tasks import TaskManager
 

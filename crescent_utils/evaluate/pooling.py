@@ -76,7 +76,8 @@ def _judged_alike(scores: pd.DataFrame, settings: Evaluate, parameter: str, name
         (["benchmark", "prompt"], "prompts"),
     ):
         there = [column for column in columns if column in scores and column in other]
-        if set(scores[there].itertuples(index=False)) != set(other[there].itertuples(index=False)):
+        here, elsewhere = (set(map(tuple, rows[there].drop_duplicates().to_numpy())) for rows in (scores, other))
+        if here != elsewhere:
             raise runs.RunError(
                 f"{parameter}: {name!r} answered other {what}; evaluate it with the same benchmark parameters"
             )
