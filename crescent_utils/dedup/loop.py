@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 ENCODE_BATCH = 64  # texts; tests/benchmarks/bench_dedup.py compares it with the library's own 32
 REMEMBERED_TEXTS = 400_000  # texts whose vectors are remembered: 600 MB with MiniLM; the paper's size needs half
+KEPT_TEXTS = 20_000  # ours: texts whose vectors the process keeps for the next encoder of the same model: 30 MB
 CHECKED_TEXTS = 32  # ours: vectors of a file that are compared with the model's own before it is trusted
 LEAST_COSINE = 0.999  # ours: of these; another machine's rounding stays above
 TOO_SIMILAR = "too similar"
 LATER_TOO_SIMILAR = "a later one of its batch is too similar"
 QUESTION_COLUMNS = ["id", "question", "round", "similarity", "nearest"]
 REJECTED_COLUMNS = [*QUESTION_COLUMNS, "reason"]
+_KEPT: dict[str, dict[str, np.ndarray]] = {}  # vectors of texts, by the content of the model that embedded them
 ATTEMPT_COLUMNS = ["id", "round", "before", "after", "neighbour", "similarity", "accepted", "reason"]
 
 
@@ -57,8 +59,11 @@ class SentenceEncoder:
         """
         from sentence_transformers import SentenceTransformer
 
+        folder = generation.embedder_folder(name)
         with generation.quiet_transformers():
-            self._model: Any = SentenceTransformer(generation.embedder_folder(name), trust_remote_code=False)
+            self._model: Any = SentenceTransformer(folder, trust_remote_code=False)
+        content = runs.folder_fingerprint(Path(folder)) if Path(folder).is_dir() else folder
+        self._kept = _KEPT.setdefault(content, {})
         self._remembered: dict[str, np.ndarray] = {}
         self._saved = _read_vectors(saved) if saved is not None and saved.exists() else {}
         self._is_checked = not self._saved
@@ -89,9 +94,18 @@ class SentenceEncoder:
         os.replace(temporary, path)
 
     def _embed(self, texts: list[str]) -> np.ndarray:
-        # The library sorts by length itself, so that a batch holds little padding.
-        vectors = self._model.encode(texts, batch_size=ENCODE_BATCH, normalize_embeddings=True, show_progress_bar=False)
-        return np.asarray(vectors, dtype=np.float32)
+        """Embed different texts; a notebook that is run once more in its kernel finds the vectors of the first time."""
+        vector_of = {text: self._kept[text] for text in texts if text in self._kept}
+        new_texts = [text for text in texts if text not in vector_of]
+        if new_texts:
+            # The library sorts by length itself, so that a batch holds little padding.
+            vectors = self._model.encode(
+                new_texts, batch_size=ENCODE_BATCH, normalize_embeddings=True, show_progress_bar=False
+            )
+            vector_of.update(zip(new_texts, np.asarray(vectors, dtype=np.float32), strict=True))
+        if len(self._kept) + len(new_texts) <= KEPT_TEXTS:
+            self._kept.update((text, vector_of[text]) for text in new_texts)
+        return np.array([vector_of[text] for text in texts])
 
     def _check_saved(self, texts: Sequence[str]) -> None:
         """Embed some of the texts anew, evenly taken; forget the file where it says something else of one of them."""

@@ -12,6 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as some
 
+from crescent_utils.dedup import loop as loop_module
 from crescent_utils.dedup import similarity
 from crescent_utils.dedup.loop import SentenceEncoder, diversify
 from crescent_utils.generation import generator, models
@@ -339,6 +340,24 @@ def bags(tmp_path_factory):
 
 
 TEXTS = [f"{a} {b}" for a in ("one", "two", "three") for b in ("one", "two", "three")]
+
+
+def test_a_process_embeds_a_text_once_for_all_encoders_of_a_model(bags, monkeypatch):
+    monkeypatch.setattr(loop_module, "_KEPT", {})
+    first = SentenceEncoder(str(bags[0]))
+    expected = first.encode(TEXTS[:6])
+    again, other = SentenceEncoder(str(bags[0])), SentenceEncoder(str(bags[1]))
+    asked = []
+    for encoder in (again, other):
+        encode = encoder._model.encode
+        watched = lambda texts, encode=encode, **more: asked.append(texts) or encode(texts, **more)  # noqa: E731
+        monkeypatch.setattr(encoder._model, "encode", watched)
+    assert (again.encode(TEXTS)[:6] == expected).all() and asked == [TEXTS[6:]]
+    assert not np.allclose(other.encode(TEXTS)[:6], expected) and asked == [TEXTS[6:], TEXTS]
+    monkeypatch.setattr(loop_module, "KEPT_TEXTS", len(TEXTS) + 2)
+    for texts in (["one two three", "two one three", "three one two"],) * 2:
+        assert len(SentenceEncoder(str(bags[0])).encode(texts)) == 3
+    assert set(again._kept) == set(TEXTS), "no more than so many are kept"
 
 
 class Counting(SentenceEncoder):
