@@ -221,8 +221,8 @@ def paired_scores(
         old_scores, new_scores = old_scores[old_rows], new_scores[new_rows]
     if len(items) == 0 or len(old_scores) == 0:
         raise ValueError(f"{where}: the models share no item or no seed; evaluate both on the same")
-    # Columns stand together in memory, as in a pivot table: the last digit of a mean depends on it.
-    return np.asfortranarray(old_scores), np.asfortranarray(new_scores)
+    # Rows stand together in memory, since the last digit of a mean depends on it: the committed tables come out of that.
+    return np.ascontiguousarray(old_scores), np.ascontiguousarray(new_scores)
 
 
 class _SeedsByItems(NamedTuple):
