@@ -17,7 +17,8 @@ from typing import Any
 
 from .. import generation, runs
 
-_FORGET = "get_ipython().reset(new_session=True)"
+# Of what the reset takes away, Python itself needs `__spec__` to start a process, and vLLM may start some.
+_FORGET = "get_ipython().reset(new_session=True); __import__('sys').modules['__main__'].__spec__ = None"
 
 
 class Kernel:

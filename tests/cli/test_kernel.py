@@ -35,6 +35,13 @@ def test_the_next_notebook_has_the_same_python_and_none_of_the_names(kernel, tmp
     assert first[2] == second[2] == 1
 
 
+def test_the_next_notebook_can_start_processes_as_an_engine_does(kernel, tmp_path):
+    execute(kernel, tmp_path, "print(1)")
+    source = "import multiprocessing, os\nprocess = multiprocessing.get_context('spawn').Process(target=os.getpid)\n"
+    source += "process.start()\nprocess.join()\nprint(process.exitcode, sorted(n for n in globals() if n == 'sys'))"
+    assert execute(kernel, tmp_path, source)[:2] == ("", "0 []\n")
+
+
 def test_a_mistake_names_its_cell_and_the_kernel_goes_on(kernel, tmp_path):
     failure, _, _ = execute(kernel, tmp_path, "raise ValueError('no such thing')")
     assert failure == " failed in cell 1: ValueError: no such thing"
