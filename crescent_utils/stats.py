@@ -221,7 +221,7 @@ def paired_scores(
         old_scores, new_scores = old_scores[old_rows], new_scores[new_rows]
     if len(items) == 0 or len(old_scores) == 0:
         raise ValueError(f"{where}: the models share no item or no seed; evaluate both on the same")
-    # Rows stand together in memory, since the last digit of a mean depends on it: the committed tables come out of that.
+    # Rows stand together in memory: the last digit of a mean depends on it, and so do the committed tables.
     return np.ascontiguousarray(old_scores), np.ascontiguousarray(new_scores)
 
 
