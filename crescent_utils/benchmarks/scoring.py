@@ -12,6 +12,7 @@ strict-match and flexible-extract, compared as text like there. The rules for th
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 
@@ -43,7 +44,7 @@ def score_answer(completion: str, gold: str, form: str = "number") -> dict[str, 
     if form not in FORMS:
         raise ValueError(f"form={form!r} is unknown: allowed are {', '.join(FORMS)}")
     if form == "number":
-        announced = answers.extract_answer(completion)
+        announced = _announced(completion, form)
         return {
             "strict": answers.strict_answer(completion) == gold,
             "flexible": answers.flexible_answer(completion) == gold,
@@ -51,7 +52,7 @@ def score_answer(completion: str, gold: str, form: str = "number") -> dict[str, 
         }
     after_hashes = _after_hashes(completion)
     if form == "choice":
-        letters = (_last_letter(after_hashes), _last_letter(completion), answers.extract_answer(completion, "choice"))
+        letters = (_last_letter(after_hashes), _last_letter(completion), _announced(completion, form))
         return {scoring: letter == gold for scoring, letter in zip(SCORINGS, letters, strict=True)}
     states = {"list": _states_numbers, "text": _states_words, "none": _states_no_answer}[form]
     passages = (after_hashes, _last_sentence(completion), final_statement(completion))
@@ -64,8 +65,13 @@ def read_scored_answer(completion: str, form: str = "number") -> str | None:
     None: there is nothing to read.
     """
     if form in ("number", "choice"):
-        return answers.extract_answer(completion, form)
+        return _announced(completion, form)
     return final_statement(completion) or None
+
+
+@functools.lru_cache(maxsize=64)  # what was just scored is shown next: the same text is read twice in a row
+def _announced(completion: str, form: str) -> str | None:
+    return answers.extract_answer(completion, form)
 
 
 def final_statement(completion: str) -> str:
