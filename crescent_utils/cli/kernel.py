@@ -120,7 +120,7 @@ def _quiet(log: Path) -> Iterator[None]:
     level, path = logger.level, os.environ.get("PATH", "")
     logger.setLevel(logging.ERROR)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{path}"
-    os.environ.setdefault(runs.PROGRESS_SECONDS, "1" if sys.stdout.isatty() else "20")
+    _space_bars()
     try:
         with errors_to(log):
             yield
@@ -146,3 +146,22 @@ def errors_to(log: Path) -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(error_output, 2)
         os.close(error_output)
+
+
+@contextlib.contextmanager
+def bars_alone(log: Path, label: str) -> Iterator[None]:
+    """Show of this process's standard error the progress bars alone, under `label`.
+
+    What engines and other processes print goes to the file `log`; a library's warnings in Python are not shown.
+    """
+    _space_bars()
+    with errors_to(log), contextlib.redirect_stderr(runs.ProgressEcho(sys.stdout, label)):
+        try:
+            yield
+        finally:
+            if sys.stdout.isatty():
+                print("\r\x1b[K", end="", flush=True)
+
+
+def _space_bars() -> None:
+    os.environ.setdefault(runs.PROGRESS_SECONDS, "1" if sys.stdout.isatty() else "20")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import benchmarks, evaluate, generation, runs, vote
 from ..generation import Completion, Request, Sampling
+from .kernel import bars_alone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,13 +80,13 @@ def record(
     values: Mapping[str, Any], questions: Questions, *, with_likelihoods: bool = True
 ) -> tuple[Answers, pd.DataFrame, pd.DataFrame, vote.Verdict]:
     """Ask the questions and write the tables of this module's first lines; return the answers, and what they say."""
+    folder = runs.run_folder(runs.settings_from("vote", values)) / runs.PREFLIGHT
     try:
-        answers = ask(values, questions, with_likelihoods=with_likelihoods)
+        with bars_alone(folder / "preflight.log", "  preflight   "):
+            answers = ask(values, questions, with_likelihoods=with_likelihoods)
     except generation.ReplayMiss as error:
         raise runs.RunError(f"engine: {error}") from None
     table, reliability, end = judge(values, answers, questions.available)
-    folder = runs.run_folder(runs.settings_from("vote", values)) / runs.PREFLIGHT
-    folder.mkdir(parents=True, exist_ok=True)
     for name, frame in (vars(answers) | {"reliability": reliability, "headroom": table}).items():
         runs.write_table(folder, name, frame)
     runs.write_json(

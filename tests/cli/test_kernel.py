@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import nbformat
 import pytest
 
-from crescent_utils.cli.kernel import Kernel
+from crescent_utils.cli.kernel import Kernel, bars_alone
 
 
 @pytest.fixture
@@ -70,3 +71,16 @@ def test_an_interrupt_reaches_the_cell_before_the_kernel_ends(tmp_path):
     finally:
         signal.signal(signal.SIGINT, former)
     assert mark.exists()
+
+
+def test_of_what_an_engine_prints_the_bars_are_shown_alone(tmp_path, capfd):
+    bar = "base  50% |........        | 1/2 completions, 3 tokens/s [00:01<00:01]"
+    with bars_alone(tmp_path / "new" / "engine.log", "  asking"):
+        os.write(2, b"from C++\n")
+        os.system("echo from another process >&2")
+        print("from Python", bar, sep="\n", file=sys.stderr)
+    print("after", file=sys.stderr)
+    shown = capfd.readouterr()
+    assert shown.out == f"  asking {bar}\n" and shown.err == "after\n"
+    log = (tmp_path / "new" / "engine.log").read_text(encoding="utf-8")
+    assert log.splitlines() == ["from C++", "from another process"]
