@@ -137,7 +137,8 @@ except KeyboardInterrupt:
 
 
 def task(shell, **environment):
-    command = ["bash", "params/slurm/seed.sbatch", "params/cpu.yaml", "mine"]
+    # Tests that were started in the background ignore an interrupt, and what they start would inherit that.
+    command = ["env", "--default-signal=INT", "bash", "params/slurm/seed.sbatch", "params/cpu.yaml", "mine"]
     of_slurm = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": "3"}
     return subprocess.Popen(
         command, env={**shell, **of_slurm, **environment}, stdout=subprocess.PIPE, text=True, start_new_session=True
