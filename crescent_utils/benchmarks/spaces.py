@@ -35,7 +35,7 @@ MOST_WRITTEN = 1_000_000  # ours: to list more ways of writing problems takes lo
 EXAMPLES = "two_numbers_190, two_numbers_999x20, two_numbers_190_products_20, three_terms_40, three_terms_25_sums"
 HELD_OUT_SPLITS = ("dev", "test", "few_shot")  # nothing is trained on their problems
 SPLITS = (*HELD_OUT_SPLITS, "train")
-_NAME = re.compile(r"(two_numbers|three_terms)_(\d+(?:x\d+)*)(?:_products_(\d+(?:x\d+)?)|(_sums))?")
+_NAME = re.compile(r"(two_numbers|three_terms)_(\d+(?:x\d+)*)(?:_products_(\d+(?:x\d+)?)|_sums)?")
 _FAMILIES = ("two_numbers_", "three_terms_")
 _KINDS = {
     "+": "addition", "-": "subtraction", "*": "multiplication",

@@ -159,8 +159,7 @@ def bars_alone(log: Path, label: str) -> Iterator[None]:
         try:
             yield
         finally:
-            if sys.stdout.isatty():
-                print("\r\x1b[K", end="", flush=True)
+            print(runs.line_start(sys.stdout), end="", flush=True)
 
 
 def _space_bars() -> None:

@@ -337,10 +337,10 @@ def _run_stage(stage: str, values: dict[str, Any], kernel: Kernel, *, force: boo
     if not failure and manifest is None:  # a dead kernel leaves cells that read "completed"; only the manifest tells
         failure = " failed: it ended without a manifest"
     if failure or manifest is None:
-        print(f"{_line_start()}{_label(stage)}{failure}\n    see {runs.shown_path(target)}", flush=True)
+        print(f"{runs.line_start(sys.stdout)}{_label(stage)}{failure}\n    see {runs.shown_path(target)}", flush=True)
         return FAILED
     counts = ", ".join(f"{name} {count:,}" for name, count in manifest["counts"].items())
-    print(f"{_line_start()}{_label(stage)} {time.monotonic() - started:6.0f} s  {counts}", flush=True)
+    print(f"{runs.line_start(sys.stdout)}{_label(stage)} {time.monotonic() - started:6.0f} s  {counts}", flush=True)
     return DONE
 
 
@@ -360,11 +360,6 @@ def _say_headroom(values: dict[str, Any], told_by: str = "") -> None:
 
 def _label(stage: str) -> str:
     return f"  {runs.NOTEBOOKS[stage]:<12}"
-
-
-def _line_start() -> str:
-    """Return what clears a terminal's line and goes back to its start; "" in a log, where each message has its line."""
-    return "\r\x1b[K" if sys.stdout.isatty() else ""
 
 
 def _finish(folder: Path, profile: str) -> None:

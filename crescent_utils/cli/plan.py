@@ -161,9 +161,7 @@ def _asked_samples(generator: generation.Generator, settings: runs.Evaluate) -> 
     for benchmark, ways in asked_of:
         for prompt, temperature, repeats in ways:
             asked = evaluate.asked_with(prompt, benchmark, settings, domain)
-            sampling = Sampling(temperature, 1.0, settings.eval_max_tokens, asked.stop)
-            chats = [asked.chat(item.question, settings.system_prompt) for item in benchmark.items]
-            requests = [generator.request(chat, sampling) for chat in chats]
+            requests = [asked.request(generator, item.question, settings, temperature) for item in benchmark.items]
             samples += [(request, sample) for request in requests for sample in range(repeats)]
     return list(dict.fromkeys(samples))
 

@@ -273,11 +273,8 @@ def evaluated_requests(
         name: evaluate.asked_with(settings.eval_prompts[0], benchmark, settings, domain, own=own)
         for name, benchmark in questions.loaded.items()
     }
-    requests = []
-    for text, name in zip(questions.table["question"], questions.table["benchmark"], strict=True):
-        sampling = Sampling(0.0, 1.0, settings.eval_max_tokens, asked[name].stop)
-        requests.append(generator.request(asked[name].chat(text, settings.system_prompt), sampling))
-    return requests
+    named = zip(questions.table["question"], questions.table["benchmark"], strict=True)
+    return [asked[name].request(generator, text, settings) for text, name in named]
 
 
 def _rows(

@@ -199,6 +199,7 @@ def _stored_completions(
 
     Nothing is left for the harness to do in a replay, and its start takes longer than reading all answers.
     """
-    sampling = generation.Sampling(temperature, 1.0, settings.eval_max_tokens, asked.stop)
-    chats = (asked.chat(item.question, settings.system_prompt) for item in asked.benchmark.items)
-    return generator.generate([generator.request(chat, sampling) for chat in chats], repeats)
+    items = asked.benchmark.items
+    return generator.generate(
+        [asked.request(generator, item.question, settings, temperature) for item in items], repeats
+    )

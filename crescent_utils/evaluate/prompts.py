@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from .. import benchmarks, runs
+from .. import benchmarks, generation, runs
 from ..benchmarks import Benchmark, Item
 from ..runs import Domain, Evaluate, Exemplar, Message
 
@@ -51,6 +51,13 @@ class Asked:
             examples.append(runs.solve_messages(self.domain, item.question, system)[-1])
             examples.append({"role": "assistant", "content": item.solution or item.gold})
         return [*chat[:-1], *examples, chat[-1]]
+
+    def request(
+        self, generator: generation.Generator, question: str, settings: Evaluate, temperature: float = 0.0
+    ) -> generation.Request:
+        """Return the request for an answer to `question`, as the evaluation samples it."""
+        sampling = generation.Sampling(temperature, 1.0, settings.eval_max_tokens, self.stop)
+        return generator.request(self.chat(question, settings.system_prompt), sampling)
 
 
 def asked_with(

@@ -73,7 +73,7 @@ from .params import (
     load_profile,
     parameters_of,
 )
-from .progress import PROGRESS_SECONDS, ProgressBar, ProgressEcho
+from .progress import PROGRESS_SECONDS, ProgressBar, ProgressEcho, line_start
 from .replays import changes_of_replay
 from .sources import describe_sources, settings_from
 
@@ -127,6 +127,7 @@ __all__ = [
     "is_current",
     "left_out_stages",
     "library_versions",
+    "line_start",
     "load_profile",
     "own_exemplars",
     "parameters_of",

@@ -16,6 +16,11 @@ _FORMAT = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} {unit}{postf
 LINE = re.compile(r"\S+ +\d+% \|.{16}\| \d+/\d+ (?:completions|steps)[^\r\n]*\]")
 
 
+def line_start(stream: TextIO) -> str:
+    """Return what clears a terminal's line and goes back to its start; "" in a log, where each message has its line."""
+    return "\r\x1b[K" if stream.isatty() else ""
+
+
 class ProgressEcho:
     """The file to which papermill writes a notebook's standard error; it passes on nothing but progress bars.
 
@@ -35,7 +40,7 @@ class ProgressEcho:
                 return len(text)
             self._last = line
             if self._target.isatty():
-                self._target.write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
+                self._target.write(line_start(self._target) + line[: shutil.get_terminal_size().columns - 1])
             else:
                 self._target.write(line + "\n")
         return len(text)
