@@ -170,12 +170,10 @@ def paired_difference(before: ArrayLike, after: ArrayLike) -> Paired:
 
 def mcnemar(gained: int, lost: int) -> float:
     """Return the two-sided p-value of McNemar's exact test, in which unchanged items play no part."""
-    changed = gained + lost
-    ways = ways_so_few = 1  # of choosing which items rose, or fell: none of them, then up to the smaller number
-    for chosen in range(min(gained, lost)):
-        ways = ways * (changed - chosen) // (chosen + 1)
-        ways_so_few += ways
-    return min(1.0, float(2 * ways_so_few / 2**changed))
+    from scipy.special import bdtr
+
+    fewer_or_as_few = bdtr(min(gained, lost), gained + lost, 0.5)
+    return min(1.0, 2 * float(fewer_or_as_few))
 
 
 def compare_models(

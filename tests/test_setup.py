@@ -146,7 +146,7 @@ def test_what_conda_must_not_get_is_what_the_bundled_models_would_bring():
 COLAB = {
     "torch": "2.11.0", "transformers": "5.15.0", "accelerate": "1.14.0", "peft": "0.20.0", "datasets": "4.0.0",
     "huggingface-hub": "1.27.0", "sentence-transformers": "5.7.0", "safetensors": "0.8.0", "numpy": "2.1.3",
-    "pandas": "2.2.3", "pyarrow": "18.1.0", "scipy": "1.16.3", "statsmodels": "0.14.6", "matplotlib": "3.10.0",
+    "pandas": "2.2.3", "pyarrow": "18.1.0", "scipy": "1.16.3", "matplotlib": "3.10.0",
     "pydantic": "2.13.4", "ipykernel": "6.17.1", "ipywidgets": "7.7.1",
 }  # fmt: skip
 
