@@ -127,7 +127,9 @@ def handed_on(
     dedup, votes, own_folder = settings["dedup"], settings["vote"], runs.run_folder(settings["vote"])
     rewrites, pool = questions * dedup.max_rewrites, questions
     if votes.question_source != "pool":
-        rewrites, pool = 0, votes.question_items or vote.MOST_ARITHMETIC
+        domain = runs.get_domain(votes.domain)
+        asked = vote.load_unlabelled(votes, benchmarks.load_held_out(votes, domain)).questions
+        rewrites, pool = 0, len(asked)
     elif "dedup" not in due:
         manifest = runs.read_manifest(own_folder, "dedup") or {
             "cost": {"completions": 0},

@@ -28,11 +28,10 @@ from .labels import (
 from .likelihood import path_likelihoods, verifier_likelihoods
 from .majority import majority_vote
 from .tables import all_rejected, known_golds, learned_texts, sampled_paths, token_budget, vote_tables
-from .unlabelled import MOST_ARITHMETIC, load_unlabelled, questions_of_stage
+from .unlabelled import load_unlabelled, questions_of_stage
 from .verdict import Verdict, headroom_text, headroom_verdict
 
 __all__ = [
-    "MOST_ARITHMETIC",
     "Verdict",
     "WorkedExamples",
     "accuracy_by_agreement",

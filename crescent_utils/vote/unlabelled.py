@@ -18,7 +18,7 @@ from ..runs import Vote
 if TYPE_CHECKING:
     import pandas as pd
 
-MOST_ARITHMETIC = 4_000  # ours: so many are drawn where problems are generated
+ARITHMETIC_DRAWS = 4_000  # ours: problems drawn for `arithmetic`; about half of them are different
 REPEATED, EMPTY = "repeats a question", "empty"  # reasons why a row of a source is not asked
 
 
@@ -100,7 +100,7 @@ def _arithmetic(seed: int) -> list[tuple[str, str | None]]:
     """
     draw = random.Random(f"unlabelled {seed}")
     problems: dict[str, tuple[str, str | None]] = {}
-    for _ in range(MOST_ARITHMETIC):
+    for _ in range(ARITHMETIC_DRAWS):
         operation = draw.choice("+-*")
         a, b = draw.randint(1, 20 if operation == "*" else 50), draw.randint(1, 12 if operation == "*" else 50)
         if operation == "-" and b > a:

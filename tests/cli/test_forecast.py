@@ -110,6 +110,14 @@ def test_the_pairs_of_runs_that_accumulate_are_learned_too():
     assert more - alone == agreeing
 
 
+def test_a_source_of_questions_is_read_for_how_many_there_are(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    questions = [f"What is {a} + 1000?" for a in range(25)] + ["What is 3 + 1000?", ""]
+    path.write_text("".join(json.dumps({"question": text}) + "\n" for text in questions), encoding="utf-8")
+    for source in ({"question_source": str(path)}, {"question_source": str(path), "question_items": 2_000}):
+        assert rows_of(0, **source, vote_shots="none")[0]["vote", "base"].count == 25 * VOTES
+
+
 def test_a_budget_ends_the_vote_and_with_it_the_pairs():
     source = {"question_source": "arithmetic", "question_items": 1000}
     rows, _ = rows_of(0, **source, token_budget=10_000)

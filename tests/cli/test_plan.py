@@ -258,7 +258,7 @@ def test_baits_that_may_stop_before_are_counted_at_most(values, engines):
 
 
 def test_a_plan_of_questions_from_elsewhere_stays_within_its_budget(values, engines):
-    values |= {"question_source": "arithmetic", "question_items": 30, "student": "none"}
+    values |= {"question_source": "arithmetic", "question_items": 30, "decontaminate": False, "student": "none"}
     stages = [stage for stage in params.STAGES if stage not in folders.left_out_stages(values)]
     rows = by_stage(plan.estimate_run(values, stages))
     assert set(rows) == {("vote", "base"), ("finetune", "tuned"), ("evaluate", "base"), ("evaluate", "tuned")}
