@@ -49,6 +49,7 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95  # of every interval
 VOTES = (1, 3, 5, 8, 16, 32)  # ours: numbers of votes that are compared; LMSI samples 32
 VOTE_DRAWS = 20  # ours: random subsets of m answers drawn for each question
+LEAST_SETTINGS = 10  # ours: a rank correlation of fewer has no interval
 CELLS_AT_ONCE = 2_000_000  # ours: a block of resamples stays under some 50 MB
 COMPARISON_COLUMNS = ["benchmark", "shots", "decoding", "scoring", "before", "after", "n", "seeds"]
 COMPARISON_COLUMNS += ["before_accuracy", "before_low", "before_high", "after_accuracy", "after_low", "after_high"]
@@ -170,10 +171,12 @@ def paired_difference(before: ArrayLike, after: ArrayLike) -> Paired:
 
 def mcnemar(gained: int, lost: int) -> float:
     """Return the two-sided p-value of McNemar's exact test, in which unchanged items play no part."""
-    from scipy.special import bdtr
-
-    fewer_or_as_few = bdtr(min(gained, lost), gained + lost, 0.5)
-    return min(1.0, 2 * float(fewer_or_as_few))
+    changed = gained + lost
+    ways = ways_so_few = 1  # of choosing which items rose, or fell: none of them, then up to the smaller number
+    for chosen in range(min(gained, lost)):
+        ways = ways * (changed - chosen) // (chosen + 1)
+        ways_so_few += ways
+    return min(1.0, float(2 * ways_so_few / 2**changed))  # in integers: scipy's bdtr is not exact to 12 digits
 
 
 def compare_models(
@@ -269,7 +272,8 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, *, resamples: int = 10
     """Return Spearman's rank correlation of two quantities of the same settings, and n, the number of settings.
 
     The interval is that of a percentile bootstrap over settings; a resample in which one quantity is the same
-    everywhere has no correlation and is left out. All is nan where there are fewer than three settings, or one quantity
+    everywhere has no correlation and is left out. Below ten settings it is nan (ours): three in the same order would
+    have one from 1 to 1, which is no certainty. All is nan where there are fewer than three settings, or one quantity
     is the same in all.
     """
     from scipy.stats import rankdata
@@ -285,6 +289,8 @@ def rank_correlation(first: ArrayLike, second: ArrayLike, *, resamples: int = 10
 
     if n < 3 or math.isnan(estimate := correlation(pairs)):
         return Interval(math.nan, math.nan, math.nan, n)
+    if n < LEAST_SETTINGS:
+        return Interval(estimate, math.nan, math.nan, n)
     generator = np.random.default_rng(seed)
     draws = np.array([correlation(pairs[generator.integers(n, size=n)]) for _ in range(resamples)])
     draws = draws[~np.isnan(draws)]

@@ -476,6 +476,12 @@ def test_the_interval_of_a_rank_correlation_is_scipys_bootstrap():
     assert math.isnan(stats.rank_correlation([1, 2], [1, 2]).estimate), "two settings have no rank correlation"
 
 
+def test_few_settings_in_the_same_order_are_no_certainty():
+    nine, ten = (stats.rank_correlation(range(n), [*range(n - 1), 0], resamples=50) for n in (9, 10))
+    assert nine.estimate > 0 and math.isnan(nine.low) and math.isnan(nine.high)
+    assert ten.low < ten.estimate
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=8), st.data())
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(right, data):

@@ -22,7 +22,9 @@ def foretelling_scatter(table: pd.DataFrame, correlation: Interval) -> tuple[Fig
     """
     if table.empty:
         return empty_figure("foretelling")
-    rank = f"Spearman {correlation.estimate:+.2f} [{correlation.low:+.2f}, {correlation.high:+.2f}]"
+    is_known = not math.isnan(correlation.low)
+    interval = f"[{correlation.low:+.2f}, {correlation.high:+.2f}]" if is_known else "(too few for an interval)"
+    rank = f"Spearman {correlation.estimate:+.2f} {interval}"
     if math.isnan(correlation.estimate):
         rank = "too few different settings for a rank correlation"
     note = f"{rank}, n = {correlation.n} settings; lines are 95 % intervals"

@@ -20,7 +20,10 @@ def test_the_figure_names_each_setting_and_its_rank():
         table[[f"{name}_low", f"{name}_high"]] = table[[name, name]].to_numpy() + [-0.05, 0.05]
     rank = stats.rank_correlation(table["predicted"], table["realised"], resamples=50)
     figure = figure_that_says(lambda: foretelling_scatter(table, rank), "p, no vote +0.0 -> +10.0")
-    assert "Spearman +0.50" in figure.get_supxlabel() and "n = 3 settings" in figure.get_supxlabel()
+    assert (
+        "Spearman +0.50 (too few for an interval)" in figure.get_supxlabel()
+        and "n = 3 settings" in figure.get_supxlabel()
+    )
     assert_nothing_is_cut_off(figure)
     assert foretelling_scatter(table.head(0), rank)[1] == "foretelling: no data"
     two = stats.rank_correlation(table["predicted"][:2], table["realised"][:2])
