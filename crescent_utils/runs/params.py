@@ -313,9 +313,9 @@ def parameters_of(stage: str, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name in STAGE_SETTINGS[stage].model_fields}
 
 
-def check_names(values: Mapping[str, Any]) -> None:
+def check_names(names: Iterable[str]) -> None:
     """Raise ParameterError for a name that no notebook has, with the nearest known one."""
-    for name in values:
+    for name in names:
         if name not in NAMES:
             hint = did_you_mean(str(name), NAMES) or " See the parameters cell of each notebook."
             raise ParameterError(f"{name}: no notebook has a parameter of this name.{hint}")

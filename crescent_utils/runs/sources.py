@@ -57,20 +57,49 @@ def _set_values(stage: str, namespace: Mapping[str, Any]) -> tuple[dict[str, Any
     """Return the values that were set, and whether that was not done by hand in a notebook.
 
     In a notebook a parameter counts as set if papermill set it, or it is not its default: the parameters cell assigns
-    all of them. IPython keeps the cells that ran in `In`; papermill's begins with "# Parameters".
+    all of them. Raises ParameterError for a name that either cell assigns and no notebook has, since its value would
+    count nowhere. A name of another notebook is harmless: a loop may hand the same values to all six.
     """
     values = params.parameters_of(stage, namespace)
     if "In" not in namespace:
         return values, True
-    cells = [str(cell) for cell in namespace["In"] if str(cell).startswith("# Parameters\n")]
-    assigned = _assigned_names(cells[-1]) if cells else set()
+    by_hand, injected = _parameter_cells([str(cell) for cell in namespace["In"]])
+    params.check_names([*by_hand, *(injected or [])])
     defaults = params.build_settings(stage, {}).model_dump()
-    return {name: v for name, v in values.items() if name in assigned or v != defaults[name]}, bool(cells)
+    here = {name: value for name, value in values.items() if name in (injected or []) or value != defaults[name]}
+    return here, injected is not None
 
 
-def _assigned_names(code: str) -> set[str]:
-    assignments = [node for node in ast.parse(code).body if isinstance(node, ast.Assign)]
-    return {target.id for node in assignments for target in node.targets if isinstance(target, ast.Name)}
+def _parameter_cells(cells: list[str]) -> tuple[list[str], list[str] | None]:
+    """Return the names that the parameters cell assigns, and those that papermill's cell does; None: there is none.
+
+    IPython keeps the cells that ran in `In`; of a cell that ran several times the last one counts. Papermill's begins
+    with "# Parameters"; the parameters cell assigns `profile` and `run` with their types.
+    """
+    by_hand: list[str] = []
+    injected = None
+    for cell in cells:
+        plain, typed = _assigned_names(cell)
+        if cell.startswith("# Parameters\n"):
+            injected = plain
+        if {"profile", "run"} <= set(typed):
+            by_hand = typed + plain
+    return by_hand, injected
+
+
+def _assigned_names(code: str) -> tuple[list[str], list[str]]:
+    """Return the names that a cell assigns without and with their type; none of a cell that is not Python."""
+    try:
+        nodes = ast.parse(code).body
+    except (SyntaxError, ValueError):
+        return [], []
+    plain = [target for node in nodes if isinstance(node, ast.Assign) for target in node.targets]
+    typed: list[ast.expr] = [node.target for node in nodes if isinstance(node, ast.AnnAssign)]
+    return _names_of(plain), _names_of(typed)
+
+
+def _names_of(targets: list[ast.expr]) -> list[str]:
+    return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
 def describe_sources(stage: str, namespace: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 import papermill
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 from shared import REFERENCE, ROOT, experiments, parameters_in
 
 from crescent_utils import runs
@@ -46,6 +47,23 @@ def test_papermill_alone_replays_a_notebook_on_a_kernel_of_its_own(outputs):
     papermill.execute_notebook(source, target, parameters=values, progress_bar=False, kernel_name="python3")
     replayed = pd.read_parquet(outputs / "replay" / "elicit" / "questions.parquet")
     pd.testing.assert_frame_equal(replayed, pd.read_parquet(REFERENCE / "elicit" / "questions.parquet"))
+
+
+def test_a_name_that_no_notebook_has_stops_papermill_and_one_of_another_notebook_does_not(kernel, outputs):
+    failure = execute(kernel, outputs, "elicit", elicit_sample=250)
+    assert "ParameterError: elicit_sample: no notebook" in failure and "Did you mean 'elicit_samples'?" in failure
+    assert not (outputs / "replay").exists()
+    assert execute(kernel, outputs, "elicit", votes=3) == ""
+
+
+def test_a_name_that_no_notebook_has_in_the_parameters_cell_stops_the_notebook(outputs, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(ROOT / "notebooks" / "01_elicit.ipynb", as_version=4)
+    (cell,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    cell.source = cell.source.replace("elicit_samples: int = 1000", "elicit_sample: int = 250")
+    client = NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": str(outputs)}})
+    with pytest.raises(CellExecutionError, match="elicit_sample: no notebook .* Did you mean 'elicit_samples'"):
+        client.execute()
 
 
 def test_a_parameter_that_the_store_cannot_answer_is_named_with_what_to_do(kernel, outputs):

@@ -82,6 +82,53 @@ def test_a_profile_names_no_other_profile(tmp_path):
         settings_from("vote", notebook("vote", profile=str(tmp_path / "mine.yaml")))
 
 
+# ---- names that no notebook has
+
+TYPED = 'profile: str = ""\nrun: str = "replay"\n{}: int = 250  # raw completions'
+
+
+def test_a_wrong_name_that_papermill_set_is_refused_with_the_nearest_one():
+    with pytest.raises(ParameterError, match=r"^elicit_sample: no notebook .* Did you mean 'elicit_samples'\?$"):
+        settings_from("elicit", notebook("elicit", {"profile": CPU, "elicit_sample": 250}))
+    with pytest.raises(ParameterError, match=r"^colour: .* See the parameters cell"):
+        describe_sources("elicit", notebook("elicit", {"colour": 1}))
+
+
+@pytest.mark.parametrize("stage", params.STAGES)
+def test_a_loop_may_hand_the_same_values_to_all_notebooks(stage):
+    defaults = {name: value for each in params.STAGES for name, value in params.build_settings(each, {})}
+    assert sorted(defaults) == params.NAMES
+    assert settings_from(stage, notebook(stage, defaults)) == params.build_settings(stage, {})
+
+
+@pytest.mark.parametrize("line", ["elicit_sample: int = 250", "elicit_sample = 250", "elicit_sample: int"])
+def test_a_wrong_name_in_the_parameters_cell_is_refused(line):
+    values = notebook("elicit")
+    values["In"] += [TYPED.format("elicit_samples") + "\n" + line, "runs.settings_from('elicit', globals())"]
+    with pytest.raises(ParameterError, match=r"^elicit_sample: .* Did you mean 'elicit_samples'\?$"):
+        settings_from("elicit", values)
+
+
+def test_a_parameter_that_was_renamed_by_hand_does_not_fall_back_to_its_default():
+    values = notebook("elicit")
+    del values["elicit_samples"]
+    values["In"].append(TYPED.format("elicit_sample"))
+    with pytest.raises(ParameterError, match="Did you mean 'elicit_samples'"):
+        settings_from("elicit", values)
+
+
+def test_a_name_that_was_put_right_counts_no_more_and_other_cells_name_what_they_like():
+    values = notebook("elicit", {"seed": 1}, elicit_samples=250)
+    values["In"] += [
+        TYPED.format("elicit_sample"),
+        TYPED.format("elicit_samples"),
+        "colour: int = 3",
+        "if",
+        "x = 'run'",
+    ]
+    assert settings_from("elicit", values).elicit_samples == 250
+
+
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(params.Vote.model_fields)), st.integers(-3, 3) | st.text(max_size=3)))
 def test_in_a_notebook_a_value_that_is_not_the_default_is_set(changed):
