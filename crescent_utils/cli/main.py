@@ -363,10 +363,11 @@ def _label(stage: str) -> str:
 
 
 def _finish(folder: Path, profile: str) -> None:
-    """Print the comparisons of a finished run and write its report, whose commands name the profile."""
+    """Print the comparisons of a finished run and its verdict; write its report, whose commands name the profile."""
     from . import report
 
     print("\n" + report.result_table(runs.read_table(folder, "evaluate", "comparisons")))
+    print("\n" + report.verdict_text(report.load_run(folder, profile)))
     target = report.write_report([folder], folder / "report.html", profile)
     print(f"\nreport: {runs.shown_path(target)}")
 

@@ -47,6 +47,8 @@ DRAWN: tuple[tuple[str, Callable[..., tuple[Any, str]]], ...] = (
     ("evaluate/parts", figures.gain_parts_bars),
     ("evaluate/failures", figures.failure_bars),
 )
+ACCURACIES = ("before_accuracy", "after_accuracy")
+PARTS = ("gain", "reasoning", "format")
 SHOWN = ("evaluate/baselines", "evaluate/sources")  # tables that are shown as they are
 FIGURE_BYTES = 2_000_000  # of the 3 MB the file may have; past that the figures' texts stand alone
 CHANGED_ANSWERS = 200  # items shown that were gained, and as many that were lost, over all runs: some 300 kB
@@ -91,6 +93,9 @@ def load_run(folder: Path, profile: str = "") -> Run:
             table = _read(folder / f"{name}.parquet", pd.read_parquet, problems)
             if table is not None:
                 tables[name] = table
+    for name, numbers in (("evaluate/comparisons", ACCURACIES), ("evaluate/parts", PARTS)):
+        if name in tables:
+            tables[name] = decisive_first(tables[name], numbers)
     parameters = manifests.get("evaluate", {}).get("parameters", {})
     if "evaluate/scores" in tables:
         headline = parameters.get("eval_prompts", ["solve"])[0]
@@ -132,7 +137,7 @@ def write_report(folders: Sequence[Path], target: Path, profile: str = "") -> Pa
     loaded = [load_run(folder, profile) for folder in folders]
     page = _template().render(
         runs=loaded,
-        verdicts=[(run, evaluate.verdict_line(run.claims)) for run in loaded],
+        verdicts=[(run, verdict_text(run)) for run in loaded],
         claims=_claims(loaded),
         scores=_rows(loaded, "evaluate/comparisons"),
         baselines=_rows(loaded, "evaluate/baselines"),
@@ -165,12 +170,29 @@ def _template() -> jinja2.Template:
     return environment.get_template("report.html.j2")
 
 
+def verdict_text(run: Run) -> str:
+    """Return the sentence that says whether the run's model improved itself, as 06 ends with it."""
+    return evaluate.verdict_line(run.claims)
+
+
+def decisive_first(table: pd.DataFrame, numbers: Sequence[str]) -> pd.DataFrame:
+    """Return a table of comparisons or parts with the rows first on which claims are judged.
+
+    Of the others, those whose `numbers` are all zero come last: a scoring that accepts nothing says nothing.
+    """
+    ordered = table.reset_index(drop=True)
+    ordered["_place"] = (~ordered.index.isin(evaluate.deciding_rows(ordered).index)).astype(int)
+    ordered.loc[(ordered["_place"] == 1) & (ordered[list(numbers)] == 0).all(axis=1), "_place"] = 2
+    return ordered.sort_values("_place", kind="stable", ignore_index=True).drop(columns="_place")
+
+
 def result_table(comparisons: pd.DataFrame) -> str:
-    """Return a comparisons table as aligned plain text, one line per row; accuracies in per cent."""
+    """Return a comparisons table as aligned plain text, one line per row, the decisive ones first; in per cent."""
     import pandas as pd
 
     if comparisons.empty:
         return "no comparisons: run 06_evaluate with at least two models"
+    comparisons = decisive_first(comparisons, ACCURACIES)
     table = pd.DataFrame({
         "benchmark": [f"{row.benchmark}, {row.shots}-shot" for row in comparisons.itertuples()],
         "decoding": comparisons["decoding"].tolist(),

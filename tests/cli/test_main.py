@@ -11,14 +11,13 @@ import textwrap
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 import yaml
 from shared import ROOT
 
 from crescent_utils import runs
 from crescent_utils.cli import main as main_module
-from crescent_utils.cli.main import _find_run, _finish
+from crescent_utils.cli.main import _find_run
 from crescent_utils.runs import params
 from crescent_utils.runs.folders import RunError, begin_stage, read_manifest, write_json
 
@@ -317,15 +316,3 @@ def test_a_run_is_found_by_name_or_folder(tmp_path, monkeypatch):
     write_json(tmp_path / "outputs" / "cpu" / "vote" / "manifest.json", {})
     assert _find_run("cpu") == tmp_path / "outputs" / "cpu"
     assert _find_run(str(tmp_path / "outputs" / "cpu")) == tmp_path / "outputs" / "cpu"
-
-
-def test_the_end_of_a_run_is_a_table_and_a_report(capsys, tmp_path, monkeypatch):
-    from crescent_utils.cli import report
-
-    (tmp_path / "evaluate").mkdir()
-    pd.DataFrame({"n": [1]}).to_parquet(tmp_path / "evaluate" / "comparisons.parquet")
-    monkeypatch.setattr(report, "result_table", lambda frame: f"a table of {len(frame)}")
-    monkeypatch.setattr(report, "write_report", lambda folders, target, profile: target)
-    monkeypatch.chdir(tmp_path)
-    _finish(tmp_path, "p.yaml")
-    assert capsys.readouterr().out == "\na table of 1\n\nreport: report.html\n"

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from crescent_utils import evaluate, stats
-from crescent_utils.cli import report
+from crescent_utils.cli import main, report
 from crescent_utils.runs import STAGES
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)> & \"what\" is 2 + 2?"
@@ -283,3 +283,32 @@ def test_result_table_is_aligned():
     assert lines[0].split()[:3] == ["benchmark", "decoding", "scoring"]
     assert lines[1].split()[1] == "0-shot" and "base -> tuned" in lines[1] and "%" in lines[1]
     assert "06_evaluate" in report.result_table(comparisons.iloc[:0])
+
+
+def test_the_rows_that_decide_come_first_and_zeros_last(runs):
+    comparisons = pd.read_parquet(runs[0] / "evaluate" / "comparisons.parquet").reset_index(drop=True)
+    models = ["tuned", "tuned_random_labels"]
+    zero = comparisons["scoring"] == "strict"
+    upside_down = comparisons.iloc[::-1].assign(
+        before_accuracy=comparisons["before_accuracy"].mask(zero, 0.0),
+        after_accuracy=comparisons["after_accuracy"].mask(zero, 0.0),
+    )
+    by_models = pd.concat([upside_down[upside_down["after"] == name] for name in models])
+    assert by_models["scoring"].tolist() == ["strict", "flexible", "symbolic"] * 2, "as a table of 06 has them"
+    lines = [line.split() for line in report.result_table(by_models).splitlines()[1:]]
+    assert [(line[3], line[6]) for line in lines] == [
+        (scoring, model) for scoring in ("symbolic", "flexible", "strict") for model in models
+    ]
+    nothing_right = by_models[by_models["scoring"] == "symbolic"].assign(before_accuracy=0.0, after_accuracy=0.0)
+    lines = report.result_table(pd.concat([by_models[by_models["scoring"] != "symbolic"], nothing_right])).splitlines()
+    assert "symbolic" in lines[1] and "symbolic" in lines[2], "a zero of the rows that decide is a result"
+
+
+@pytest.mark.parametrize(("lift", "verdict"), [(0.15, "Yes, the model improved itself: +"), (-0.2, "No, the claimed")])
+def test_a_run_ends_with_the_verdict_that_its_report_begins_with(tmp_path, capsys, monkeypatch, lift, verdict):
+    monkeypatch.chdir(tmp_path)
+    main._finish(make_run(tmp_path / "cpu", lift=lift), "p.yaml")
+    *table, blank, said, second_blank, where = capsys.readouterr().out.splitlines()
+    assert (blank, second_blank, where) == ("", "", "report: cpu/report.html")
+    assert table[:2] == ["", table[1]] and table[2].split()[3] == "symbolic" and said.startswith(verdict)
+    assert said in words((tmp_path / "cpu" / "report.html").read_text())
