@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import functools
 import io
 import json
 import math
@@ -44,12 +45,19 @@ DRAWN: tuple[tuple[str, Callable[..., tuple[Any, str]]], ...] = (
     ("evaluate/comparisons", figures.accuracy_bars),
     ("evaluate/comparisons", figures.paired_effects),
     ("evaluate/scores", figures.accuracy_by_seed),
-    ("evaluate/parts", figures.gain_parts_bars),
+    ("evaluate/parts", functools.partial(figures.gain_parts_bars, names=("right value", "written as asked"))),
     ("evaluate/failures", figures.failure_bars),
 )
 ACCURACIES = ("before_accuracy", "after_accuracy")
 PARTS = ("gain", "reasoning", "format")
 SHOWN = ("evaluate/baselines", "evaluate/sources")  # tables that are shown as they are
+# How the base's answer to an item ended, by its name in `evaluate/sources`.
+ENDS = {
+    "cut": "cut at the token limit: no end",
+    "unreadable": "unreadable: no answer could be read",
+    "went on": "went on after the right number",
+    "complete": "complete: it came to an end",
+}
 FIGURE_BYTES = 2_000_000  # of the 3 MB the file may have; past that the figures' texts stand alone
 CHANGED_ANSWERS = 200  # items shown that were gained, and as many that were lost, over all runs: some 300 kB
 
@@ -75,6 +83,11 @@ class Run:
         import pandas as pd
 
         return self.tables.get(name, pd.DataFrame())
+
+    def groups(self, name: str, keys: list[str]) -> list[tuple[Any, pd.DataFrame]]:
+        """Return the rows of a table by their values in the columns `keys`; none where the run lacks the table."""
+        table = self.table(name)
+        return list(table.groupby(keys, sort=True)) if len(table) else []
 
 
 def load_run(folder: Path, profile: str = "") -> Run:
@@ -143,6 +156,7 @@ def write_report(folders: Sequence[Path], target: Path, profile: str = "") -> Pa
         baselines=_rows(loaded, "evaluate/baselines"),
         parts=_rows(loaded, "evaluate/parts"),
         sources=_rows(loaded, "evaluate/sources"),
+        ends=ENDS,
         failures=_rows(loaded, "evaluate/failures"),
         funnels=_side_by_side([funnel_counts(run) for run in loaded]),
         figures=_encoded(loaded),
@@ -171,8 +185,23 @@ def _template() -> jinja2.Template:
 
 
 def verdict_text(run: Run) -> str:
-    """Return the sentence that says whether the run's model improved itself, as 06 ends with it."""
-    return evaluate.verdict_line(run.claims)
+    """Return the sentence that says whether the run's model improved itself, as 06 ends with it.
+
+    Where `evaluate/sources` splits the very gain that was judged, a second sentence says how much of it comes from
+    items on which the base's answer had come to an end.
+    """
+    line = evaluate.verdict_line(run.claims)
+    judged = next((claim for claim in run.claims if claim.id in ("C1", "L1") and claim.n), None)
+    for (benchmark, shots), rows in run.groups("evaluate/sources", ["benchmark", "shots"]):
+        is_judged = judged and judged.comparison == f"base -> tuned: {benchmark} {shots}-shot greedy"
+        if judged and is_judged and math.isclose(rows["gain"].sum(), judged.effect, abs_tol=1e-9):
+            complete = rows.set_index("base_answer").loc["complete"]
+            interval = f"[{_points(complete['low'])}, {_points(complete['high'])}]"
+            line += (
+                f" Of these points, {_points(complete['gain'])} {interval} come from the {_percent(complete['share'])} "
+            )
+            line += "of items on which the base's answer had come to an end."
+    return line
 
 
 def decisive_first(table: pd.DataFrame, numbers: Sequence[str]) -> pd.DataFrame:

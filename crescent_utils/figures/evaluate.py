@@ -160,10 +160,10 @@ def _draw_seeds(axes: Any, models: Sequence[tuple[str, Any]]) -> None:
         axes.xaxis.set_major_formatter("{x:.1%}")
 
 
-def gain_parts_bars(parts: pd.DataFrame) -> tuple[Figure, str]:
+def gain_parts_bars(parts: pd.DataFrame, names: tuple[str, str] = ("reasoning", "format")) -> tuple[Figure, str]:
     """Draw the reasoning part and the format part of each gain with their intervals (table `parts` of 06).
 
-    Rows without any gain or loss are named in the note and not drawn.
+    Rows without any gain or loss are named in the note and not drawn. `names` are what the two parts are called.
     """
     rows = parts.to_dict("records")
     if not rows:
@@ -173,8 +173,8 @@ def gain_parts_bars(parts: pd.DataFrame) -> tuple[Figure, str]:
     for axes, group in panels:
         axes.axvline(0, color=INK, lw=1)
         for place, row in enumerate(group):
-            for name, colour, shift in (("reasoning", BLUE, -0.18), ("format", ORANGE, 0.18)):
-                value, low, high = _points(row, name, f"{name}_low", f"{name}_high")
+            for part, name, colour, shift in (("reasoning", names[0], BLUE, -0.18), ("format", names[1], ORANGE, 0.18)):
+                value, low, high = _points(row, part, f"{part}_low", f"{part}_high")
                 low, high = (value, value) if math.isnan(low) else (min(low, value), max(high, value))
                 error = [[value - low], [high - value]]
                 axes.errorbar(value, place + shift, None, error, "o", color=colour, capsize=2.5, ms=5)
@@ -184,7 +184,8 @@ def gain_parts_bars(parts: pd.DataFrame) -> tuple[Figure, str]:
         axes.margins(x=0.2)
     axes.set_xlabel("percentage points")
     texts = [
-        f"{100 * row['gain']:+.1f} points = reasoning {100 * row['reasoning']:+.1f}, format {100 * row['format']:+.1f}"
+        f"{100 * row['gain']:+.1f} points = {names[0]} {100 * row['reasoning']:+.1f}, "
+        f"{names[1]} {100 * row['format']:+.1f}"
         for row in rows
     ]
     return figure, sentence(map(row_label, rows), texts)

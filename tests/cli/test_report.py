@@ -10,6 +10,7 @@ import pytest
 from crescent_utils import evaluate, stats
 from crescent_utils.cli import main, report
 from crescent_utils.runs import STAGES
+from crescent_utils.runs.params import build_settings
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)> & \"what\" is 2 + 2?"
 
@@ -122,6 +123,10 @@ def page(runs, tmp_path_factory):
     return target.read_text(encoding="utf-8")
 
 
+def evaluate_settings():
+    return build_settings("evaluate", {"student": "none"})
+
+
 def words(html):
     """The text that a reader sees, without mark-up."""
     from html import unescape
@@ -158,17 +163,50 @@ def test_page_has_every_part(page):
 
 
 def test_page_shows_what_training_has_to_beat_and_where_the_gain_comes_from(page, runs):
-    beat = words(page[page.index("What the tuned model has to beat") : page.index("<h2>Format or reasoning?")])
+    beat = words(page[page.index("What the tuned model has to beat") : page.index("<h2>Where the gain comes from")])
     row = pd.read_parquet(runs[0] / "evaluate" / "baselines.parquet").iloc[0]
     shown = f"{100 * row.baseline_accuracy:.1f} % {100 * row.tuned_accuracy:.1f} % {100 * row.difference:+.1f} ["
     assert f"cpu arithmetic base, solve, greedy greedy 120 3 {shown}" in beat
     assert "random labels, greedy greedy 120 3" in beat and "base → tuned_random_labels" in words(page)
     assert "best zero-shot prompt" in beat and beat.count("no_vote") == 0, "it has no 06"
     sources = pd.read_parquet(runs[0] / "evaluate" / "sources.parquet")
-    split = words(page[page.index("by how the base's greedy answer ended") :])
+    split = words(page[page.index("Had the base's answer come to an end?") :])
+    assert set(report.ENDS) == set(sources["base_answer"])
     for source in sources.itertuples():
-        assert f"arithmetic, 0-shot {source.base_answer} 120 3 {100 * source.share:.1f} %" in split
+        end = report.ENDS[source.base_answer]
+        assert source.base_answer in end and f"arithmetic, 0-shot {end} 120 3 {100 * source.share:.1f} %" in split
     assert 100 * sources["gain"].sum() == pytest.approx(100 * row.difference)
+
+
+def test_the_verdict_says_how_much_of_the_gain_is_on_items_that_the_base_completed(tmp_path):
+    # Half of the items were cut before training, and these gain more: an independent count of the others' share.
+    folder = make_run(tmp_path / "cut", stages=("evaluate",))
+    scores = pd.read_parquet(folder / "evaluate" / "scores.parquet")
+    scores["truncated"] = (scores["model"] == "base") & (scores["item"] % 2 == 0)
+    evaluate.gain_sources(scores.assign(form="number")).to_parquet(folder / "evaluate" / "sources.parquet")
+    right = scores[scores["item"] % 2 == 1].groupby("model")["symbolic"].agg(["sum", "size"])
+    gain = (right["sum"] / right["size"]).loc["tuned"] - (right["sum"] / right["size"]).loc["base"]
+    said = report.verdict_text(report.load_run(folder))
+    assert said.startswith("Yes, the model improved itself: +")
+    of_completed = (
+        rf"Of these points, \{100 * gain / 2:+.1f} \[[-+]\d+\.\d, [-+]\d+\.\d\] come from the 50.0 % of items"
+    )
+    assert re.search(of_completed, said)
+    pooled_since = pd.read_parquet(folder / "evaluate" / "sources.parquet").assign(gain=0.01)
+    pooled_since.to_parquet(folder / "evaluate" / "sources.parquet")
+    assert "Of these points" not in report.verdict_text(report.load_run(folder)), "a split of another gain"
+
+
+def test_the_parts_of_a_gain_are_named_by_what_they_ask(tmp_path):
+    folder = make_run(tmp_path / "parts", stages=("evaluate",))
+    scores = pd.read_parquet(folder / "evaluate" / "scores.parquet")
+    evaluate.parts_table(scores, evaluate_settings()).to_parquet(folder / "evaluate" / "parts.parquet")
+    text = words(report.write_report([folder], tmp_path / "r.html").read_text())
+    assert "Right value, in whatever form [95 %]" in text and "Written as the scoring wants it [95 %]" in text
+    assert "points = right value +" in text and "points = reasoning" not in text
+    rows = re.findall(r"greedy, (\w+) base → (\w+)", text[text.index("or how it is written?") :])
+    assert rows[:2] == [("symbolic", "tuned"), ("symbolic", "tuned_random_labels")], "the decisive rows first"
+    assert len(rows) == 6
 
 
 def test_a_run_from_before_there_were_baselines_says_so(tmp_path):
@@ -176,7 +214,8 @@ def test_a_run_from_before_there_were_baselines_says_so(tmp_path):
     for name in ("baselines", "sources"):
         (folder / "evaluate" / f"{name}.parquet").unlink()
     text = words(report.write_report([folder], tmp_path / "r.html").read_text())
-    assert "No run was set against baselines" in text and "greedy answer ended" not in text
+    assert "No run was set against baselines" in text and "come to an end?" not in text
+    assert "come from the" not in text
 
 
 def test_the_claims_commands_name_the_runs_own_profile(page):
