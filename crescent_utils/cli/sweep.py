@@ -34,6 +34,7 @@ JUDGED_BY = (
     "eval_temperature",
     "eval_max_tokens",
 )
+TRAINED = {"tuned": "finetune", "student_tuned": "distil"}  # the models that are compared, and what trains them
 CLAIM_LABELS = {("seed_augmentation", "student_tuned"): "student_seed"}  # the claims have their own name for this model
 
 
@@ -200,20 +201,30 @@ def write_results(sweep_runs: Sequence[SweepRun], profile: str) -> str:
 def sweep_scores(sweep_runs: Sequence[SweepRun]) -> pd.DataFrame:
     """Return the scores of all runs in one table, an overlay's models under names of their own (`tuned_no_vote` …).
 
-    Base and untrained student are the same in each run and are taken from the profile's own run alone.
+    Base and untrained student are the same in each run and are taken from the profile's own run alone; so is a trained
+    model that an overlay left as it is, such as the teacher where the student's data alone was changed.
     """
     import pandas as pd
 
     tables = []
+    wholes = {run.seed: run.folder for run in sweep_runs if run.overlay == WHOLE}
     for run in sweep_runs:
         headline = run.settings("evaluate").eval_prompts[0]
         scores = evaluate.headline_scores(runs.read_table(run.folder, "evaluate", "scores"), headline)
         if run.overlay != WHOLE:
-            trained = ("tuned", "student_tuned")
+            whole = wholes.get(run.seed)
+            trained = [name for name, stage in TRAINED.items() if not (whole and _in_common(stage, run.folder, whole))]
             labels = {name: CLAIM_LABELS.get((run.overlay, name), f"{name}_{run.overlay}") for name in trained}
             scores = scores[scores["model"].isin(trained)].replace({"model": labels})
         tables.append(scores)
     return pd.concat(tables, ignore_index=True)
+
+
+def _in_common(stage: str, folder: Path, whole: Path) -> bool:
+    """Whether two runs share a stage: it was done once, and both have it."""
+    manifests = [runs.read_manifest(each, stage) for each in (folder, whole)]
+    fingerprints = {manifest["fingerprint"] if manifest else None for manifest in manifests}
+    return len(fingerprints) == 1 and None not in fingerprints
 
 
 def sweep_general(sweep_runs: Sequence[SweepRun]) -> pd.DataFrame:

@@ -183,6 +183,19 @@ def test_what_an_overlay_changed_is_paired_with_the_method_as_it_is(tmp_path):
     assert comparisons.loc["student_seed", "after"] == "student_tuned"
 
 
+def test_a_model_that_an_overlay_left_as_it_is_is_not_compared_with_itself(tmp_path):
+    sweep_runs = planned(tmp_path, ["no_vote", "seed_augmentation"], [1])
+    for run in sweep_runs:
+        shutil.copytree(REFERENCE / "evaluate", run.folder / "evaluate")
+        for stage, is_own in (("finetune", run.overlay == "no_vote"), ("distil", run.overlay != "whole")):
+            manifest = json.loads((REFERENCE / stage / "manifest.json").read_text(encoding="utf-8"))
+            manifest["fingerprint"] = run.overlay if is_own else manifest["fingerprint"]
+            (run.folder / stage).mkdir()
+            (run.folder / stage / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    models = set(sweep.sweep_scores(sweep_runs)["model"])
+    assert {"tuned", "tuned_no_vote", "student_seed"} <= models and "tuned_seed_augmentation" not in models
+
+
 def test_general_tasks_fill_claim_c3(tmp_path):
     sweep_runs = planned(tmp_path, ["no_vote"], [1, 2])
     for run in sweep_runs:
