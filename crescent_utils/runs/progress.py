@@ -12,6 +12,9 @@ from typing import Any, TextIO
 
 PROGRESS_SECONDS = "CRESCENT_PROGRESS_SECONDS"  # environment: seconds between two updates
 _FORMAT = "{desc} {percentage:3.0f}% |{bar:16}| {n_fmt}/{total_fmt} {unit}{postfix} [{elapsed}<{remaining}]"
+_EARLY_FORMAT = _FORMAT.replace("<{remaining}", "")
+# ours: the share done before which no remaining time is shown, since the first completions wait for the whole batch
+EARLY = 0.05
 # What a bar looks like, to find it in a stream.
 LINE = re.compile(r"\S+ +\d+% \|.{16}\| \d+/\d+ (?:completions|steps)[^\r\n]*\]")
 
@@ -73,7 +76,7 @@ class ProgressBar:
                 desc=self._label,
                 unit=self._unit,
                 disable=False,
-                bar_format=_FORMAT,
+                bar_format=_EARLY_FORMAT,
                 mininterval=seconds,
                 miniters=1,
                 ascii=" .",
@@ -90,14 +93,19 @@ class ProgressBar:
         elapsed = self._bar.format_dict["elapsed"] or 1.0
         share = f", {100 * self._accepted / self._seen:.0f}% accepted" if self._seen else ""
         self._bar.postfix = f"{self._tokens / elapsed:,.0f} tokens/s{share}"
-        self._bar.update(1)
+        self._advance(1)
 
     def step(self, done: int, loss: float | None) -> None:
         """Show that `done` steps are behind, with the last loss."""
         if self._bar is None:
             return
         self._bar.postfix = "" if loss is None else f"loss {loss:.3f}"
-        self._bar.update(done - self._bar.n)
+        self._advance(done - self._bar.n)
+
+    def _advance(self, more: int) -> None:
+        is_early = self._bar.n + more < EARLY * self._bar.total
+        self._bar.bar_format = _EARLY_FORMAT if is_early else _FORMAT
+        self._bar.update(more)
 
     def pause(self) -> None:
         """Show where it stands, before other work that this bar does not count."""

@@ -45,6 +45,24 @@ def test_a_bar_that_nobody_wants_or_that_has_nothing_to_do_prints_nothing(capsys
     assert capsys.readouterr().err == ""
 
 
+def test_a_bar_foretells_no_time_before_some_per_cent_are_done(monkeypatch, capsys):
+    monkeypatch.setenv(progress.PROGRESS_SECONDS, "0")
+    bar = progress.ProgressBar("base", shown=True)
+    bar.start(200)
+    for _ in range(20):
+        bar.update(25, None)
+    bar.start(600)  # 20 of 800 are few again
+    bar.update(25, None)
+    steps = progress.ProgressBar("training", shown=True, unit="steps")
+    steps.start(9)
+    steps.step(1, 0.6)
+    lines = progress.LINE.findall(capsys.readouterr().err)
+    foretold = {re.search(r"\d+/\d+", line)[0]: "<" in line.rpartition("[")[2] for line in lines}
+    assert foretold["9/200"] is False and foretold["10/200"] is foretold["20/200"] is True
+    assert foretold["21/800"] is False and foretold["1/9"] is True
+    assert all(re.search(r" \[\d\d:\d\d(<[^\]]*)?\]$", line) for line in lines)
+
+
 def test_a_log_gets_a_line_a_bar_and_no_noise(shown):
     log = io.StringIO()
     echo = progress.ProgressEcho(log, "01_elicit")
