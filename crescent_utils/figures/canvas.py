@@ -55,6 +55,13 @@ class Picture(Figure):  # type: ignore[misc, unused-ignore]
         return {"image/png": self._repr_png_()}, {"image/png": {"width": width, "height": height}}
 
 
+class NoPicture(Picture):
+    """A picture of one line that says that there is nothing to draw; a notebook, where that line is printed, omits it."""
+
+    def _ipython_display_(self) -> None:
+        """Show nothing."""
+
+
 def empty_picture(title: str, height: float, note: str = "") -> Figure:
     """Return a card of the common width with a title, and a note (what was counted) at its foot."""
     layout = ConstrainedLayoutEngine(w_pad=0.14, h_pad=0.1, wspace=0.04)
@@ -161,7 +168,7 @@ def horizontal_bars(
 
 def empty_figure(what: str) -> tuple[Figure, str]:
     """Return a figure of one line of text that says that there is nothing to draw."""
-    figure = Picture(figsize=(WIDTH, 0.4), facecolor=CARD, edgecolor=BORDER, linewidth=1.5)
+    figure = NoPicture(figsize=(WIDTH, 0.4), facecolor=CARD, edgecolor=BORDER, linewidth=1.5)
     line = f"{what[:1].upper()}{what[1:]}: no data"
     figure.text(0.14 / WIDTH, 0.5, line, ha="left", va="center", color=QUIET, fontsize=9)
     return figure, f"{what}: no data"

@@ -209,7 +209,7 @@ def frequent_bars(title: str, counts: Mapping[str, int], total: int) -> tuple[Fi
     """Draw the most frequent of what was counted (openings, names), with their shares of `total` questions."""
     top = dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:MOST_FREQUENT])
     if not top:
-        return empty_figure(title)
+        return empty_figure(title)[0], f"{title}: none"
     notes = [f"{count:,} ({count / total:.1%})" for count in top.values()]
     note = f"n = {total:,} questions; the {len(top)} most frequent of {len(counts):,} different."
     figure = horizontal_bars(title, top, notes, BLUE, "questions", note=note, each=0.24)

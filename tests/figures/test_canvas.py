@@ -127,6 +127,15 @@ def test_nothing_to_draw(name):
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
+def test_a_notebook_shows_no_figure_where_there_is_nothing_to_draw(capsys):
+    formatter = DisplayFormatter()
+    formatter.ipython_display_formatter.enabled = True  # as a notebook's kernel has it
+    for draw in EMPTY.values():
+        assert formatter.format(draw()[0]) == ({}, {})
+    drawn, _ = formatter.format(canvas.empty_picture("Title", 1.0))
+    assert "image/png" in drawn and capsys.readouterr() == ("", "")
+
+
 def test_a_notebook_shows_a_picture_at_half_its_resolution():
     figure, _ = elicit.funnel({"sampled": 10, "kept": 5})
     data, shown = DisplayFormatter().format(figure)
