@@ -56,7 +56,7 @@ class Picture(Figure):  # type: ignore[misc, unused-ignore]
 
 
 class NoPicture(Picture):
-    """A picture of one line that says that there is nothing to draw; a notebook, where that line is printed, omits it."""
+    """One line that says that there is nothing to draw; a notebook, which prints that line, does not show it."""
 
     def _ipython_display_(self) -> None:
         """Show nothing."""
