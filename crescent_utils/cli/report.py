@@ -32,15 +32,15 @@ FUNNEL = (
     ("elicit", "sampled", "completions sampled"),
     ("elicit", "kept", "questions read"),
     ("dedup", "kept", "questions kept, deduplicated"),
-    ("vote", "kept", "questions with a winner"),
+    ("vote", "kept", "questions kept by the vote"),
     ("vote", "pairs", "pairs to train on"),
     ("finetune", "trained", "pairs trained"),
 )
-# Figures that are drawn of one table each, in the order of the page.
+# Figures that are drawn of one table each, in the order of the page; `vote/voted` is made here (`voted_questions`).
 DRAWN: tuple[tuple[str, Callable[..., tuple[Any, str]]], ...] = (
     ("dedup/attempts", figures.acceptance_by_round),
-    ("vote/qa", figures.agreement_histogram),
-    ("vote/qa", figures.reliability),
+    ("vote/voted", figures.agreement_histogram),
+    ("vote/qa", functools.partial(figures.reliability, counted="questions kept by the vote,")),
     ("finetune/log", figures.loss_curve),
     ("evaluate/comparisons", figures.accuracy_bars),
     ("evaluate/comparisons", figures.paired_effects),
@@ -75,8 +75,15 @@ class Run:
 
     @property
     def missing(self) -> list[str]:
-        """Return the stages that are not complete."""
-        return [stage for stage in STAGES if stage not in self.manifests]
+        """Return the stages that are not complete, without those that the run leaves out."""
+        return [stage for stage in STAGES if stage not in {*self.manifests, *self.left_out}]
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Return the stages that the run has no use for, each with the parameter that says so."""
+        parameters = {name: value for m in self.manifests.values() for name, value in m["parameters"].items()}
+        left_out = runs.left_out_stages(parameters)
+        return {stage: reason for stage, reason in left_out.items() if stage not in self.manifests}
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table, without rows where the run has none of this name."""
@@ -109,6 +116,9 @@ def load_run(folder: Path, profile: str = "") -> Run:
     for name, numbers in (("evaluate/comparisons", ACCURACIES), ("evaluate/parts", PARTS)):
         if name in tables:
             tables[name] = decisive_first(tables[name], numbers)
+    if "vote/qa" in tables:  # LMSI's formats give a question several rows
+        tables["vote/qa"] = tables["vote/qa"].drop_duplicates("id")
+        tables["vote/voted"] = voted_questions(tables["vote/qa"], tables.get("vote/rejected", pd.DataFrame()))
     parameters = manifests.get("evaluate", {}).get("parameters", {})
     if "evaluate/scores" in tables:
         headline = parameters.get("eval_prompts", ["solve"])[0]
@@ -122,6 +132,17 @@ def load_run(folder: Path, profile: str = "") -> Run:
     _, separator, below_outputs = folder.resolve().as_posix().rpartition("/outputs/")
     run_name = names[0] if names else folder.name
     return Run(run_name, below_outputs if separator else folder.name, manifests, tables, claims, problems)
+
+
+def voted_questions(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
+    """Return how far the votes agreed on each question that had a most frequent answer, whether it was kept or not."""
+    import pandas as pd
+
+    columns = ["agreement", "total", "tied"]
+    outvoted = rejected.reindex(columns=columns)
+    outvoted = outvoted[outvoted["agreement"].astype(float) > 0]  # the others were not voted on, or had no answer
+    voted = pd.concat([kept[columns], outvoted], ignore_index=True) if len(outvoted) else kept[columns]
+    return voted.assign(tied=voted["tied"].eq(True))
 
 
 def _read(path: Path, reader: Callable[[Path], Any], problems: list[str]) -> Any:
@@ -161,7 +182,7 @@ def write_report(folders: Sequence[Path], target: Path, profile: str = "") -> Pa
         funnels=_side_by_side([funnel_counts(run) for run in loaded]),
         figures=_encoded(loaded),
         changed=[(run.name, changed_answers(run, CHANGED_ANSWERS // len(loaded))) for run in loaded],
-        costs=[(run.name, runs.cost_table(run.manifests, run.manifests)) for run in loaded],
+        costs=[(run.name, runs.cost_table(run.manifests, run.manifests, "whole stage (s)")) for run in loaded],
         parameters=_parameters(loaded),
         environments=_side_by_side([_environment(run) for run in loaded]),
         classes=("right", *evaluate.FAILURES),
@@ -312,14 +333,14 @@ def _environment(run: Run) -> dict[str, str]:
 
 
 def _different(columns: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the different values that the stages of one run have for each name, as one text."""
+    """Return the different values that the stages of one run have for each name, as one text without empty values."""
     values: dict[str, list[str]] = {}
     for column in columns:
         for name, value in column.items():
             text = _shown(value)
             if text not in values.setdefault(name, []):
                 values[name].append(text)
-    return {name: ", ".join(texts) for name, texts in values.items()}
+    return {name: ", ".join(filter(None, texts)) for name, texts in values.items()}
 
 
 def _encoded(loaded: Sequence[Run]) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -353,7 +374,9 @@ def _figures(run: Run) -> list[tuple[Any, str]]:
     ]
     if rejected:
         drawn.append(figures.rejection_reasons(pd.concat(rejected)))
-    drawn += [draw(run.table(name)) for name, draw in DRAWN if len(run.table(name))]
+    minimum = run.manifests.get("vote", {}).get("parameters", {}).get("min_agreement")
+    options = {figures.agreement_histogram: {"min_agreement": minimum}}
+    drawn += [draw(run.table(name), **options.get(draw, {})) for name, draw in DRAWN if len(run.table(name))]
     return [(figure, text) for figure, text in drawn if not text.endswith("no data")]
 
 

@@ -77,10 +77,10 @@ def _left_edge(edges: Sequence[float], threshold: float) -> float:
     return max((edge for edge in edges if edge <= threshold), default=threshold) if len(edges) <= 41 else threshold
 
 
-def reliability(qa: pd.DataFrame) -> tuple[Figure, str]:
+def reliability(qa: pd.DataFrame, counted: str = "questions") -> tuple[Figure, str]:
     """Draw how often the voted label is right at each agreement, with Wilson's 95 % intervals.
 
-    Columns: `agreement`, `correct` (missing where no right answer is known).
+    Columns: `agreement`, `correct` (missing where no right answer is known). `counted` says what the rows are.
     """
     judged = qa[qa["correct"].notna()] if "correct" in qa else qa.iloc[:0]
     if judged.empty:
@@ -89,7 +89,7 @@ def reliability(qa: pd.DataFrame) -> tuple[Figure, str]:
     level = judged["agreement"].round(3) if few_levels else np.ceil(judged["agreement"].round(6) * 10) / 10
     table = judged["correct"].astype(bool).groupby(level).agg(["sum", "size"]).sort_index()
     all_right = f"{judged['correct'].astype(bool).mean():.0%} of {len(judged):,}"
-    note = f"n = {len(judged):,} questions whose right answer is known, below each point its own; bars: 95 % intervals."
+    note = f"n = {len(judged):,} {counted} whose right answer is known, below each point its own; bars: 95 % intervals."
     figure, axes = empty_axes("Is an agreed answer a right one?", 3.8, note=note, shares="y")
     axes.plot([0, 1], [0, 1], color=GREY, ls=":", lw=1.4)
     words = []
@@ -103,7 +103,8 @@ def reliability(qa: pd.DataFrame) -> tuple[Figure, str]:
     label = "agreement, and below it n" if few_levels else "agreement (upper end of each tenth), and below it n"
     axes.set(xlabel=label, ylabel="labels that are right", xlim=(0, 1.03), ylim=(0, 1.03))
     label_ends(axes, [(1.03, 1.0, "as often right\nas agreed", GREY)])
-    return figure, f"right labels by agreement: {', '.join([*words, f'all {all_right}'])}"
+    of_these = "" if counted == "questions" else f" of the {counted}"
+    return figure, f"right labels{of_these} by agreement: {', '.join([*words, f'all {all_right}'])}"
 
 
 def _level_names(qa: pd.DataFrame, levels: Sequence[float]) -> list[str]:

@@ -148,13 +148,15 @@ def device_name() -> str:
 
 
 def cost_table(
-    manifests: Mapping[str, dict[str, Any] | None], recorded: Mapping[str, dict[str, Any] | None] | None = None
+    manifests: Mapping[str, dict[str, Any] | None],
+    recorded: Mapping[str, dict[str, Any] | None] | None = None,
+    recorded_name: str = "whole stage, recorded run (s)",
 ) -> pd.DataFrame:
     """Return as text what each finished stage took (by its manifest), their sum, and the sum per question-answer pair.
 
     Seconds are those of sampling and training, without loading; empty where nobody recorded them. For a replay,
-    `recorded` are the manifests of the replayed run: one column more has the seconds that its stages took as a whole,
-    loading included.
+    `recorded` are the manifests of the replayed run: one column more, `recorded_name`, has the seconds that its stages
+    took as a whole, loading included.
     """
     import pandas as pd
 
@@ -178,7 +180,7 @@ def cost_table(
     names = {"completions": "completions", "prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens"}
     names |= {"seconds": "seconds", "device_seconds": "device seconds", "energy_joules": "energy (J)"}
     if whole_seconds:
-        names["stage_seconds"] = "whole stage, recorded run (s)"
+        names["stage_seconds"] = recorded_name
     table = pd.DataFrame.from_dict(rows, orient="index").rename(columns=names)
     table = table.reindex(columns=[*names.values(), "peak memory (GB)"]).astype(float).round(1)
     return table.map(_worded)

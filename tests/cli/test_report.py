@@ -3,9 +3,11 @@
 import json
 import re
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from shared import REFERENCE, ROOT
 
 from crescent_utils import evaluate, stats
 from crescent_utils.cli import main, report
@@ -77,10 +79,12 @@ def make_run(folder, name="cpu", lift=0.15, stages=STAGES, **parameters):
         },
         "vote": {
             "qa": pd.DataFrame({
-                "agreement": votes / 8, "votes": votes, "total": 8, "tied": votes < 3, "question": EVIL,
-                "correct": rng.random(300) < votes / 9,
+                "id": range(300), "question": EVIL, "agreement": votes / 8, "votes": votes, "total": 8,
+                "tied": votes < 3, "correct": rng.random(300) < votes / 9,
             }),
-            "rejected": pd.DataFrame({"id": range(5), "question": EVIL, "reason": "tie", "agreement": 0.25}),
+            "rejected": pd.DataFrame({
+                "id": range(5), "question": EVIL, "agreement": 0.25, "tied": True, "reason": "tie",
+            }),
         },
         "finetune": {"log": pd.DataFrame({
             "step": range(1, 58), "loss": loss,
@@ -153,7 +157,11 @@ def test_page_has_every_part(page):
         "Environment",
     ):
         assert part in text
-    assert "completions sampled 1,000 1,000" in text and "pairs trained 270" in text
+    assert (
+        "completions sampled 1,000 1,000" in text
+        and "questions kept by the vote 450 450" in text
+        and "pairs trained 270" in text
+    )
     assert "vote 4,144 12,345 67,890 81.2" in text and "together 24,864 74,070 407,340" in text, "six stages"
     assert "torch 2.13.0+cpu" in text and "model base b179c952" in text
     assert "crescent verify outputs/cpu" in text
@@ -234,6 +242,62 @@ def test_a_run_of_lmsi_is_judged_by_lmsis_claims(tmp_path):
 def test_parameters_are_a_difference(page):
     table = words(page[page.index("Parameters that differ") : page.index("<h2>Environment")])
     assert "epochs 3.0 2.0" in table and "run replay cpu no_vote" in table and "domain" not in table
+
+
+def test_a_parameter_that_some_stages_did_not_have_has_no_empty_place(tmp_path):
+    folder = make_run(tmp_path / "profiled", stages=STAGES[:3], profile="params/mine.yaml")
+    manifest_path = folder / "vote" / "manifest.json"
+    without = json.loads(manifest_path.read_text())
+    without["parameters"]["profile"] = ""
+    manifest_path.write_text(json.dumps(without))
+    page = report.write_report([folder], tmp_path / "r.html").read_text()
+    assert "profile params/mine.yaml run replay" in words(page[page.index("Parameters that differ") :])
+
+
+def test_a_stage_that_the_run_leaves_out_is_not_called_unfinished(tmp_path):
+    without_student = make_run(tmp_path / "a", stages=[stage for stage in STAGES if stage != "distil"], student="none")
+    text = words(report.write_report([without_student], tmp_path / "a.html").read_text())
+    assert "cpu: distil left out (student: none)" in text and "has not finished" not in text
+    cut_short = make_run(tmp_path / "b", stages=STAGES[2:3], question_source="gsm8k")
+    text = words(report.write_report([cut_short], tmp_path / "b.html").read_text())
+    assert "elicit left out (question_source: gsm8k)" in text and "cpu has not finished finetune, distil, ev" in text
+
+
+def test_what_a_run_could_show_stands_where_nothing_was_reproduced(tmp_path):
+    by_verdict = {}
+    for lift in (0.15, 0.01):
+        folder = make_run(tmp_path / str(lift), lift=lift, stages=("evaluate",))
+        claim = next(claim for claim in report.load_run(folder).claims if claim.n)
+        page = report.write_report([folder], tmp_path / "r.html").read_text()
+        row = words(page[page.index('<td class="k">C1</td>') : page.index('<td class="k">C2</td>')])
+        by_verdict[claim.verdict.split()[0]] = f" {100 * claim.detectable:.1f} " in row
+    assert by_verdict == {"reproduced": False, "inconclusive": True}
+
+
+def test_seconds_of_whole_stages_are_not_called_recorded_ones(page):
+    cost = words(page[page.index("<h2>Cost") : page.index("<h2>Parameters")])
+    assert "whole stage (s)" in cost and "recorded run" not in cost and "so it can be less" in cost
+
+
+def test_agreement_is_that_of_all_questions_as_in_03_and_labels_are_those_of_the_kept():
+    run = report.load_run(REFERENCE)
+    texts = [text for _, text in report._figures(run)]
+    notebook = nbformat.read(ROOT / "notebooks" / "03_vote.ipynb", 4)
+    printed = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
+    of_all = next(text.strip() for text in printed if ", mean agreement" in text)
+    assert "at or above 0.58: 48.5%" in of_all and of_all in texts
+    kept = run.manifests["vote"]["counts"]["kept"]
+    labels = next(text for text in texts if text.startswith("right labels of the questions kept by the vote"))
+    assert labels.endswith(f"of {kept}") and kept < int(of_all.split(",")[0].split()[1])
+
+
+def test_a_question_of_several_formats_counts_once(tmp_path):
+    folder = make_run(tmp_path / "lmsi", stages=("vote",))
+    qa = pd.read_parquet(folder / "vote" / "qa.parquet")
+    pd.concat([qa, qa]).to_parquet(folder / "vote" / "qa.parquet")
+    run = report.load_run(folder)
+    assert len(run.table("vote/qa")) == 300 and len(run.table("vote/voted")) == 300 + 5
+    assert run.table("vote/voted")["tied"].sum() == qa["tied"].sum() + 5
 
 
 def test_untrusted_text_is_escaped(page):
