@@ -182,7 +182,9 @@ def open_scorer(generator: generation.Generator, settings: Evaluate) -> Scorer:
             )
         return LogLikelihoods(_in_memory(name, model.locate(), settings), f"lm-eval {name}")
 
-    return Scorer(generator.store, model, generator.seed, None if settings.engine == "replay" else start, progress=True)
+    return Scorer(
+        generator.store, model, generator.seed, None if settings.engine == "replay" else start, progress="likelihoods"
+    )
 
 
 def _in_memory(engine: str, folder: Path, settings: Evaluate) -> Any:

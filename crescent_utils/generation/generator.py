@@ -45,14 +45,15 @@ class Generator:
         *,
         give_back: Callable[[Engine], None] = lambda engine: engine.close(),
         max_model_len: int = 0,
-        progress: bool = False,
+        progress: str = "",
         changes: Sequence[str] = (),
     ) -> None:
         """`start_engine` is called at the first missing completion; None replays the store alone.
 
         `changes` say in words what a replay asks for otherwise than the recorded run: the likely reason of a miss.
 
-        `give_back` gets the engine at the end (an engine that failed is closed at once).
+        `give_back` gets the engine at the end (an engine that failed is closed at once). `progress` is what a bar says
+        that it counts, completions or likelihoods; "" shows none.
         A prompt that was too long before is tried again where it fits into `max_model_len` tokens (0: never).
         """
         self.store, self.model, self.seed = store, model, seed
@@ -61,7 +62,7 @@ class Generator:
         self._engine: Engine | None = None
         self.engine_name = "replay" if start_engine is None else "store"  # then that of the engine that sampled
         self._batches: dict[int, dict[str, Any]] = {}
-        self._bar = ProgressBar(model.label, shown=progress)
+        self._bar = ProgressBar(model.label, shown=bool(progress), unit=progress)
         self.cost = Cost()  # of all completions that were asked for, sampled now or before
         if not store.read_only:
             store.set_model(model.label, model.fingerprint)
@@ -248,7 +249,9 @@ def open_generator(settings: Common, model: models.Model | None = None, *, label
     store = GenerationStore(runs.run_folder(settings) / STORE_NAME)
     start, give_back = partial(_take_engine, settings, model), partial(_keep_engine, settings, model)
     longest = settings.max_model_len
-    return Generator(store, model, settings.seed, start, give_back=give_back, max_model_len=longest, progress=True)
+    return Generator(
+        store, model, settings.seed, start, give_back=give_back, max_model_len=longest, progress="completions"
+    )
 
 
 def _replay(settings: Common, label: str) -> Generator:

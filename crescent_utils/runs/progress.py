@@ -16,7 +16,7 @@ _EARLY_FORMAT = _FORMAT.replace("<{remaining}", "")
 # ours: the share done before which no remaining time is shown, since the first completions wait for the whole batch
 EARLY = 0.05
 # What a bar looks like, to find it in a stream.
-LINE = re.compile(r"\S+ +\d+% \|.{16}\| \d+/\d+ (?:completions|steps)[^\r\n]*\]")
+LINE = re.compile(r"\S+ +\d+% \|.{16}\| \d+/\d+ (?:completions|likelihoods|steps)[^\r\n]*\]")
 
 
 def line_start(stream: TextIO) -> str:
@@ -57,7 +57,10 @@ class ProgressBar:
     """A tqdm bar over the completions of one generator, or the steps of a training; its total grows by `start`."""
 
     def __init__(self, label: str, *, shown: bool, unit: str = "completions") -> None:
-        """`label` stands before the bar; a bar that is not shown costs nothing; `unit` is completions or steps."""
+        """`label` stands before the bar; a bar that is not shown costs nothing.
+
+        `unit` is what it counts: completions, likelihoods or steps.
+        """
         self._label, self._shown, self._unit = label, shown, unit
         self._bar: Any = None
         self._tokens = self._seen = self._accepted = 0
@@ -92,7 +95,8 @@ class ProgressBar:
             self._seen, self._accepted = self._seen + 1, self._accepted + accepted
         elapsed = self._bar.format_dict["elapsed"] or 1.0
         share = f", {100 * self._accepted / self._seen:.0f}% accepted" if self._seen else ""
-        self._bar.postfix = f"{self._tokens / elapsed:,.0f} tokens/s{share}"
+        is_sampled = self._unit == "completions"  # what is read has no tokens of its own
+        self._bar.postfix = f"{self._tokens / elapsed:,.0f} tokens/s{share}" if is_sampled else ""
         self._advance(1)
 
     def step(self, done: int, loss: float | None) -> None:

@@ -1,25 +1,30 @@
 """How likely the model itself finds each of its paths, and the answer after the path.
 
 The store keeps texts, no probabilities, and not every engine gives them. So the paths are read once more by the very
-model, in transformers: a forward pass, far cheaper than sampling. `path_likelihoods` is for the vote's path_choice
-"most_likely" (ours); its values stand in the table `vote/paths`, where a replay finds them. `verifier_likelihoods` is
-for a preflight, which takes them for verifiers; its values stand in the generation store.
+model, in transformers: a forward pass, far cheaper than sampling, since the paths of a question share its prompt.
+`path_likelihoods` is for the vote's path_choice "most_likely" (ours); its values stand in the table `vote/paths`, where
+a replay finds them. `verifier_likelihoods` is for a preflight, which takes them for verifiers; its values stand in the
+generation store.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 from .. import answers, generation, runs
 from ..generation import Completion, Job, Request, Sampling
 from ..runs import Vote
 
-BATCH_TOKENS = 8_192  # ours: padded tokens of a forward pass
-CHUNK = 512  # ours: paths between two visits to the store; a kill loses so many
+BATCH_TOKENS = 8_192  # ours: tokens that the rows of a forward pass attend to, padding included
+PATHS_TOGETHER = 48  # ours: paths whose prompts are read together; progress is seen, and stored, after so many
 SCORED = Sampling(0.0, 1.0, 0)  # nothing is drawn
 _WRITTEN = re.compile(r"[-+]?\$?\d(?:[\d,]*\d)?(?:\.\d+)?(?:/\d+)?%?|\b[A-Z]\b")  # a number, or the letter of a choice
 
@@ -45,9 +50,9 @@ def path_likelihoods(
     for request, written in zip(requests, paths, strict=True):
         prompt = generation.prompt_token_ids(tokenizer, request)
         jobs += [(prompt, tokenizer(path, add_special_tokens=False)["input_ids"]) for path in written]
-    scores = _token_scores(_load(folder, settings.dtype), jobs)
+    scores = dict(_token_scores(_load(folder, settings.dtype), jobs))
     # An empty path is no likely one; that of a prompt which is too long is empty.
-    values = iter([math.fsum(of_path) / len(of_path) if of_path else -math.inf for of_path in scores])
+    values = iter([math.fsum(scores[i]) / len(scores[i]) if scores[i] else -math.inf for i in range(len(jobs))])
     return [[next(values) for _ in written] for written in paths]
 
 
@@ -72,7 +77,7 @@ def verifier_likelihoods(
     folder = runs.run_folder(settings, settings.replay_from if is_replay else None)
     store = generation.GenerationStore(folder / generation.STORE_NAME, read_only=is_replay)
     start = None if is_replay else lambda: PathScorer(model, settings.dtype)
-    with generation.Generator(store, model, settings.seed, start, progress=True) as scorer:
+    with generation.Generator(store, model, settings.seed, start, progress="likelihoods") as scorer:
         pairs = [
             (_scored_request(scorer, request, path, answer_span(path, answer)), 0)
             for request, written, path_answers in zip(requests, paths, read, strict=True)
@@ -118,16 +123,16 @@ class PathScorer:
     def __init__(self, model: generation.Model, dtype: str) -> None:
         folder = model.locate()
         self._tokenizer, self._model = generation.load_tokenizer(folder), _load(folder, dtype)
+        self._prompt_ids = lru_cache(maxsize=1)(self._rendered)  # the paths of a question come one after another
 
     def sample(self, jobs: Sequence[Job]) -> Iterator[tuple[int, Completion]]:
         """Score every job."""
-        for start in range(0, len(jobs), CHUNK):
-            chunk = [self._prepared(job.request) for job in jobs[start : start + CHUNK]]
-            scores = _token_scores(self._model, [(prompt, ids) for prompt, ids, _ in chunk])
-            for i, ((_, _, is_answer), of_path) in enumerate(zip(chunk, scores, strict=True)):
-                answer = math.fsum(p for p, counts in zip(of_path, is_answer, strict=True) if counts)
-                text = json.dumps([math.fsum(of_path), answer if any(is_answer) else None])
-                yield start + i, Completion(text, "scored", 0, 0)
+        prepared = [self._prepared(job.request) for job in jobs]
+        for i, of_path in _token_scores(self._model, [(prompt, ids) for prompt, ids, _ in prepared]):
+            is_answer = prepared[i][2]
+            answer = math.fsum(p for p, counts in zip(of_path, is_answer, strict=True) if counts)
+            text = json.dumps([math.fsum(of_path), answer if any(is_answer) else None])
+            yield i, Completion(text, "scored", 0, 0)
 
     def _prepared(self, request: Request) -> tuple[list[int], list[int], list[bool]]:
         """Return the prompt's tokens, the path's, and which of the path's are the answer's."""
@@ -136,7 +141,10 @@ class PathScorer:
         written = self._tokenizer(path, add_special_tokens=False, return_offsets_mapping=True)
         first, last = json.loads(place) or (0, 0)
         is_answer = [start < last and end > first for start, end in written["offset_mapping"]]
-        return generation.prompt_token_ids(self._tokenizer, question), written["input_ids"], is_answer
+        return self._prompt_ids(question), written["input_ids"], is_answer
+
+    def _rendered(self, question: Request) -> list[int]:
+        return generation.prompt_token_ids(self._tokenizer, question)
 
     def close(self) -> None:
         """Let go of the model."""
@@ -166,32 +174,96 @@ def _load(folder: Any, dtype: str) -> Any:
     return model.to(best_device()).eval()
 
 
-def _token_scores(model: Any, jobs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
-    """Return log p of each token of each (prompt, path); those of about one length go through the model together."""
-    scores: list[list[float]] = [[] for _ in jobs]
-    order = sorted((i for i, (_, path) in enumerate(jobs) if path), key=lambda i: -sum(map(len, jobs[i])))
-    start = 0
-    while start < len(order):
-        longest = sum(map(len, jobs[order[start]]))
-        chunk = order[start : start + max(1, BATCH_TOKENS // max(1, longest))]
-        for i, of_path in zip(chunk, _batch(model, [jobs[i] for i in chunk]), strict=True):
-            scores[i] = of_path
-        start += len(chunk)
-    return scores
+# --- forward passes ---------------------------------------------------------------------------------------------------
+
+Tokens = tuple[int, ...]
 
 
-def _batch(model: Any, jobs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+def _token_scores(model: Any, jobs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[int, list[float]]]:
+    """Yield the number of each (prompt, path) with log p of each token of the path, as soon as it is known.
+
+    Keys and values are kept, so that what all prompts begin with is read once, and the rest of a prompt once for all
+    its paths. No prompt is padded: every token sees what it sees in a forward pass by itself, up to rounding.
+    """
+    numbers: dict[Tokens, dict[Tokens, list[int]]] = {}  # of the jobs, by prompt and path: a path may be there twice
+    for number, (prompt, path) in enumerate(jobs):
+        if path:
+            numbers.setdefault(tuple(prompt), {}).setdefault(tuple(path), []).append(number)
+        else:
+            yield number, []
+    # A prompt's last token is read with its paths: what it predicts is their first token.
+    start = tuple(os.path.commonprefix([prompt[:-1] for prompt in numbers]))
+    cache_of_start = _read(model, [start], None)
+    for prompts in _read_together(numbers):
+        cache = _read(model, [prompt[len(start) : -1] for prompt in prompts], cache_of_start)
+        paths = [(row, path) for row, prompt in enumerate(prompts) for path in numbers[prompt]]
+        for batch in _batches(paths, len(prompts[0])):
+            rows = [(prompts[row][-1], path) for row, path in batch]
+            scores = _path_scores(model, rows, _rows_of(cache, [row for row, _ in batch]))
+            for (row, path), of_path in zip(batch, scores, strict=True):
+                for number in numbers[prompts[row]][path]:
+                    yield number, of_path
+
+
+def _read_together(paths: dict[Tokens, Any]) -> Iterator[list[Tokens]]:
+    """Yield prompts of equal length, the longest ones first, that have about PATHS_TOGETHER paths in all."""
+    for _, prompts in groupby(sorted(paths, key=len, reverse=True), len):
+        group: list[Tokens] = []
+        for prompt in prompts:
+            if group and sum(len(paths[other]) for other in [*group, prompt]) > PATHS_TOGETHER:
+                yield group
+                group = []
+            group.append(prompt)
+        yield group
+
+
+def _batches(paths: Iterable[tuple[int, Tokens]], prompt_tokens: int) -> Iterator[list[tuple[int, Tokens]]]:
+    """Yield the paths, each with its prompt's number, in batches of like length: none is half padding."""
+    batch: list[tuple[int, Tokens]] = []
+    for row, path in sorted(paths, key=lambda one: -len(one[1])):
+        longest = len(batch[0][1]) if batch else len(path)
+        is_full = (len(batch) + 1) * (prompt_tokens + longest) > BATCH_TOKENS
+        if batch and (is_full or 2 * len(path) < longest):
+            yield batch
+            batch = []
+        batch.append((row, path))
+    if batch:
+        yield batch
+
+
+def _rows_of(cache: Any, rows: Sequence[int]) -> Any:
+    """Return a copy of these rows of the cache, in this order; None where nothing is cached."""
     import torch
 
-    width = max(len(prompt) + len(path) for prompt, path in jobs)
-    rows = [prompt + path + [0] * (width - len(prompt) - len(path)) for prompt, path in jobs]
-    mask = [[1] * (len(prompt) + len(path)) + [0] * (width - len(prompt) - len(path)) for prompt, path in jobs]
-    ids = torch.tensor(rows, device=model.device)
+    if cache is None:
+        return None
+    copied = copy.deepcopy(cache)
+    copied.reorder_cache(torch.tensor(rows))
+    return copied
+
+
+def _read(model: Any, rows: Sequence[Tokens], cache: Any) -> Any:
+    """Return the keys and values of `rows`, which have equal length, after the one row of `cache`, which stays so."""
+    import torch
+
+    if not rows[0]:
+        return _rows_of(cache, [0] * len(rows))
     with torch.inference_mode():
-        logits = model(input_ids=ids, attention_mask=torch.tensor(mask, device=model.device)).logits
+        ids = torch.tensor(rows, device=model.device)
+        before = _rows_of(cache, [0] * len(rows))
+        return model(input_ids=ids, past_key_values=before, use_cache=True, logits_to_keep=1).past_key_values
+
+
+def _path_scores(model: Any, rows: Sequence[tuple[int, Tokens]], cache: Any) -> list[list[float]]:
+    """Return log p of each token of each path; `rows` are (the prompt's last token, path), `cache` what is before."""
+    import torch
+
+    width = max(len(path) for _, path in rows)
+    ids = [[last, *path[:-1], *[0] * (width - len(path))] for last, path in rows]  # nothing looks at what follows it
     values = []
-    for row, (prompt, path) in enumerate(jobs):
-        places = torch.arange(len(prompt) - 1, len(prompt) + len(path) - 1, device=model.device)
-        chosen = ids[row, places + 1].unsqueeze(1)
-        values.append(logits[row, places].float().log_softmax(-1).gather(1, chosen)[:, 0].tolist())
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor(ids, device=model.device), past_key_values=cache).logits
+        for of_row, (_, path) in zip(logits, rows, strict=True):
+            chosen = torch.tensor(path, device=model.device).unsqueeze(1)
+            values.append(of_row[: len(path)].float().log_softmax(-1).gather(1, chosen)[:, 0].tolist())
     return values

@@ -61,7 +61,9 @@ def kit(engine: engine_module.VllmEngine, pairs: Pairs) -> int:
     gates = domains.validity_gates(DOMAIN)
     with tempfile.TemporaryDirectory() as folder:
         store, model = GenerationStore(Path(folder) / "store.sqlite"), models.resolve_model("bundled")
-        with generator.Generator(store, model, 1, lambda: engine, give_back=lambda _: None, progress=True) as sampler:
+        with generator.Generator(
+            store, model, 1, lambda: engine, give_back=lambda _: None, progress="completions"
+        ) as sampler:
             completions = sampler.complete(pairs, lambda text: is_question(text, gates, "paper"))
     return sum(completion.tokens for completion in completions)
 

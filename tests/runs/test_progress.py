@@ -35,6 +35,16 @@ def test_a_bar_counts_completions_tokens_and_what_was_accepted(shown):
     assert re.search(r"[\d,]+ tokens/s, 67% accepted", last)
 
 
+def test_a_bar_says_what_it_counts_and_gives_likelihoods_no_tokens(monkeypatch, capsys):
+    monkeypatch.setenv(progress.PROGRESS_SECONDS, "0.0001")
+    bar = progress.ProgressBar("base", shown=True, unit="likelihoods")
+    bar.start(2)
+    bar.update(0, None)
+    bar.close()
+    last = progress.LINE.findall(capsys.readouterr().err)[-1]
+    assert "1/2 likelihoods [" in last and "tokens" not in last
+
+
 def test_a_bar_that_nobody_wants_or_that_has_nothing_to_do_prints_nothing(capsys):
     for bar in (progress.ProgressBar("base", shown=False), progress.ProgressBar("base", shown=True)):
         if not bar._shown:

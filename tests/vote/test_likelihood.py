@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 import tiny
 import torch
-from transformers import AutoModelForCausalLM
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, Gemma3ForCausalLM, Gemma3TextConfig
 
 from crescent_utils.answers import normal_form
 from crescent_utils.generation import models
@@ -61,6 +63,83 @@ def test_likelihoods_are_those_of_one_path_at_a_time(base):
         for path, value in zip(row, values, strict=True):
             if path:
                 assert value == pytest.approx(by_hand(base, request, path), abs=1e-4)
+
+
+def plain_scores(model, prompt, path):
+    """One forward pass over prompt and path, nothing kept and nothing padded."""
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prompt, *path]])).logits[0].log_softmax(-1)
+    return [float(logits[len(prompt) - 1 + place, token]) for place, token in enumerate(path)]
+
+
+@pytest.fixture(scope="module")
+def model(base):
+    return AutoModelForCausalLM.from_pretrained(base.locate(), dtype=torch.float32).eval()
+
+
+@pytest.mark.parametrize("most_tokens", [1, 150, likelihood.BATCH_TOKENS])
+@pytest.mark.parametrize("paths_together", [1, likelihood.PATHS_TOGETHER])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_scores_are_those_of_a_plain_forward_pass(model, monkeypatch, data, most_tokens, paths_together):
+    monkeypatch.setattr(likelihood, "BATCH_TOKENS", most_tokens)
+    monkeypatch.setattr(likelihood, "PATHS_TOGETHER", paths_together)
+    token = st.integers(0, 255)
+    beginnings = [[], data.draw(st.lists(token, min_size=30, max_size=60))]  # worked examples, which prompts share
+    prompts = data.draw(st.lists(st.tuples(st.sampled_from(beginnings), st.lists(token, min_size=1, max_size=9)),
+                                 min_size=1, max_size=4))  # fmt: skip
+    job = st.tuples(st.sampled_from([[*start, *rest] for start, rest in prompts]), st.lists(token, max_size=40))
+    jobs = data.draw(st.lists(job, min_size=1, max_size=8))
+    found = list(likelihood._token_scores(model, jobs))
+    assert sorted(number for number, _ in found) == list(range(len(jobs))), "each of them, once"
+    for number, of_path in found:
+        assert of_path == pytest.approx(plain_scores(model, *jobs[number]), abs=2e-4)
+
+
+class Counted(torch.nn.Module):
+    """The model, which writes down how many tokens each forward pass reads and at how many places it predicts."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.device, self.passes = model, model.device, []
+
+    def forward(self, input_ids, **options):
+        out = self.model(input_ids=input_ids, **options)
+        self.passes.append((tuple(input_ids.shape), tuple(out.logits.shape[:2])))
+        return out
+
+
+def test_what_prompts_share_is_read_once_and_a_prompt_once_for_all_its_paths(model):
+    examples = list(range(100))
+    prompts = [[*examples, 200, 1, 2, 3], [*examples, 201, 1, 2, 3], [*examples, 202, 4]]
+    paths = [[7] * 10, [8] * 9, [9] * 10, [7] * 10, []]
+    counted = Counted(model)
+    assert len(list(likelihood._token_scores(counted, [(prompt, path) for prompt in prompts for path in paths]))) == 15
+    assert counted.passes == [
+        ((1, 100), (1, 1)),  # the examples
+        ((2, 3), (2, 1)), ((6, 10), (6, 10)),  # two questions of one length without their last tokens, then their paths
+        ((1, 1), (1, 1)), ((3, 10), (3, 10)),
+    ]  # fmt: skip
+
+
+def test_scores_come_while_others_are_still_to_be_read(model):
+    counted = Counted(model)
+    scores = likelihood._token_scores(counted, [([1, 2, number], [5] * (1 + place)) for number in range(100)
+                                                for place in range(12)])  # fmt: skip
+    ready = [next(scores) for _ in range(20)]
+    assert len(ready) == 20 and sum(rows for (rows, width), _ in counted.passes if width > 1) <= 96, "two groups of 48"
+
+
+def test_a_model_with_a_sliding_window_forgets_the_same():
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 80, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "head_dim": 8}
+    config = Gemma3TextConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, sliding_window=8,
+                              layer_types=["sliding_attention", "full_attention"] * 2)  # fmt: skip
+    model = Gemma3ForCausalLM(config).eval()
+    start = list(range(30))
+    jobs = [([*start, n, 5], [n + place for place in range(length)]) for n in (40, 41) for length in (1, 12, 20)]
+    for number, of_path in likelihood._token_scores(model, jobs):
+        assert of_path == pytest.approx(plain_scores(model, *jobs[number]), abs=1e-4)
 
 
 def test_a_server_is_refused_by_name(base):
