@@ -24,9 +24,12 @@ _FORGET = "get_ipython().reset(new_session=True); __import__('sys').modules['__m
 class Kernel:
     """A Jupyter kernel of this very environment; it starts at the first notebook, and again after it died."""
 
-    def __init__(self, log: Path) -> None:
-        """What the kernel and its engines print on standard error goes to the file `log`."""
-        self._log = log
+    def __init__(self, log: Path, command: str = "") -> None:
+        """What the kernel and its engines print on standard error goes to the file `log`.
+
+        A notebook says of the values that it is given that they are from `command`; "" calls them set here.
+        """
+        self._log, self._command = log, command
         self._manager: Any = None
 
     def execute(self, notebook: Path, target: Path, parameters: dict[str, Any], label: str) -> str:
@@ -89,7 +92,8 @@ class Kernel:
         self._manager = AsyncKernelManager(kernel_name="python3")
         # Containers often keep Python from storing what it compiles; then each run would compile torch and vLLM anew.
         run_sync(self._manager.start_kernel)(
-            env=os.environ | {generation.KEEP_ENGINE: "1", "PYTHONDONTWRITEBYTECODE": ""}
+            env=os.environ
+            | {generation.KEEP_ENGINE: "1", "PYTHONDONTWRITEBYTECODE": "", runs.VALUES_FROM: self._command}
         )
 
     def close(self) -> None:

@@ -185,8 +185,10 @@ def _run_command(arguments: argparse.Namespace) -> int:
     print(f"run {settings.run}: {profile}; engine {engine} ({reason})", flush=True)
     if not arguments.plan:
         overrides = [part for text in arguments.overrides for part in ("-p", text)]
-        told_by = shlex.join(["crescent", "preflight", *map(str, arguments.profiles), *overrides])
-        return _run_stages(values, stages, force=arguments.force, profile=profile, told_by=told_by)
+        command, told_by = (
+            shlex.join(["crescent", name, *map(str, arguments.profiles), *overrides]) for name in ("run", "preflight")
+        )
+        return _run_stages(values, stages, force=arguments.force, profile=profile, told_by=told_by, command=command)
     from . import plan
 
     planned = [stage for stage in stages if stage not in runs.left_out_stages(values)]
@@ -298,14 +300,24 @@ def _run_profile(values: dict[str, Any], stages: Sequence[str] = runs.STAGES) ->
 
 
 def _run_stages(
-    values: dict[str, Any], stages: Sequence[str], *, force: bool, profile: str = "", told_by: str = ""
+    values: dict[str, Any],
+    stages: Sequence[str],
+    *,
+    force: bool,
+    profile: str = "",
+    told_by: str = "",
+    command: str = "a sweep, rounds or a study",
 ) -> int:
-    """Run the `stages`; the report's commands name the `profile`, the line before a training the command `told_by`."""
+    """Run the `stages`.
+
+    The report's commands name the `profile`, the line before a training the command `told_by`, and the notebooks the
+    `command` that their values are from.
+    """
     from .kernel import Kernel
 
     folder = runs.run_folder(_settings_of(stages[0], values))
     folder.mkdir(parents=True, exist_ok=True)
-    with Kernel(folder / "kernel.log") as kernel:
+    with Kernel(folder / "kernel.log", command) as kernel:
         for stage in stages:
             if reason := runs.left_out_stages(values).get(stage):
                 print(f"{_label(stage)} left out ({reason})", flush=True)

@@ -75,7 +75,7 @@ from .params import (
 )
 from .progress import PROGRESS_SECONDS, ProgressBar, ProgressEcho, line_start
 from .replays import changes_of_replay
-from .sources import describe_sources, settings_from
+from .sources import VALUES_FROM, describe_sources, settings_from
 
 __all__ = [
     "BENCHMARK_FILES",
@@ -107,6 +107,7 @@ __all__ = [
     "STAGE_SETTINGS",
     "Stage",
     "Training",
+    "VALUES_FROM",
     "Vote",
     "bait_count",
     "bait_messages",

@@ -8,6 +8,7 @@ session began.
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from . import layout, params, replays, sessions
 
 SHOWN_CHARACTERS = 60  # of a value
+VALUES_FROM = "CRESCENT_VALUES_FROM"  # environment of a kernel: the command that hands over all values of its notebooks
 
 
 @dataclass(frozen=True)
@@ -125,10 +127,12 @@ def _by_source(stage: str, sources: Sources) -> dict[str, dict[str, Any]]:
     """Return the values that count by where they come from, in words; what equals the default is left out."""
     defaults = params.build_settings(stage, {}).model_dump()
     profile, session = f"from {sources.profile_name}", "as in the first notebook of this session's run"
-    told: dict[str, dict[str, Any]] = {"set here": {}, profile: {}, session: {}}
+    command = os.environ.get(VALUES_FROM)
+    here = f"from {command}" if command else "set here"
+    told: dict[str, dict[str, Any]] = {here: {}, profile: {}, session: {}}
     for name, value in sources.values().items():
         if name in sources.here:
-            told["set here"][name] = value
+            told[here][name] = value
         elif name in sources.profile and sources.profile[name] == value:
             told[profile][name] = value
         elif value != defaults[name]:

@@ -276,6 +276,7 @@ def test_a_real_notebook_runs_through_papermill(capfd, profile, tmp_path, monkey
     cells = ["votes: int = 1  # one", "from crescent_utils import runs\n"
              "stage = runs.begin_stage('elicit', runs.settings_from('elicit', globals()))\n"
              "import sys; print('noise', file=sys.stderr)\n"
+             "print(runs.describe_sources('elicit', globals()))\n"
              "stage.finish({'sampled': elicit_samples}, note=run)"]  # fmt: skip
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = nbformat.v4.new_notebook(metadata=kernel, cells=[nbformat.v4.new_code_cell(source) for source in cells])
@@ -285,11 +286,13 @@ def test_a_real_notebook_runs_through_papermill(capfd, profile, tmp_path, monkey
     monkeypatch.setattr(runs, "ROOT", tmp_path)
     monkeypatch.setattr(params, "ROOT", tmp_path)
     monkeypatch.chdir(ROOT)
-    status, out, err = main(capfd, "run", profile(elicit_samples=7), "--to", "elicit")
+    status, out, err = main(capfd, "run", profile(elicit_samples=7), "-p", "seed=2", "--to", "elicit")
     assert status == 0, out + err
     manifest = read_manifest(tmp_path / "outputs" / "r", "elicit")
     assert manifest["counts"] == {"sampled": 7} and manifest["note"] == "r"
-    assert (tmp_path / "outputs" / "r" / "01_elicit.ipynb").exists()
+    executed = nbformat.read(tmp_path / "outputs" / "r" / "01_elicit.ipynb", as_version=4)
+    printed = "".join(output.get("text", "") for output in executed.cells[-1].outputs)
+    assert f"from crescent run {tmp_path}/p.yaml -p seed=2: " in printed and "elicit_samples = 7" in printed
     assert "sampled 7" in out and err == ""
 
 

@@ -40,6 +40,15 @@ def test_a_profile_wins_over_the_defaults_and_what_is_set_over_the_profile():
     assert f"from {CPU}: engine = 'auto'" in told and "all other parameters: the notebook's defaults" in told
 
 
+def test_values_that_the_command_hands_over_are_told_as_its_own(monkeypatch):
+    values = notebook("vote", {"engine": "auto", "seed": 3})
+    assert describe_sources("vote", values).startswith("set here: engine = 'auto', seed = 3\n")
+    monkeypatch.setenv(sources.VALUES_FROM, "crescent run params/mine.yaml -p seed=3")
+    told = describe_sources("vote", values)
+    assert told.startswith("from crescent run params/mine.yaml -p seed=3: engine = 'auto', seed = 3\n")
+    assert "set here" not in told
+
+
 def test_what_papermill_sets_wins_even_where_it_is_the_default():
     made = settings_from("evaluate", notebook("evaluate", {"profile": CPU, "engine": "replay"}))
     assert (made.engine, made.run, made.other_runs) == ("replay", "cpu", [])
