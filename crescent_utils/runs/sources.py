@@ -66,7 +66,8 @@ def _set_values(stage: str, namespace: Mapping[str, Any]) -> tuple[dict[str, Any
     if "In" not in namespace:
         return values, True
     by_hand, injected = _parameter_cells([str(cell) for cell in namespace["In"]])
-    params.check_names([*by_hand, *(injected or [])])
+    # papermill itself adds PAPERMILL_INPUT_PATH and the like with its option --inject-paths
+    params.check_names(name for name in [*by_hand, *(injected or [])] if not name.startswith("PAPERMILL_"))
     defaults = params.build_settings(stage, {}).model_dump()
     here = {name: value for name, value in values.items() if name in (injected or []) or value != defaults[name]}
     return here, injected is not None

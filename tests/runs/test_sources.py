@@ -103,6 +103,11 @@ def test_a_wrong_name_that_papermill_set_is_refused_with_the_nearest_one():
         describe_sources("elicit", notebook("elicit", {"colour": 1}))
 
 
+def test_the_paths_that_papermill_may_inject_are_no_wrong_names():
+    paths = {"PAPERMILL_INPUT_PATH": "in.ipynb", "PAPERMILL_OUTPUT_PATH": "out.ipynb"}  # of its --inject-paths
+    assert settings_from("elicit", notebook("elicit", {"seed": 2, **paths})).seed == 2
+
+
 @pytest.mark.parametrize("stage", params.STAGES)
 def test_a_loop_may_hand_the_same_values_to_all_notebooks(stage):
     defaults = {name: value for each in params.STAGES for name, value in params.build_settings(each, {})}
