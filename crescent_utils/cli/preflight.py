@@ -303,6 +303,12 @@ def _with_likelihoods(
     settings: runs.Vote, model: generation.Model, requests: Sequence[Request], samples: pd.DataFrame
 ) -> pd.DataFrame:
     """Return the samples with log p of each path and of its answer, read by the model once more."""
+    if settings.engine not in ("replay", "server"):  # these compute none
+        print(
+            f"likelihoods: the model reads each of the {len(samples):,} samples once more, for how likely it finds the "
+            "sample and its answer (rows gap_log_path, gap_log_answer); --no-likelihoods leaves them out",
+            flush=True,
+        )
     texts = samples.groupby("id", sort=False)["path"].agg(list)
     read = samples.groupby("id", sort=False)["answer"].agg(list)
     scores = vote.verifier_likelihoods(settings, model, requests, list(texts), list(read))
@@ -323,7 +329,7 @@ def judge(
         min_agreement=_least_agreement(values),
         seed=runs.settings_from("vote", values).seed,
     )
-    return table, vote.reliability_table(samples), vote.headroom_verdict(table, available)
+    return table, vote.reliability_table(samples), vote.headroom_verdict(table, available, option="-n")
 
 
 def _least_agreement(values: Mapping[str, Any]) -> float:

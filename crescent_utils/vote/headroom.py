@@ -488,21 +488,22 @@ class _Quantities:
         believed = self.own_view(lambda leads, shares: table.by_question_of_class(leads * shares))
         believed -= self.own_view(lambda _, shares: self._value_of(place, shares))
         differs = 1 - self._value_of(place, self.leads)
-        text = "headroom: majority minus greedy, paired; what learning from the votes can hand on"
+        asked = "" if evaluated is None else " as the evaluation asks it"
+        text = f"headroom: majority minus greedy{asked}, paired; what learning from the votes can hand on"
         scores = pupil, self.majority
         rows = [_mean("headroom", change, text, stand_in="believed_headroom", pair=scores)]
         text = (
-            "the same in the model's own eyes: its samples give the majority's answer so much more often than greedy's"
+            "headroom in the model's own eyes: its samples give the majority's answer so much more often than greedy's"
         )
         rows.append(_mean("believed_headroom", believed, text))
         text = f"headroom on the questions that are learned from (agreement of at least {self.min_agreement:.2f})"
         rows.append(_mean("kept_headroom", kept, text, stand_in="believed_kept_headroom", pair=scores))
         text = "the same in the model's own eyes"
         rows.append(_mean("believed_kept_headroom", np.where(self.is_kept, believed, np.nan), text))
-        text = "of the majorities are not the greedy answer: no gain or loss can be larger"
+        text = f"of the majorities are not the greedy answer{asked}: no gain or loss can be larger"
         rows.append(_mean("vote_changes", differs, text))
         if evaluated is not None:
-            text = "majority minus greedy when both are asked as the vote asks: what is left of it is the prompt's"
+            text = "majority minus greedy, both asked as the vote asks: what the vote itself adds"
             same = self.majority - own_prompt[0]
             pair = own_prompt[0], self.majority
             rows.append(_mean("headroom_of_prompt", same, text, stand_in="greedy_is_majority", pair=pair))
