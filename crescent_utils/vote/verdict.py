@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..stats import LEVEL
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -113,7 +111,7 @@ def _items_needed(row: dict[str, Any]) -> float:
         to_border.append((estimate - row["low"]) / estimate)
     if estimate < SMALLEST_GAIN:
         to_border.append((row["high"] - estimate) / (SMALLEST_GAIN - estimate))
-    half_width = float(ndtri((1 + LEVEL) / 2))
+    half_width = float(ndtri(0.975))  # standard errors that half of a 95 % interval is wide
     needed: float = row["n"] * (min(to_border) * (1 + float(ndtri(POWER)) / half_width)) ** 2
     if not math.isfinite(needed):
         return math.inf
