@@ -31,7 +31,7 @@ PREINSTALLED = """
 """.split()
 LIVE = {"engine": "transformers", "elicit_samples": 24, "votes": 3, "min_agreement": 0.0, "max_rewrites": 1,
         "epochs": 1.0, "student_epochs": 1.0, "benchmark_items": 6, "vote_max_tokens": 16, "eval_max_tokens": 16,
-        "other_runs": [], "profile": "params/cpu.yaml"}  # fmt: skip
+        "other_runs": [], "profile": "params/cpu.yaml", "student": "without_4_layers"}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +101,8 @@ def test_every_notebook_replays_in_an_empty_session_and_nothing_that_was_there_c
         assert "Colab · " in printed and "lost when the session ends" in printed
         replayed = content / "crescent" / "outputs" / "replay" / stage
         for path in (REFERENCE / stage).glob("*.parquet"):
-            pd.testing.assert_frame_equal(
-                pd.read_parquet(replayed / path.name), pd.read_parquet(path), rtol=0, atol=2e-4
-            )
+            there, recorded = pd.read_parquet(replayed / path.name), pd.read_parquet(path)  # pandas 2 has texts as objects
+            pd.testing.assert_frame_equal(there, recorded, check_dtype=False, rtol=0, atol=2e-4)
     after = versions(python)
     assert {name: after.get(name) for name in before} == before
     assert {"trl", "lm-eval", "papermill", "crescent-kit"} <= set(after)
