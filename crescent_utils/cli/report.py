@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import markupsafe
 
 from .. import evaluate, figures, runs
 from ..benchmarks import SCORINGS
@@ -142,7 +143,7 @@ def voted_questions(kept: pd.DataFrame, rejected: pd.DataFrame) -> pd.DataFrame:
     outvoted = rejected.reindex(columns=columns)
     outvoted = outvoted[outvoted["agreement"].astype(float) > 0]  # the others were not voted on, or had no answer
     voted = pd.concat([kept[columns], outvoted], ignore_index=True) if len(outvoted) else kept[columns]
-    return voted.assign(tied=voted["tied"].eq(True))
+    return voted.assign(tied=voted["tied"].eq(True), total=voted["total"].astype("Int64"))
 
 
 def _read(path: Path, reader: Callable[[Path], Any], problems: list[str]) -> Any:
@@ -201,7 +202,9 @@ def _template() -> jinja2.Template:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters.update(percent=_percent, points=_points, number=_number, short=_short, p=_p)
+    environment.filters.update(
+        percent=_percent, points=_points, number=_number, short=_short, p=_p, breakable=_breakable
+    )
     return environment.get_template("report.html.j2")
 
 
@@ -400,6 +403,11 @@ def _number(value: int | None) -> str:
 
 def _short(text: Any, most: int = 400) -> str:
     return str(text) if len(str(text)) <= most else str(text)[:most] + " …"
+
+
+def _breakable(text: Any) -> markupsafe.Markup:
+    """Return a name, escaped, that a line may break after each underscore."""
+    return markupsafe.escape(text).replace("_", markupsafe.Markup("_<wbr>"))
 
 
 def _shown(value: Any) -> str:

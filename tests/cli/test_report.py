@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from shared import REFERENCE, ROOT
 
-from crescent_utils import evaluate, stats
+from crescent_utils import evaluate, figures, stats
 from crescent_utils.cli import main, report
 from crescent_utils.runs import STAGES
 from crescent_utils.runs.params import build_settings
@@ -83,7 +83,8 @@ def make_run(folder, name="cpu", lift=0.15, stages=STAGES, **parameters):
                 "tied": votes < 3, "correct": rng.random(300) < votes / 9,
             }),
             "rejected": pd.DataFrame({
-                "id": range(5), "question": EVIL, "agreement": 0.25, "tied": True, "reason": "tie",
+                "id": range(5), "question": EVIL, "agreement": [0.25] * 4 + [None], "total": [8.0] * 4 + [None],
+                "tied": [True] * 4 + [None], "reason": ["tie"] * 4 + ["serves as an exemplar"],
             }),
         },
         "finetune": {"log": pd.DataFrame({
@@ -135,7 +136,8 @@ def words(html):
     """The text that a reader sees, without mark-up."""
     from html import unescape
 
-    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.S))))
+    shown = re.sub(r"<style>.*?</style>|<wbr>", "", html, flags=re.S)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", " ", shown)))
 
 
 def test_page_says_the_verdict_first(page):
@@ -296,8 +298,12 @@ def test_a_question_of_several_formats_counts_once(tmp_path):
     qa = pd.read_parquet(folder / "vote" / "qa.parquet")
     pd.concat([qa, qa]).to_parquet(folder / "vote" / "qa.parquet")
     run = report.load_run(folder)
-    assert len(run.table("vote/qa")) == 300 and len(run.table("vote/voted")) == 300 + 5
-    assert run.table("vote/voted")["tied"].sum() == qa["tied"].sum() + 5
+    assert len(run.table("vote/qa")) == 300 and len(run.table("vote/voted")) == 300 + 4
+    voted = run.table("vote/voted")
+    assert voted["tied"].sum() == qa["tied"].sum() + 4
+    figure, _ = figures.agreement_histogram(voted)
+    names = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert names == [f"{votes}/8" for votes in range(1, 9)], "whole votes, although some rejected have none"
 
 
 def test_untrusted_text_is_escaped(page):
@@ -311,6 +317,10 @@ def test_untrusted_names_are_escaped(tmp_path):
     pd.DataFrame({"reason": [EVIL, EVIL]}).to_parquet(folder / "dedup" / "rejected.parquet")
     html = report.write_report([folder], tmp_path / "r.html").read_text()
     assert "<script" not in html and "<img src=x" not in html
+
+
+def test_a_name_may_break_after_its_underscores_and_is_escaped():
+    assert report._breakable("a_<b>_c") == "a_<wbr>&lt;b&gt;_<wbr>c"
 
 
 def test_page_is_small_and_alone(page):
@@ -364,6 +374,33 @@ def test_the_answers_that_changed_are_shown():
     assert len(few["rows"]) == len(ways) and few["left_out"] == len(changed["rows"]) - len(ways)
     for without in (None, scores[scores["model"] == "base"]):
         assert report.changed_answers(a_run(without), 9)["rows"] == []
+
+
+def test_one_run_is_not_named_in_every_row_and_columns_without_a_value_are_left_out(page, tmp_path):
+    folder = make_run(tmp_path / "cpu", stages=("evaluate",))
+    alone = report.write_report([folder], tmp_path / "r.html").read_text()
+    assert "<th>Run</th>" not in alone and page.count("<th>Run</th>") >= 4
+    assert "Could show" not in alone and "The paper's figure" not in alone, "reproduced, and Crescent's"
+    assert "The paper: GSM8K 74.4 -> 82.1" in words(alone)
+    lmsi = make_run(tmp_path / "lmsi", stages=("evaluate",), claims_of="lmsi", lift=0.01)
+    judged = report.write_report([lmsi], tmp_path / "l.html").read_text()
+    assert "Could show" in judged and "The paper's figure" in judged
+    for html in (alone, page, judged):
+        for table in re.findall(r"<table>.*?</table>", html, flags=re.S):
+            widths = {
+                sum(int(cell or 1) for cell in re.findall(r'<t[dh]\b(?:[^>]*colspan="(\d+)")?', row))
+                for row in re.findall(r"<tr\b.*?</tr>", table, flags=re.S)
+            }
+            assert len(widths) == 1, table[:300]
+
+
+def test_wide_tables_scroll_and_the_words_of_figures_are_folded(page, runs, tmp_path, monkeypatch):
+    assert page.count("<table>") == page.count('<div class="scroll"><table>') > 8
+    assert page.count("<figure>") == page.count("<figcaption><details><summary>") > 5
+    assert "@media (prefers-color-scheme: dark)" in page
+    monkeypatch.setattr(report, "FIGURE_BYTES", 0)
+    without_pictures = report.write_report(runs[:1], tmp_path / "r.html").read_text()
+    assert "<details>" not in without_pictures and without_pictures.count("<details open>") > 5
 
 
 def test_every_filter_of_the_page_has_its_rows(page):
