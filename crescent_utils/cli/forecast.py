@@ -1,8 +1,9 @@
 """Forecast: what the stages of a run ask for and take that are not known before the earlier ones ran. Ours.
 
 A recorded run of the same domain, model and protocol tells how many questions are rewritten, kept and learned from, and
-what a training takes; a machine that samples the baits slower than the recorded one trains slower, too. Without such a
-run everything is taken to survive, and training is unknown. No model is needed here.
+what a training takes; a machine that samples the baits slower than the recorded one trains slower, too. On a busy
+machine a probe says nothing of that, and the times are the recorded run's. Without such a run everything is taken to
+survive, and training is unknown. No model is needed here.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .. import benchmarks, evaluate, finetune, generation, runs, vote
 TOKENS_OF_A_REQUEST = 8  # a completion costs 11 ms, as much as so many tokens, and 1.3 ms for each of its own
 REWRITE = 1.6  # times that of a bait: its prompt is twice as long and hardly ever the same
 HELD_OUT = 1 / 3  # of a training pass: the loss alone, nothing is learned
+BEYOND = 4.0  # ours: so many times slower than the recorded machine is none that people run this on; others are at work
 FIRST_START = 15.0  # seconds of an engine's start with all imports, where the probe saw none
 FURTHER_START = 0.3  # of the first one: another model's start, on CPU
 BESIDE = {"elicit": 12, "dedup": 5, "vote": 3, "finetune": 6, "distil": 3, "evaluate": 6}  # seconds: tables and figures
@@ -244,7 +246,7 @@ def estimated_rows(
     facts = [
         f"{runs.shown_path(recorded)} tells what stages hand on: {amounts.rewrites:,} rewrites, "
         f"{amounts.pool:,} questions to vote on, {amounts.pairs:,} pairs to learn from",
-        f"a trained token takes {slower:.2f} times what it took there",
+        f"a training takes {slower:.2f} times as long as in that run ({_device(recorded)}), as a bait does",
     ]
     return rows, facts + _differences(settings, due, recorded)
 
@@ -319,11 +321,49 @@ def _slower_than(recorded: Path | None, baits: Pace | None, engine: str) -> floa
     half the time speaks for a faster machine.
     """
     manifest = runs.read_manifest(recorded, "elicit") if recorded else None
-    if not manifest or not baits or len({engine, manifest["engine"]} - {"store"}) > 1:
+    if not manifest or not baits or _is_other_engine(manifest, engine):
         return 1.0
     seconds = manifest["cost"]["seconds"]
     slower = float(baits.seconds(manifest["counts"]["sampled"]) / seconds) if seconds else 1.0
     return 1.0 if 0.5 < slower < 1 else slower
+
+
+def _is_other_engine(manifest: dict[str, Any], engine: str) -> bool:
+    return len({engine, manifest["engine"]} - {"store"}) > 1
+
+
+def _device(recorded: Path) -> str:
+    manifest = runs.read_manifest(recorded, "elicit") or {}
+    return str(manifest.get("device", "another machine"))
+
+
+def idle_paces(
+    paces: dict[str, Pace], engine: str, recorded: Path | None, *, is_busy: bool
+) -> tuple[dict[str, Pace], list[str]]:
+    """Return the recorded run's paces, and a line that says so, where the probe's say nothing of an idle machine.
+
+    That is where a bait takes longer than in the recorded run and other programs are at work (`is_busy`), or where it
+    takes over BEYOND times as long. Else the paces come back as they are, with no line.
+    """
+    slower = _slower_than(recorded, paces.get("elicit"), engine)
+    if recorded is None or slower <= (1.0 if is_busy else BEYOND):
+        return paces, []
+    idle = {stage: _recorded_pace(recorded, stage, pace) for stage, pace in paces.items()}
+    line = (
+        f"this machine is busy now: a bait took {slower:.1f} times as long as in {runs.shown_path(recorded)}; the "
+        f"times are those of an idle machine such as that run had ({_device(recorded)}); as busy as now it takes longer"
+    )
+    return idle, [line]
+
+
+def _recorded_pace(recorded: Path, stage: str, probed: Pace) -> Pace:
+    """Return the pace of a stage in the recorded run, for completions as long as the probe's."""
+    cost = (runs.read_manifest(recorded, stage) or {}).get("cost", {})
+    if not cost.get("seconds") or not cost.get("completions"):
+        return probed
+    completions = cost["completions"]
+    pace = Pace(cost["seconds"] / completions, 0.0, cost["completion_tokens"] / completions)
+    return pace.of_length(probed.length)
 
 
 def _training_row(settings: runs.Training, stage: str, pairs: int, recorded: Path | None, slower: float) -> Row:

@@ -182,11 +182,11 @@ def study_folder(study: Study, planned: dict[str, list[SweepRun]]) -> Path:
 
 
 def plan_text(study: Study, planned: dict[str, list[SweepRun]]) -> str:
-    """Return about how long each part takes at most: its first run, after a probe, times the number of its runs.
+    """Return about how long each part takes: its first run, after a probe, times the number of its runs.
 
     What the first run of a part asks just as that of an earlier part is probed once.
     """
-    lines, total = [], 0.0
+    lines, total, idle = [], 0.0, ""
     probes = plan.Probes()
     probed: list[SweepRun] = []
     for name, part_runs in planned.items():
@@ -195,14 +195,15 @@ def plan_text(study: Study, planned: dict[str, list[SweepRun]]) -> str:
         sweep.share_samples(part_runs[0], _of_its_domain(part_runs[0], probed))
         planned_run = plan.estimate_run(values, stages, probes)
         probed.append(part_runs[0])
+        idle = idle or planned_run.idle
         seconds = planned_run.seconds * len(part_runs)
         if study.parts[name].accumulate:  # a round trains on as many pairs more as there were rounds before it
             training = sum(row.seconds or 0.0 for row in planned_run.rows if row.is_training)
             seconds += training * sum(number % study.parts[name].rounds for number in range(len(part_runs)))
         total += seconds
-        lines.append(f"{name:<24}{len(part_runs):>4} runs, at most about {plan.duration(seconds)}")
+        lines.append(f"{name:<24}{len(part_runs):>4} runs, about {plan.duration(seconds)}")
     note = "less where arms have something in common, which is done once; preflight not counted"
-    return "\n".join([*lines, f"in all at most about {plan.duration(total)} ({note})"])
+    return "\n".join([*lines, f"in all about {plan.duration(total)} ({note})", *([idle] if idle else [])])
 
 
 # --- running --------------------------------------------------------------------------------------------------------

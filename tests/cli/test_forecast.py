@@ -169,6 +169,20 @@ def test_a_slower_machine_trains_slower_where_the_same_engine_tells():
     assert seconds(3, engine="server") == seconds(1)
 
 
+def test_the_paces_of_an_idle_machine_are_the_recorded_ones():
+    recorded = folders.read_manifest(REFERENCE, "elicit")
+    each, length = recorded["cost"]["seconds"] / COUNTS["elicit"]["sampled"], recorded["tokens"]["completion"] / 1000
+    usual, slow = ({"elicit": Pace(times * each, 0.0, length), "evaluate": ANSWERS} for times in (1.1, 20.0))
+    for paces, is_busy in ((usual, False), ({"elicit": Pace(0.9 * each, 0.0, length)}, True)):
+        assert forecast.idle_paces(paces, "vllm", REFERENCE, is_busy=is_busy) == (paces, [])
+    for paces, is_busy in ((usual, True), (slow, False), (slow, True)):
+        idle, (line,) = forecast.idle_paces(paces, "vllm", REFERENCE, is_busy=is_busy)
+        assert idle["elicit"].each == pytest.approx(each) and idle["evaluate"].length == ANSWERS.length
+        assert idle["evaluate"].each < 0.1 and line.startswith("this machine is busy now")
+    assert forecast.idle_paces(slow, "vllm", None, is_busy=True) == (slow, []), "there is nothing else to go by"
+    assert forecast.idle_paces(slow, "transformers", REFERENCE, is_busy=True) == (slow, []), "another engine"
+
+
 def test_without_a_recorded_run_all_survives_and_training_is_unknown():
     rows, facts = rows_of(100, recorded=None)
     assert (rows["dedup", "base"].count, rows["vote", "base"].count) == (200, (100 + OWN) * VOTES)

@@ -147,7 +147,7 @@ def test_parts_of_a_study_that_ask_alike_are_probed_once(values, engines, tmp_pa
     assert len(engines) == 2 and len(lines) == len(measured) + len(parts) + 1
     with GenerationStore(tmp_path / "outputs" / "small" / "runs" / "slow" / "whole-seed1" / "store.sqlite") as store:
         assert store.count() == 58 + 24, "what was sampled for the part before serves this one too"
-    times = {line.split()[0]: line.partition("about ")[2] for line in lines if "runs, at most" in line}
+    times = {line.split()[0]: line.partition("about ")[2] for line in lines if "runs, about" in line}
     assert times["one"] == times["slow"]
 
 
@@ -273,6 +273,49 @@ def test_a_busy_machine_is_named(values, engines, monkeypatch):
         assert ("other programs were at work" in plan.plan_text(plan.estimate_run(values, params.STAGES))) == named
 
 
+def test_a_first_group_that_waited_only_warms_up(values, engines, monkeypatch):
+    seconds = iter([10.0, 30.0])  # of the start and of the first group
+
+    def seconds_of(generator, samples, measured=plan._seconds_of):
+        return max(next(seconds, 0.0), measured(generator, samples))
+
+    monkeypatch.setattr(plan, "_seconds_of", seconds_of)
+    a_plan = plan.estimate_run(values, params.STAGES)
+    assert "elicit: probe of 56, 20.0 ms and 4.0 tokens a completion" in a_plan.facts
+    assert by_stage(a_plan)["elicit", "base"].stored == 2 + 8 + 56
+
+
+def test_on_a_busy_machine_the_recorded_paces_count(values, engines, monkeypatch, tmp_path):
+    """The probe takes 20 ms a bait; in the recorded run it took 1 ms."""
+    manifest = json.loads((REFERENCE / "elicit" / "manifest.json").read_text(encoding="utf-8"))
+    recorded = tmp_path / "recorded"
+    shutil.copytree(REFERENCE, recorded)
+    monkeypatch.setattr(plan.forecast, "find_recorded", lambda settings: recorded)
+    monkeypatch.setattr(plan.os, "getloadavg", lambda: (0.5, 0.0, 0.0))
+
+    def planned(milliseconds, load=0.5):
+        monkeypatch.setattr(plan.os, "getloadavg", lambda: (load, 0.0, 0.0))
+        cost = manifest["cost"] | {"seconds": milliseconds / 1000 * manifest["counts"]["sampled"]}
+        (recorded / "elicit" / "manifest.json").write_text(json.dumps(manifest | {"cost": cost}), encoding="utf-8")
+        values["run"] = f"r{milliseconds}{load}"
+        a_plan = plan.estimate_run(values, params.STAGES)
+        return a_plan, by_stage(a_plan)["finetune", "tuned"].seconds, plan.plan_text(a_plan)
+
+    idle, training, text = planned(20)
+    assert "busy now" not in text and "a training takes 1.0" in text
+    half, slower, text = planned(10)
+    assert "busy now" not in text and slower == pytest.approx(2 * training, rel=0.02), (
+        "another machine may be this slow"
+    )
+    for milliseconds, load in ((1, 0.5), (10, 100_000.0)):
+        busy, as_recorded, text = planned(milliseconds, load)
+        assert as_recorded == pytest.approx(training, rel=0.02) and "this machine is busy now: a bait took " in text
+        assert "times are those of an idle machine" in text and "AMD EPYC, 2 cores" in text
+        assert "a training takes 1.00 times" in text and busy.seconds < half.seconds
+        assert "other programs were at work" not in text, "one sentence says it"
+        assert busy.idle in text and not half.idle
+
+
 def test_a_replay_has_nothing_to_plan(values):
     nothing = plan.estimate_run({**values, "engine": "replay"}, params.STAGES)
     assert plan.plan_text(nothing) == "engine: replay samples nothing"
@@ -280,7 +323,12 @@ def test_a_replay_has_nothing_to_plan(values):
 
 def test_the_text_is_one_table_one_time_and_what_it_rests_on(values, engines, monkeypatch):
     text = plan.plan_text(plan.estimate_run(values, params.STAGES))
-    assert text.count("in all ") == 1 and "in all at most about" in text and "finetune, distil, unknown" in text
+    assert (
+        text.count("in all ") == 1
+        and "in all about" in text
+        and "at most" not in text
+        and "finetune, distil, unknown" in text
+    )
     monkeypatch.setattr(plan.forecast, "find_recorded", lambda settings: REFERENCE)
     text = plan.plan_text(plan.estimate_run(values, params.STAGES))
     assert "in all about" in text and "unknown" not in text and "pairs to learn from" in text
@@ -292,7 +340,7 @@ def test_the_command_prints_the_plan_and_runs_nothing(values, tmp_path, capsys):
     path.write_text(yaml.safe_dump(values | {"engine": "transformers", "elicit_samples": 12}))
     assert main.main(["run", str(path), "--plan"]) == 0
     out = capsys.readouterr().out
-    assert "elicit    base" in out and "of 12 completions were questions" in out and "at most about" in out
+    assert "elicit    base" in out and "of 12 completions were questions" in out and "in all about" in out
     assert not (tmp_path / "outputs" / "r" / "elicit" / "manifest.json").exists()
 
 
