@@ -101,7 +101,8 @@ def test_every_notebook_replays_in_an_empty_session_and_nothing_that_was_there_c
         assert "Colab · " in printed and "lost when the session ends" in printed
         replayed = content / "crescent" / "outputs" / "replay" / stage
         for path in (REFERENCE / stage).glob("*.parquet"):
-            there, recorded = pd.read_parquet(replayed / path.name), pd.read_parquet(path)  # pandas 2 has texts as objects
+            there, recorded = (pd.read_parquet(each) for each in (replayed / path.name, path))
+            # check_dtype: pandas 2 has texts as objects
             pd.testing.assert_frame_equal(there, recorded, check_dtype=False, rtol=0, atol=2e-4)
     after = versions(python)
     assert {name: after.get(name) for name in before} == before
