@@ -321,14 +321,8 @@ def judge(
 ) -> tuple[pd.DataFrame, pd.DataFrame, vote.Verdict]:
     """Return the tables `headroom` and `reliability` of the answers, and the verdict."""
     samples, greedy = (table.assign(question=table["id"]) for table in (answers.samples, answers.greedy))
-    prompts = dict(tuple(greedy.groupby("prompt")))
-    table = vote.headroom_table(
-        samples,
-        prompts["vote"],
-        prompts.get("evaluated"),
-        min_agreement=_least_agreement(values),
-        seed=runs.settings_from("vote", values).seed,
-    )
+    seed = runs.settings_from("vote", values).seed
+    table = vote.headroom_table(samples, greedy, min_agreement=_least_agreement(values), seed=seed)
     return table, vote.reliability_table(samples), vote.headroom_verdict(table, available, option="-n")
 
 

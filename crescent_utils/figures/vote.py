@@ -223,10 +223,11 @@ def headroom_bars(table: pd.DataFrame) -> tuple[Figure, str]:
     The majority and pass@k are those of the largest k that the table has. Quantities that are not known are left out.
     """
     rows = {row["quantity"]: row for row in table.to_dict("records") if row["n"] > 0}
+    asked, pupil = (", as the vote asks", "greedy as evaluated") if "evaluated" in rows else ("", "greedy")
     chosen = [
         (rows[name], label, colour)
         for name, label, colour in (
-            ("greedy", "greedy", ORANGE),
+            ("greedy", f"greedy{asked}", ORANGE),
             ("evaluated", "greedy, as the evaluation asks", ORANGE),
             ("one_sample", "one sample", GREY),
             *_largest(rows, "majority", "majority of {k}", BLUE),
@@ -237,9 +238,9 @@ def headroom_bars(table: pd.DataFrame) -> tuple[Figure, str]:
     if not chosen:
         return empty_figure("headroom")
     headroom = rows.get("headroom")
-    text = f"; headroom (majority minus greedy) {_points(headroom)}" if headroom else ""
+    text = f"; headroom (majority minus {pupil}) {_points(headroom)}" if headroom else ""
     counted = f"n = {min(int(row['n']) for row, *_ in chosen):,} questions; bars: 95 % intervals."
-    note = counted + (f" Headroom, majority minus greedy: {_points(headroom)}." if headroom else "")
+    note = counted + (f" Headroom, majority minus {pupil}: {_points(headroom)}." if headroom else "")
     labels = [label for _, label, _ in chosen]
     figure, axes = empty_rows("Headroom: what a vote could hand on", labels, 1.2, 0.38, note=note, shares="x")
     words = []

@@ -8,11 +8,14 @@ In comes a table of samples, one row each:
 - `right` (optional): whether its answer is right, None where no right answer is known;
 - `log_path`, `log_answer` (optional): log p of the whole path, and log p of its answer after the path (nats).
 
-Greedy answers come as a table of `question`, `answer` and `right`. Out comes a table with one row per quantity: its
-estimate, 95 % interval, the number of questions, whether it needs right answers (golds), what to read instead without
-them, and a sentence. Shares of questions have Wilson's interval, paired differences that of `stats.paired_difference`,
-all else the percentiles of a Poisson bootstrap over questions (Hanley and MacGibbon 2006, Computer Methods and Programs
-in Biomedicine 83, 57-62), which draws all quantities together. A tie of the vote counts with its chance.
+Greedy answers come as a table of `question`, `answer` and `right`; a column `prompt` tells those that were asked as the
+vote asks ("vote") from those asked as the evaluation asks ("evaluated"), over which the headroom then is.
+
+Out comes a table with one row per quantity: its estimate, 95 % interval, the number of questions, whether it needs
+right answers (golds), what to read instead without them, and a sentence. Shares of questions have Wilson's interval,
+paired differences that of `stats.paired_difference`, all else the percentiles of a Poisson bootstrap over questions
+(Hanley and MacGibbon 2006, Computer Methods and Programs in Biomedicine 83, 57-62), which draws all quantities
+together. A tie of the vote counts with its chance.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import answers, generation, stats
+from .. import answers, generation, runs, stats
 from ..runs import Vote as VoteSettings
 
 if TYPE_CHECKING:
@@ -74,16 +77,43 @@ def stored_greedy(
     golds: Mapping[int, str],
     answer_type: str,
 ) -> pd.DataFrame:
-    """Return the greedy answers to the vote's `requests` that the run's store holds, as samples; nothing is sampled.
+    """Return the greedy answers to the run's own questions that a preflight left, with `prompt`; nothing is sampled.
 
-    A preflight on the run's own questions asks them; without one the table is empty.
+    Those to the vote's `requests` are read from the store, those asked as the evaluation asks from the preflight's
+    table `greedy`. Without a preflight on these questions the table is empty.
     """
+    import pandas as pd
+
     with generation.open_generator(settings) as generator:
         greedily = generation.Sampling(0.0, 1.0, settings.vote_max_tokens).canonical()
         stored = generator.stored([(replace(request, sampling=greedily), 0) for request in requests])
-    greedy_texts = [(number, done.text) for number, done in zip(questions, stored, strict=True) if done is not None]
-    read = [answers.extract_answer(text, answer_type) for _, text in greedy_texts]
-    return answer_samples([number for number, _ in greedy_texts], read, golds)
+    texts = {"vote": {number: done.text for number, done in zip(questions, stored, strict=True) if done is not None}}
+    texts["evaluated"] = _evaluated_texts(settings, dict(zip(questions, requests, strict=True)))
+    tables = []
+    for prompt, of_prompt in texts.items():
+        read = [answers.extract_answer(text, answer_type) for text in of_prompt.values()]
+        tables.append(answer_samples(list(of_prompt), read, golds).assign(prompt=prompt))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _evaluated_texts(settings: VoteSettings, requests: Mapping[int, generation.Request]) -> dict[int, str]:
+    """Return what the run's preflight was answered greedily, asked as the evaluation asks, by question.
+
+    A preflight on development items has numbers of its own: a row counts where its question stands in the request.
+    """
+    import pandas as pd
+
+    folder = runs.run_folder(settings, settings.replay_from if settings.engine == "replay" else None)
+    path = folder / runs.PREFLIGHT / "greedy.parquet"
+    if not path.exists():
+        return {}
+    table = pd.read_parquet(path)
+    rows = table[table["prompt"] == "evaluated"].to_dict("records")
+    return {
+        row["id"]: row["path"]
+        for row in rows
+        if row["id"] in requests and row["question"] in requests[row["id"]].messages[-1][1]
+    }
 
 
 # --- the samples as arrays ------------------------------------------------------------------------------------------
@@ -301,7 +331,6 @@ def _auroc(sums: Floats) -> Floats:
 def headroom_table(
     samples: pd.DataFrame,
     greedy: pd.DataFrame | None = None,
-    evaluated: pd.DataFrame | None = None,
     *,
     min_agreement: float = 0.5,
     votes: Sequence[int] = stats.VOTES,
@@ -309,13 +338,16 @@ def headroom_table(
 ) -> pd.DataFrame:
     """Return every quantity that says whether a model can lift itself on these questions; columns as in `COLUMNS`.
 
-    `samples`, `greedy` and the columns that they have: see the head of this module. `evaluated` are greedy answers to
-    the same questions as the evaluation asks them, where that is not the vote's prompt; the headroom is then over
-    these. A question is learned from where its agreement is at least `min_agreement`. A quantity that cannot be known
-    from these samples has the estimate nan and n 0.
+    `samples`, `greedy` and the columns that they have: see the head of this module. A question is learned from where
+    its agreement is at least `min_agreement`. A quantity that cannot be known from these samples has the estimate nan
+    and n 0.
     """
     import pandas as pd
 
+    evaluated = None
+    if greedy is not None and "prompt" in greedy:
+        by_prompt = dict(tuple(greedy.groupby("prompt")))
+        greedy, evaluated = by_prompt.get("vote"), by_prompt.get("evaluated")
     table = _read(samples)
     if not len(table.totals):
         raise ValueError("samples: there is none; give one row at least")

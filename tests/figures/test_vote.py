@@ -64,6 +64,9 @@ def test_headroom_shows_the_largest_k_and_what_is_known():
     _, text = vote.headroom_bars(HEADROOM)
     assert "one sample: 50.0%" in text and "majority of 4: 100.0%" in text and "pass@4): 100.0%" in text
     assert "headroom (majority minus greedy) +50.0 points" in text
+    twice = pd.concat([GREEDY.assign(prompt="vote"), GREEDY.assign(prompt="evaluated")])
+    _, text = vote.headroom_bars(headroom.headroom_table(SAMPLES, twice))
+    assert "greedy, as the vote asks: " in text and "headroom (majority minus greedy as evaluated) +50.0" in text
     _, text = vote.headroom_bars(headroom.headroom_table(SAMPLES))
     assert "greedy:" not in text and "one sample: 50.0%" in text
     unknown = headroom.headroom_table(SAMPLES.drop(columns="right"))

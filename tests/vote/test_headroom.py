@@ -182,8 +182,12 @@ def test_a_few_gains_and_a_tie_are_no_certain_headroom():
 def test_a_gain_over_the_evaluated_prompt_is_split_from_that_over_the_votes_own():
     golds = ["1"] * 40
     rows = rows_of(
-        table_of([["1", "1", "2"]] * 40, golds), greedy_of(["1"] * 40, golds), greedy_of(["2"] * 30 + ["1"] * 10, golds)
-    )
+        table_of([["1", "1", "2"]] * 40, golds),
+        pd.concat([
+            greedy_of(["1"] * 40, golds).assign(prompt="vote"),
+            greedy_of(["2"] * 30 + ["1"] * 10, golds).assign(prompt="evaluated"),
+        ]),
+    )  # fmt: skip
     assert rows.estimate["headroom"] == pytest.approx(0.75) and rows.estimate["headroom_of_prompt"] == 0
     assert rows.estimate["evaluated"] == 0.25 and rows.estimate["evaluated_is_majority"] == 0.25
 
@@ -305,7 +309,7 @@ def test_the_reference_runs_own_votes():
 
 
 def test_greedy_answers_are_those_of_the_store_and_nothing_is_sampled():
-    """The reference's store has the base's greedy answers to the test items, and none to the pool's questions."""
+    """The reference's store has the base's greedy answers to the test items."""
     settings = params.build_settings("vote", {})
     domain = domains.get_domain("arithmetic")
     (benchmark,) = domain.benchmarks
@@ -323,3 +327,21 @@ def test_greedy_answers_are_those_of_the_store_and_nothing_is_sampled():
     scores = scores.query("model == 'base' and decoding == 'greedy' and prompt == 'bare' and seed == 1")
     scores = scores.query("item < 50").sort_values("item")
     assert found["right"].tolist() == scores["symbolic"].tolist()
+
+
+def test_greedy_answers_of_a_preflight_on_the_own_questions_are_found_with_both_prompts():
+    settings = params.build_settings("vote", {})
+    preflight = pd.read_parquet(REFERENCE / "preflight" / "greedy.parquet")
+    sampling = generation.Sampling(0.8, 1.0, settings.vote_max_tokens, seed=1)
+    evaluated = preflight[preflight["prompt"] == "evaluated"]
+    assert len(evaluated) > 300
+    golds = dict(zip(evaluated["id"], evaluated["gold"], strict=True))
+    own = list(evaluated["question"])
+    for asked in (own, own[::-1]):  # with other questions' numbers: none
+        requests = [generation.Request.of("m", [{"role": "user", "content": text}], sampling) for text in asked]
+        found = vote.stored_greedy(settings, list(evaluated["id"]), requests, golds, "number")
+        if asked is own:
+            assert found["prompt"].tolist() == ["evaluated"] * len(evaluated), "the store has none of model m"
+            assert found["right"].tolist() == evaluated["right"].tolist()
+        else:
+            assert len(found) <= 1, "the middle one alone keeps its number"

@@ -137,7 +137,8 @@ def test_the_text_begins_with_what_decides():
     )
     greedy = pd.DataFrame({"question": [1, 2], "answer": ["1", "3"], "right": [True, False]})
     evaluated = pd.DataFrame({"question": [1, 2], "answer": ["2", "3"], "right": [False, False]})
-    table = vote.headroom_table(samples, greedy, evaluated)
+    both = pd.concat([greedy.assign(prompt="vote"), evaluated.assign(prompt="evaluated")])
+    table = vote.headroom_table(samples, both)
     heading, *lines = vote.headroom_text(table, with_curves=False).splitlines()
     last = next(number for number, line in enumerate(lines) if line.startswith("--"))
     assert [line.partition("  ")[0] for line in lines[:last]] == [
