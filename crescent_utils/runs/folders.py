@@ -163,7 +163,7 @@ def begin_stage(name: str, settings: Common) -> Stage:
     if name in left_out_stages(dict(settings)):
         raise RunError(
             "distil: student is 'none', which leaves 05_distil out; go on with notebooks/06_evaluate.ipynb, or name a "
-            "student: 'half', a folder or a hub id"
+            "student: 'without_4_layers', 'half', a folder or a hub id"
         )
     saving.bring_back(settings)
     replays.check_one_history(name, settings)

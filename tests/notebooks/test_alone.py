@@ -132,5 +132,5 @@ def test_the_live_experiments_are_one_run_that_is_begun_in_01():
     for stage in runs.STAGES:
         values = parameters_in(experiments(stage)[1])
         settings = runs.settings_from(stage, values)
-        assert (settings.profile, settings.run, settings.engine) == ("params/cpu.yaml", "mine", "auto")
+        assert (settings.profile, settings.run, settings.engine) == ("params/cpu_small.yaml", "mine", "auto")
         assert len(values) > 2 and ast.literal_eval(repr(values)) == values
