@@ -188,12 +188,12 @@ def verdict_line(claims: Sequence[Claim]) -> str:
     where = main.comparison.split(": ")[-1]
     seeds = "one seed" if main.seeds == 1 else f"{main.seeds} seeds"
     numbers = f"{main.points} points on {where} (n = {main.n:,}, {seeds})"
+    p = "p < 0.001" if main.p_holm < 0.001 else f"p = {main.p_holm:.3f}"
     if main.verdict == REPRODUCED:
-        p = "p < 0.001" if main.p_holm < 0.001 else f"p = {main.p_holm:.3f}"
         return f"Yes, the model improved itself: {numbers}, {p} after Holm's correction."
     if main.verdict == NOT_REPRODUCED:
         return f"No, the claimed gain did not appear: {numbers}."
-    return f"It cannot be told yet: {numbers}; {main.verdict}."
+    return f"It cannot be told yet: {numbers}, {p} after Holm's correction; {main.verdict}."
 
 
 def _with_evidence(blank: Claim, spec: Spec, comparisons: pd.DataFrame, method: str) -> Claim:

@@ -173,8 +173,9 @@ class Generator:
         take_back = f"take back {'; '.join(self._changes)}, or " if self._changes else ""
         return (
             f"{runs.shown_path(self.store.path)}: does not hold {len(pairs):,} of the completions that are asked for, "
-            f"and a replay samples nothing: {take_back}set engine: auto and a `run` of its own to sample them. The "
-            f"first is sample {sample} of the request {request.messages[-1][1][:200]!r} to {self.model.label}"
+            f"and a replay samples nothing: {take_back}set engine: auto and a `run` of its own to sample them (the "
+            "reference run as it was: profile = 'params/replay.yaml'). The first is sample "
+            f"{sample} of the request {request.messages[-1][1][:200]!r} to {self.model.label}"
         )
 
     def _commit(self, chunk: list[tuple[Request, int, Completion]], meter: runs.Meter) -> None:

@@ -219,3 +219,11 @@ def test_what_n_could_have_shown_is_the_power_of_a_normal_test():
     assert math.isnan(claims.claims_ledger(pd.DataFrame())[0].detectable)
     two = judged(row(half=0.04), method="lmsi")["L1"]
     assert two.detectable < claim.detectable, "a smaller family leaves each claim a higher level"
+
+
+def test_what_cannot_be_told_says_its_corrected_p():
+    """An interval above zero may stand beside a p that Holm's correction puts above 0.05: the line says which."""
+    found = judged(row(0.067, low=0.02, high=0.12, p=0.013, n=150))
+    assert found["C1"].low > 0 and found["C1"].verdict.startswith("inconclusive")
+    line = claims.verdict_line(list(found.values()))
+    assert f"p = {found['C1'].p_holm:.3f} after Holm's correction; inconclusive" in line

@@ -70,6 +70,7 @@ def test_a_parameter_that_the_store_cannot_answer_is_named_with_what_to_do(kerne
     failure = execute(kernel, outputs, "vote", vote_temperature=0.9)
     assert "does not hold" in failure and "vote_temperature = 0.9 (recorded: 0.8)" in failure
     assert "take back" in failure and "engine: auto" in failure and "`run`" in failure
+    assert "profile = 'params/replay.yaml'" in failure
 
 
 def test_a_vote_of_ones_own_is_not_mixed_with_the_recorded_training(kernel, outputs):
