@@ -321,15 +321,11 @@ def _slower_than(recorded: Path | None, baits: Pace | None, engine: str) -> floa
     half the time speaks for a faster machine.
     """
     manifest = runs.read_manifest(recorded, "elicit") if recorded else None
-    if not manifest or not baits or _is_other_engine(manifest, engine):
+    if not manifest or not baits or len({engine, manifest["engine"]} - {"store"}) > 1:
         return 1.0
     seconds = manifest["cost"]["seconds"]
     slower = float(baits.seconds(manifest["counts"]["sampled"]) / seconds) if seconds else 1.0
     return 1.0 if 0.5 < slower < 1 else slower
-
-
-def _is_other_engine(manifest: dict[str, Any], engine: str) -> bool:
-    return len({engine, manifest["engine"]} - {"store"}) > 1
 
 
 def _device(recorded: Path) -> str:

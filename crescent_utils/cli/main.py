@@ -378,9 +378,10 @@ def _finish(folder: Path, profile: str) -> None:
     """Print the comparisons of a finished run and its verdict; write its report, whose commands name the profile."""
     from . import report
 
-    print("\n" + report.result_table(runs.read_table(folder, "evaluate", "comparisons")))
-    print("\n" + report.verdict_text(report.load_run(folder, profile)))
-    target = report.write_report([folder], folder / "report.html", profile)
+    run = report.load_run(folder, profile)
+    print("\n" + report.result_table(run.table("evaluate/comparisons")))
+    print("\n" + report.verdict_text(run))
+    target = report.write_page([run], folder / "report.html")
     print(f"\nreport: {runs.shown_path(target)}")
 
 

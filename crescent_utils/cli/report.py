@@ -169,7 +169,11 @@ def command(arguments: argparse.Namespace) -> int:
 
 def write_report(folders: Sequence[Path], target: Path, profile: str = "") -> Path:
     """Write the report of the runs in `folders`, side by side, to `target` and return its path."""
-    loaded = [load_run(folder, profile) for folder in folders]
+    return write_page([load_run(folder, profile) for folder in folders], target)
+
+
+def write_page(loaded: Sequence[Run], target: Path) -> Path:
+    """Write the report of runs that were read, side by side, to `target` and return its path."""
     page = _template().render(
         runs=loaded,
         verdicts=[(run, verdict_text(run)) for run in loaded],
@@ -215,16 +219,18 @@ def verdict_text(run: Run) -> str:
     items on which the base's answer had come to an end.
     """
     line = evaluate.verdict_line(run.claims)
-    judged = next((claim for claim in run.claims if claim.id in ("C1", "L1") and claim.n), None)
+    judged = evaluate.main_claim(run.claims)
+    if judged is None:
+        return line
     for (benchmark, shots), rows in run.groups("evaluate/sources", ["benchmark", "shots"]):
-        is_judged = judged and judged.comparison == f"base -> tuned: {benchmark} {shots}-shot greedy"
-        if judged and is_judged and math.isclose(rows["gain"].sum(), judged.effect, abs_tol=1e-9):
+        is_judged = judged.comparison == f"base -> tuned: {benchmark} {shots}-shot greedy"
+        if is_judged and math.isclose(rows["gain"].sum(), judged.effect, abs_tol=1e-9):
             complete = rows.set_index("base_answer").loc["complete"]
             interval = f"[{_points(complete['low'])}, {_points(complete['high'])}]"
             line += (
                 f" Of these points, {_points(complete['gain'])} {interval} come from the {_percent(complete['share'])} "
+                "of items on which the base's answer had come to an end."
             )
-            line += "of items on which the base's answer had come to an end."
     return line
 
 

@@ -31,7 +31,7 @@ from .baselines import (
     prompt_table,
 )
 from .breakdown import FAILURES, failure_counts, flipped_items, gain_sources, prompting_baselines, sources_sentence
-from .claims import NO_RUN, Claim, claims_ledger, claims_table, ledger_to_json, verdict_line
+from .claims import NO_RUN, Claim, claims_ledger, claims_table, ledger_to_json, main_claim, verdict_line
 from .evaluation import (
     PAIRS,
     answer_benchmark,
@@ -76,6 +76,7 @@ __all__ = [
     "headline_scores",
     "ledger_to_json",
     "load_evaluated",
+    "main_claim",
     "method_pairs",
     "models_to_evaluate",
     "parts_summary",

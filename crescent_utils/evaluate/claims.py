@@ -180,9 +180,14 @@ def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
     )
 
 
+def main_claim(claims: Sequence[Claim]) -> Claim | None:
+    """Return the claim that the model improved itself, C1 or L1; None where no run speaks of it."""
+    return next((claim for claim in claims if claim.id in ("C1", "L1") and claim.verdict != NO_RUN), None)
+
+
 def verdict_line(claims: Sequence[Claim]) -> str:
     """Return one plain sentence that says whether the model improved itself."""
-    main = next((c for c in claims if c.id in ("C1", "L1") and c.verdict != NO_RUN), None)
+    main = main_claim(claims)
     if main is None:
         return "No verdict yet: no run compares the model before and after training."
     where = main.comparison.split(": ")[-1]
