@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Interval",
+    "LEAST_P",
     "Paired",
     "VOTES",
     "accuracy_by_votes",
@@ -37,6 +38,7 @@ __all__ = [
     "holm",
     "mcnemar",
     "mean_interval",
+    "p_text",
     "paired_difference",
     "paired_scores",
     "pass_at_k",
@@ -49,6 +51,7 @@ Floats = NDArray[np.float64]
 LEVEL = 0.95  # of every interval
 VOTES = (1, 3, 5, 8, 16, 32)  # ours: numbers of votes that are compared; LMSI samples 32
 VOTE_DRAWS = 20  # ours: random subsets of m answers drawn for each question
+LEAST_P = 0.001  # ours: a smaller p-value is shown as "<0.001"
 LEAST_SETTINGS = 10  # ours: a rank correlation of fewer has no interval
 CELLS_AT_ONCE = 2_000_000  # ours: a block of resamples stays under some 50 MB
 COMPARISON_COLUMNS = ["benchmark", "shots", "decoding", "scoring", "before", "after", "n", "seeds"]
@@ -248,6 +251,11 @@ def _seeds_by_items(rows: pd.DataFrame, column: str) -> _SeedsByItems:
 
 
 # --- several tests ----------------------------------------------------------------------------------------------------
+
+
+def p_text(p: float) -> str:
+    """Return a p-value as it is shown: of three decimals, since more would pretend to know; "" for nan."""
+    return "" if math.isnan(p) else f"<{LEAST_P}" if p < LEAST_P else f"{p:.3f}"
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

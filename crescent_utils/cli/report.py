@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import markupsafe
 
-from .. import evaluate, figures, runs
+from .. import evaluate, figures, runs, stats
 from ..benchmarks import SCORINGS
 from ..runs import STAGES
 
@@ -46,7 +46,7 @@ DRAWN: tuple[tuple[str, Callable[..., tuple[Any, str]]], ...] = (
     ("evaluate/comparisons", figures.accuracy_bars),
     ("evaluate/comparisons", figures.paired_effects),
     ("evaluate/scores", figures.accuracy_by_seed),
-    ("evaluate/parts", functools.partial(figures.gain_parts_bars, names=("right value", "written as asked"))),
+    ("evaluate/parts", figures.gain_parts_bars),
     ("evaluate/failures", figures.failure_bars),
 )
 ACCURACIES = ("before_accuracy", "after_accuracy")
@@ -187,7 +187,7 @@ def write_page(loaded: Sequence[Run], target: Path) -> Path:
         funnels=_side_by_side([funnel_counts(run) for run in loaded]),
         figures=_encoded(loaded),
         changed=[(run.name, changed_answers(run, CHANGED_ANSWERS // len(loaded))) for run in loaded],
-        costs=[(run.name, runs.cost_table(run.manifests, run.manifests, "whole stage (s)")) for run in loaded],
+        costs=[(run.name, runs.cost_table(run.manifests, run.manifests, "")) for run in loaded],
         parameters=_parameters(loaded),
         environments=_side_by_side([_environment(run) for run in loaded]),
         classes=("right", *evaluate.FAILURES),
@@ -207,7 +207,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
     )
     environment.filters.update(
-        percent=_percent, points=_points, number=_number, short=_short, p=_p, breakable=_breakable
+        percent=_percent, points=_points, number=_number, short=_short, p=stats.p_text, breakable=_breakable
     )
     return environment.get_template("report.html.j2")
 
@@ -263,7 +263,7 @@ def result_table(comparisons: pd.DataFrame) -> str:
         "after": comparisons["after_accuracy"].map(_percent).tolist(),
         "points": comparisons["difference"].map(_points).tolist(),
         "interval": [f"{_points(row.low)} to {_points(row.high)}" for row in comparisons.itertuples()],
-        "p": comparisons["p_value"].map(_p).tolist(),
+        "p": comparisons["p_value"].map(stats.p_text).tolist(),
     })  # fmt: skip
     return str(table.to_string(index=False))
 
@@ -395,12 +395,6 @@ def _percent(share: float) -> str:
 
 def _points(share: float) -> str:
     return "" if math.isnan(share) else f"{100 * share:+.1f}"
-
-
-def _p(value: float) -> str:
-    if math.isnan(value):
-        return ""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _number(value: int | None) -> str:

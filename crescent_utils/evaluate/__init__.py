@@ -31,7 +31,18 @@ from .baselines import (
     prompt_table,
 )
 from .breakdown import FAILURES, failure_counts, flipped_items, gain_sources, prompting_baselines, sources_sentence
-from .claims import NO_RUN, Claim, claims_ledger, claims_table, ledger_to_json, main_claim, verdict_line
+from .claims import (
+    NO_RUN,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    Claim,
+    claims_ledger,
+    claims_table,
+    ledger_to_json,
+    main_claim,
+    missing_runs,
+    verdict_line,
+)
 from .evaluation import (
     PAIRS,
     answer_benchmark,
@@ -52,8 +63,10 @@ __all__ = [
     "Claim",
     "DEVELOPMENT_ITEMS",
     "FAILURES",
+    "NOT_REPRODUCED",
     "NO_RUN",
     "PAIRS",
+    "REPRODUCED",
     "answer_baselines",
     "answer_benchmark",
     "answer_development",
@@ -78,6 +91,7 @@ __all__ = [
     "load_evaluated",
     "main_claim",
     "method_pairs",
+    "missing_runs",
     "models_to_evaluate",
     "parts_summary",
     "parts_table",

@@ -23,7 +23,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from ..benchmarks import SCORINGS, most_items
-from ..stats import holm
+from ..stats import LEAST_P, holm, p_text
 from .evaluation import deciding_rows
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ SPREAD = ("seed_sd", "item_sd", "rest_sd")  # columns of a comparisons table
 FAMILIES = {"crescent": ("C1", "C2", "C3", "C4", "C5", "C6"), "lmsi": ("L1", "L2")}  # tested together, see above
 GENERAL = ("bbh",)  # benchmarks of this kit that are about general ability
 REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE, NO_RUN = "reproduced", "not reproduced", "inconclusive", "no run"
+ONE_TRAINING = "One training speaks here: how much another seed would differ is not in the interval."
 # In a command these stand for the reader's own profile, such as params/cpu.yaml and params/lmsi_cpu.yaml.
 PROFILES = {"crescent": "PARAMS.yaml", "lmsi": "LMSI_PARAMS.yaml"}
 
@@ -160,24 +161,33 @@ def ledger_to_json(claims: Iterable[Claim]) -> str:
 
 
 def claims_table(claims: Sequence[Claim]) -> pd.DataFrame:
-    """Return claims as a table for a notebook, effects in percentage points; only a blank shows its command."""
+    """Return claims as a table for a notebook, effects in percentage points.
+
+    What a run could have shown stands only beside a verdict that left something to be shown.
+    """
     import pandas as pd
 
+    could_show = [f"{100 * c.detectable:.1f}" if c.n and c.verdict != REPRODUCED else "" for c in claims]
     return pd.DataFrame(
         {
             "claim": [c.id for c in claims],
             "hypothesis": [c.hypothesis for c in claims],
-            "comparison": [c.comparison for c in claims],
             "effect (points)": [c.points if c.n else "" for c in claims],
-            "n": [c.n or "" for c in claims],
+            "n": [f"{c.n:,}" if c.n else "" for c in claims],
             "seeds": [c.seeds or "" for c in claims],
-            "could show": ["" if math.isnan(c.detectable) else f"{100 * c.detectable:.1f}" for c in claims],
-            "p (Holm)": ["" if math.isnan(c.p_holm) else f"{c.p_holm:.3g}" for c in claims],
+            "p (Holm)": [p_text(c.p_holm) for c in claims],
             "verdict": [c.verdict for c in claims],
+            "could show": could_show,
+            "comparison": [c.comparison.replace("_", " ") for c in claims],
             "paper": [c.paper for c in claims],
-            "command": [c.command if c.verdict == NO_RUN else "" for c in claims],
         }
-    )
+    ).set_index("claim")
+
+
+def missing_runs(claims: Sequence[Claim]) -> str:
+    """Return a line for each claim that no run speaks of yet, with the command that would fill it; "" for none."""
+    lines = [f"{claim.id}: {claim.command}" for claim in claims if claim.verdict == NO_RUN]
+    return "\n".join(["A run for each blank:", *lines]) if lines else ""
 
 
 def main_claim(claims: Sequence[Claim]) -> Claim | None:
@@ -193,12 +203,14 @@ def verdict_line(claims: Sequence[Claim]) -> str:
     where = main.comparison.split(": ")[-1]
     seeds = "one seed" if main.seeds == 1 else f"{main.seeds} seeds"
     numbers = f"{main.points} points on {where} (n = {main.n:,}, {seeds})"
-    p = "p < 0.001" if main.p_holm < 0.001 else f"p = {main.p_holm:.3f}"
+    p = f"p < {LEAST_P}" if main.p_holm < LEAST_P else f"p = {p_text(main.p_holm)}"
     if main.verdict == REPRODUCED:
-        return f"Yes, the model improved itself: {numbers}, {p} after Holm's correction."
-    if main.verdict == NOT_REPRODUCED:
-        return f"No, the claimed gain did not appear: {numbers}."
-    return f"It cannot be told yet: {numbers}, {p} after Holm's correction; {main.verdict}."
+        said = f"Yes, the model improved itself: {numbers}, {p} after Holm's correction."
+    elif main.verdict == NOT_REPRODUCED:
+        said = f"No, the claimed gain did not appear: {numbers}."
+    else:
+        said = f"It cannot be told yet: {numbers}, {p} after Holm's correction; {main.verdict}."
+    return f"{said} {ONE_TRAINING}" if main.seeds == 1 else said
 
 
 def _with_evidence(blank: Claim, spec: Spec, comparisons: pd.DataFrame, method: str) -> Claim:

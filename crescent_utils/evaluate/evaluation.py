@@ -7,6 +7,7 @@ symbolic.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from .. import benchmarks, generation, runs, stats
@@ -35,8 +36,9 @@ SCORE_COLUMNS = [
     "gold",
 ]
 SCORE_COLUMNS += ["form", "completion", "answer", "strict", "flexible", "symbolic", "truncated"]
-SHOWN = ["benchmark", "shots", "decoding", "before", "after", "n", "seeds", "before_accuracy", "after_accuracy"]
-SHOWN += ["difference", "low", "high", "p_value"]
+SHOWN = ["prompt", "baseline", "tuned", "benchmark", "shots", "decoding", "before", "after", "base_answer"]
+SHOWN += ["n", "seeds", "share", "before_accuracy", "after_accuracy", "baseline_accuracy", "tuned_accuracy"]
+SHOWN += ["difference", "gain", "p_value"]
 
 
 def models_to_evaluate(settings: Evaluate) -> dict[str, generation.Model | None]:
@@ -99,8 +101,33 @@ def deciding_rows(comparisons: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparison_summary(comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Return a comparisons table as it is shown: accuracies, their difference with its interval, and the p-value."""
-    return comparisons[SHOWN].round(3)
+    """Return a table of paired differences as a notebook shows it, narrow enough to be seen whole.
+
+    Any of `comparisons`, `prompts`, `baselines` and `sources`: shares in percent, the difference in points with its
+    interval beside it, p-values of three decimals. Names lose their underscores, so that they can wrap.
+    """
+    import pandas as pd
+
+    columns: dict[str, Any] = {}
+    for name in SHOWN:
+        if name not in comparisons:
+            continue
+        values, title = comparisons[name], name.replace("_", " ")
+        if name in ("difference", "gain"):
+            columns[f"{title} (points)"] = _with_intervals(comparisons, name, "low", "high")
+        elif name == "p_value":
+            columns["p"] = [stats.p_text(p) for p in values]
+        elif name == "share" or name.endswith("_accuracy"):
+            columns[title] = ["" if math.isnan(share) else f"{share:.1%}" for share in values]
+        else:
+            columns[title] = values if values.dtype.kind in "iu" else values.str.replace("_", " ")
+    return pd.DataFrame(columns, index=comparisons.index)
+
+
+def _with_intervals(table: pd.DataFrame, name: str, low: str, high: str) -> list[str]:
+    """Return the differences of column `name` in points, each with its interval if it has one."""
+    rows = 100 * table[[name, low, high]].to_numpy(float) + 0.0  # no "-0.0"
+    return [f"{value:+.1f}" + ("" if math.isnan(end) else f" [{start:+.1f}, {end:+.1f}]") for value, start, end in rows]
 
 
 def parts_table(scores: pd.DataFrame, settings: Evaluate) -> pd.DataFrame:
@@ -112,8 +139,21 @@ def parts_table(scores: pd.DataFrame, settings: Evaluate) -> pd.DataFrame:
 
 
 def parts_summary(parts: pd.DataFrame, before: str = "base") -> pd.DataFrame:
-    """Return the parts of the gains over the model `before` as they are shown."""
-    return parts[parts["before"] == before].drop(columns=["before"]).round(3)
+    """Return the parts of the gains over the model `before` as a notebook shows them, in points with their intervals.
+
+    `right value` is the reasoning part, `written as asked` the format part.
+    """
+    rows = parts[parts["before"] == before]
+    named = rows[["benchmark", "shots", "decoding", "after", "scoring", "n", "seeds"]]
+    return named.assign(
+        benchmark=named["benchmark"].str.replace("_", " "),
+        after=named["after"].str.replace("_", " "),
+        **{
+            "gain (points)": [f"{100 * gain + 0.0:+.1f}" for gain in rows["gain"]],
+            "right value": _with_intervals(rows, "reasoning", "reasoning_low", "reasoning_high"),
+            "written as asked": _with_intervals(rows, "format", "format_low", "format_high"),
+        },
+    )
 
 
 def answer_benchmark(

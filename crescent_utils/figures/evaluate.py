@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..evaluate import FAILURES, NO_RUN, PAIRS, Claim
+from ..evaluate import FAILURES, NO_RUN, NOT_REPRODUCED, PAIRS, REPRODUCED, Claim
 from .canvas import (
     BLUE,
     GREEN,
@@ -47,6 +47,8 @@ SHADES = {
     "other numbers": "#CC79A7",
     "other": "#CCCCCC",
 }
+RIGHT_VALUE, AS_ASKED = "right value", "written as asked"  # the reasoning part of a gain, and the format part
+UNSETTLED = "#7B848E"  # an effect that the data cannot tell from none
 DARK_SHADES = ("right", "no answer")  # a number on these is white
 
 
@@ -160,10 +162,10 @@ def _draw_seeds(axes: Any, models: Sequence[tuple[str, Any]]) -> None:
         axes.xaxis.set_major_formatter("{x:.1%}")
 
 
-def gain_parts_bars(parts: pd.DataFrame, names: tuple[str, str] = ("reasoning", "format")) -> tuple[Figure, str]:
-    """Draw the reasoning part and the format part of each gain with their intervals (table `parts` of 06).
+def gain_parts_bars(parts: pd.DataFrame) -> tuple[Figure, str]:
+    """Draw the two parts of each gain with their intervals (table `parts` of 06): the right value, the asked form.
 
-    Rows without any gain or loss are named in the note and not drawn. `names` are what the two parts are called.
+    Rows without any gain or loss are named in the note and not drawn.
     """
     rows = parts.to_dict("records")
     if not rows:
@@ -173,7 +175,8 @@ def gain_parts_bars(parts: pd.DataFrame, names: tuple[str, str] = ("reasoning", 
     for axes, group in panels:
         axes.axvline(0, color=INK, lw=1)
         for place, row in enumerate(group):
-            for part, name, colour, shift in (("reasoning", names[0], BLUE, -0.18), ("format", names[1], ORANGE, 0.18)):
+            named = (("reasoning", RIGHT_VALUE, BLUE, -0.18), ("format", AS_ASKED, ORANGE, 0.18))
+            for part, name, colour, shift in named:
                 value, low, high = _points(row, part, f"{part}_low", f"{part}_high")
                 low, high = (value, value) if math.isnan(low) else (min(low, value), max(high, value))
                 error = [[value - low], [high - value]]
@@ -184,8 +187,8 @@ def gain_parts_bars(parts: pd.DataFrame, names: tuple[str, str] = ("reasoning", 
         axes.margins(x=0.2)
     axes.set_xlabel("percentage points")
     texts = [
-        f"{100 * row['gain']:+.1f} points = {names[0]} {100 * row['reasoning']:+.1f}, "
-        f"{names[1]} {100 * row['format']:+.1f}"
+        f"{100 * row['gain']:+.1f} points = {RIGHT_VALUE} {100 * row['reasoning']:+.1f}, "
+        f"{AS_ASKED} {100 * row['format']:+.1f}"
         for row in rows
     ]
     return figure, sentence(map(row_label, rows), texts)
@@ -225,7 +228,10 @@ def failure_bars(counts: pd.DataFrame) -> tuple[Figure, str]:
 
 
 def claims_forest(claims: Sequence[Claim]) -> tuple[Figure, str]:
-    """Draw the ledger of claims: each effect with its interval and verdict; a blank says why it has none."""
+    """Draw the ledger of claims: each effect with its interval and verdict; a blank says why it has none.
+
+    The colour is the verdict's: green where the claim is reproduced, red where it is not, grey where none is settled.
+    """
     if not claims:
         return empty_figure("claims")
     filled = [claim for claim in claims if claim.n]
@@ -243,7 +249,8 @@ def claims_forest(claims: Sequence[Claim]) -> tuple[Figure, str]:
             words.append(NO_RUN)
             continue
         value, low, high = 100 * claim.effect, 100 * claim.low, 100 * claim.high
-        _draw_effect(axes, place, value, low, high, says=False)
+        colour = {REPRODUCED: GREEN, NOT_REPRODUCED: RED}.get(claim.verdict, UNSETTLED)
+        _draw_interval(axes, place, value, low, high, colour)
         axes.annotate(f"{claim.points}\n{verdict}", (1.02, place), color=INK, **side)
         words.append(f"{claim.points} points, {verdict}" + (f" ({reason}" if reason else ""))
     furthest = max((abs(100 * end) for claim in filled for end in (claim.low, claim.high)), default=5.0)
@@ -256,14 +263,17 @@ def _points(row: dict[str, Any], *names: str) -> list[float]:
     return [100 * float(row[name]) for name in names]
 
 
-def _draw_effect(axes: Any, place: int, value: float, low: float, high: float, *, says: bool = True) -> None:
+def _draw_effect(axes: Any, place: int, value: float, low: float, high: float) -> None:
     """Draw a difference in points with its interval: green above zero, red below, grey where it holds zero."""
-    colour = GREEN if low > 0 else RED if high < 0 else "#7B848E"
+    colour = GREEN if low > 0 else RED if high < 0 else UNSETTLED
+    _draw_interval(axes, place, value, low, high, colour)
+    axes.annotate(f"{value:+.1f}", (value, place), (0, 6), textcoords="offset points", ha="center", va="bottom",
+                  fontsize=SMALL, color=text_colour(colour))  # fmt: skip
+
+
+def _draw_interval(axes: Any, place: int, value: float, low: float, high: float, colour: str) -> None:
     error = np.clip([[value - low], [high - value]], 0, None)
     axes.errorbar(value, place, None, error, "o", color=colour, capsize=3, lw=1.6, ms=6)
-    if says:
-        axes.annotate(f"{value:+.1f}", (value, place), (0, 6), textcoords="offset points", ha="center", va="bottom",
-                      fontsize=SMALL, color=text_colour(colour))  # fmt: skip
 
 
 def _pair_figure(

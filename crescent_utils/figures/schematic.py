@@ -22,8 +22,22 @@ LIT, INK = "#0072B2", "#797979"
 ACROSS, BOX, HIGH = 144, 124, 62  # pixels: from box to box, a box's width and height
 
 
-def schematic(step: str = "") -> str:
-    """Return the method's six steps as SVG text with `step` lit ("" for none); for IPython.display.SVG, or a page.
+class Schematic(str):
+    """SVG text that a notebook shows as a picture; in words where it is not trusted and shows no picture."""
+
+    lit: str = ""
+
+    def _repr_svg_(self) -> str:
+        return str(self)
+
+    def __repr__(self) -> str:
+        """Return the steps in their order, the lit one in brackets."""
+        titles = [f"{number:02} {name}" for number, (name, *_) in enumerate(STEPS, start=1)]
+        return " > ".join(f"[{title}]" if title[3:] == self.lit else title for title in titles)
+
+
+def schematic(step: str = "") -> Schematic:
+    """Return the method's six steps as SVG text with `step` lit ("" for none), for a notebook or a page.
 
     `step` is a stage's name: elicit, dedup, vote, finetune, distil or evaluate; ValueError for any other.
     """
@@ -37,12 +51,14 @@ def schematic(step: str = "") -> str:
     arrows = [_arrow(places[first], places[second]) for first, second in ways]
     width, height = 4 * ACROSS + BOX + 4, 84 + HIGH + 4
     lit = f"; here: {step}" if step else ""
-    return (
+    picture = Schematic(
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'role="img" font-family="system-ui, sans-serif" text-anchor="middle">'
         f"<title>{escape(f'The six steps of the method{lit}')}</title>"
         f'<g stroke="{INK}" stroke-width="1.5" fill="none">{"".join(arrows)}</g>{"".join(boxes)}</svg>'
     )
+    picture.lit = step
+    return picture
 
 
 def _box(number: int, name: str, column: int, top: int, first: str, second: str, *, lit: bool) -> str:

@@ -29,7 +29,7 @@ KEEP_ENGINE = "CRESCENT_KEEP_ENGINE"  # an environment variable: the stages of a
 COMMIT_SECONDS = 5.0  # … or those of so many seconds
 
 
-class ReplayMiss(LookupError):
+class ReplayMiss(runs.InputError, LookupError):
     """A replay asked for a completion that the store does not hold; the message names it and how to sample it."""
 
 

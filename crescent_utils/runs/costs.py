@@ -150,16 +150,17 @@ def device_name() -> str:
 def cost_table(
     manifests: Mapping[str, dict[str, Any] | None],
     recorded: Mapping[str, dict[str, Any] | None] | None = None,
-    recorded_name: str = "whole stage, recorded run (s)",
+    recorded_name: str = "recorded run",
 ) -> pd.DataFrame:
     """Return as text what each finished stage took (by its manifest), their sum, and the sum per question-answer pair.
 
     Seconds are those of sampling and training, without loading; empty where nobody recorded them. For a replay,
-    `recorded` are the manifests of the replayed run: one column more, `recorded_name`, has the seconds that its stages
-    took as a whole, loading included.
+    `recorded` are the manifests of the replayed run, called `recorded_name` ("": not at all): one column more has the
+    seconds that its stages took as a whole, loading included, and the memory is theirs.
     """
     import pandas as pd
 
+    of_run = f", {recorded_name}" if recorded and recorded_name else ""
     rows: dict[str, dict[str, Any]] = {}
     total, whole_seconds, pairs = Cost(), 0.0, 0
     for stage, manifest in manifests.items():
@@ -167,10 +168,11 @@ def cost_table(
             continue
         cost = Cost(**manifest.get("cost", {}))
         pairs = manifest["counts"].get("pairs", pairs)
-        stage_seconds = ((recorded or {}).get(stage) or {}).get("seconds", 0.0)
+        as_sampled = (recorded or {}).get(stage)
+        stage_seconds = as_sampled.get("seconds", 0.0) if as_sampled else 0.0
         total, whole_seconds = total + cost, whole_seconds + stage_seconds
-        peak = round(manifest["peak_memory_bytes"] / 1e9, 2)
-        rows[stage] = {**cost.rounded(), "stage_seconds": stage_seconds, "peak memory (GB)": peak}
+        peak = (as_sampled or manifest)["peak_memory_bytes"] / 1e9
+        rows[stage] = {**cost.rounded(), "stage_seconds": stage_seconds, "peak": peak}
     rows["together"] = total.rounded() | {"stage_seconds": whole_seconds}
     if pairs:
         rows[f"per pair ({pairs:,})"] = total.per(pairs) | {"stage_seconds": whole_seconds / pairs}
@@ -180,9 +182,10 @@ def cost_table(
     names = {"completions": "completions", "prompt_tokens": "prompt tokens", "completion_tokens": "completion tokens"}
     names |= {"seconds": "seconds", "device_seconds": "device seconds", "energy_joules": "energy (J)"}
     if whole_seconds:
-        names["stage_seconds"] = recorded_name
+        names["stage_seconds"] = f"whole stage{of_run} (s)"
+    names["peak"] = f"peak memory{of_run} (GB)"
     table = pd.DataFrame.from_dict(rows, orient="index").rename(columns=names)
-    table = table.reindex(columns=[*names.values(), "peak memory (GB)"]).astype(float).round(1)
+    table = table.reindex(columns=[*names.values()]).astype(float).round(1)
     return table.map(_worded)
 
 

@@ -162,8 +162,9 @@ def begin_stage(name: str, settings: Common) -> Stage:
         )
     if name in left_out_stages(dict(settings)):
         raise RunError(
-            "distil: student is 'none', which leaves 05_distil out; go on with notebooks/06_evaluate.ipynb, or name a "
-            "student: 'without_4_layers', 'half', a folder or a hub id"
+            "distil: student is 'none' in this run, so there is nothing to do here: go on with "
+            "notebooks/06_evaluate.ipynb. To have a student, name one in 05 and in 06: 'without_4_layers', 'half', a "
+            "folder or a hub id"
         )
     saving.bring_back(settings)
     replays.check_one_history(name, settings)

@@ -32,6 +32,10 @@ PathFormat = Literal["few_shot_cot", "few_shot_direct", "zero_shot_cot", "zero_s
 class InputError(Exception):
     """What a user gave cannot be used; the message names it, what is allowed and the fix. A command ends with 2."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows in a notebook: the message alone, since no line of code is to be mended."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ParameterError(InputError, ValueError):
     """A parameter or a profile that cannot be used; the message names it, what is allowed and the fix."""

@@ -32,9 +32,15 @@ def _session_file() -> Path | None:
 def remember_run(settings: Common) -> None:
     """Note the parameters of the first notebook of a run for the others of this session. A full disk is no reason to
     stop.
+
+    After a replay of the recorded run nothing is remembered: the others replay it too. If it was varied, they could not
+    go on with it, since what follows from the variation was never sampled.
     """
     path = _session_file()
     if path is None:
+        return
+    if settings.engine == "replay" and settings.replay_from == Common.model_fields["replay_from"].default:
+        path.unlink(missing_ok=True)
         return
     with contextlib.suppress(OSError):
         _forget_ended_sessions(path.parent)

@@ -204,11 +204,12 @@ def test_without_a_student_nothing_is_distilled_and_the_evaluation_asks_for_none
     status, out, _ = main(capsys, "run", profile(), "-p", "student=none")
     assert (status, names(stages)) == (0, [stage for stage in params.STAGES if stage != "distil"])
     assert "05_distil    left out (student: none)" in out and "finished r" in out
-    with pytest.raises(RunError, match="student is 'none', which leaves 05_distil out"):
+    with pytest.raises(RunError, match="student is 'none' in this run") as told:
         begin_stage(
             "distil",
             params.build_settings("distil", {"run": "r", "student": "none", "outputs": str(tmp_path / "outputs")}),
         )
+    assert told.value._render_traceback_() == [f"RunError: {told.value}"], "a notebook shows one line in red"
     stages.clear()
     main(capsys, "run", profile())
     assert names(stages) == ["distil", "evaluate"], "with a student there is more to do"

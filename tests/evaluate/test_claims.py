@@ -158,7 +158,22 @@ def test_claims_json_and_table():
     rows = json.loads(text)
     assert claims.Claim(**rows[0]) == found[0] and rows[1]["effect"] is None
     table = claims.claims_table(found)
-    assert table.loc[0, "effect (points)"] == "+10.0 [+6.0, +14.0]" and table.loc[1, "verdict"] == "no run"
+    assert table.loc["C1", "effect (points)"] == "+10.0 [+6.0, +14.0]" and table.loc["C2", "verdict"] == "no run"
+    assert table["could show"].eq("").all(), "C1 is reproduced and the others have no run"
+    assert claims.missing_runs(found).splitlines()[1:] == [f"{claim.id}: {claim.command}" for claim in found[1:]]
+    assert claims.missing_runs(found[:1]) == ""
+
+
+def test_could_show_stands_beside_what_was_left_open():
+    found = judged(row(0.001, low=-0.02, high=0.022, p=0.9))
+    assert claims.claims_table(list(found.values())).loc["C1", "could show"] == f"{100 * found['C1'].detectable:.1f}"
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+@pytest.mark.parametrize("effect", [0.1, 0.01, -0.1])
+def test_the_verdict_of_one_training_says_what_its_interval_leaves_out(effect, seeds):
+    found = judged(row(effect, half=0.04, seeds=seeds))
+    assert claims.verdict_line(list(found.values())).endswith(claims.ONE_TRAINING) == (seeds == 1)
 
 
 LEDGER = claims.claims_ledger(pd.DataFrame())

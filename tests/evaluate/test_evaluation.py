@@ -25,6 +25,33 @@ EXAMPLES = (
 )
 
 
+@pytest.mark.parametrize("table", ["comparisons", "prompts", "baselines", "sources"])
+def test_a_summary_shows_what_the_table_holds(table):
+    """Every accuracy, difference and p-value of the reference stands in what a notebook shows of it."""
+    rows = pd.read_parquet(REFERENCE / "evaluate" / f"{table}.parquet")
+    shown = evaluation.comparison_summary(rows)
+    assert len(shown) == len(rows) and not any("_" in f"{name}" for name in shown)
+    for row, line in zip(rows.to_dict("records"), shown.to_dict("records"), strict=True):
+        change = "difference" if "difference" in row else "gain"
+        low, value, high = (100 * row[name] for name in ("low", change, "high"))
+        words = line[f"{change} (points)"]
+        told = [float(text) for text in words.replace("[", "").replace("]", "").replace(",", "").split()]
+        assert told == pytest.approx([value, low, high], abs=0.051)
+        if "p_value" in row:
+            assert line["p"] == "<0.001" if row["p_value"] < 0.001 else abs(float(line["p"]) - row["p_value"]) < 6e-4
+        for name in (name for name in row if name.endswith("_accuracy") and row[name] == row[name]):
+            assert float(line[name.replace("_", " ")].rstrip("%")) == pytest.approx(100 * row[name], abs=0.051)
+
+
+def test_the_parts_of_a_gain_are_shown_with_their_intervals():
+    rows = pd.read_parquet(REFERENCE / "evaluate" / "parts.parquet").query("before == 'base'")
+    shown = evaluation.parts_summary(rows)
+    place = rows["reasoning_low"].first_valid_index()
+    value, low = 100 * rows.loc[place, ["reasoning", "reasoning_low"]]
+    assert shown.loc[place, "right value"].startswith(f"{value:+.1f} [{low:+.1f}, ")
+    assert (shown["right value"] == "+0.0").any(), "a part without any spread has no interval"
+
+
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
     folder = tiny.model_folder(tmp_path_factory.mktemp("tiny") / "model")

@@ -222,7 +222,7 @@ def test_controls_are_pooled_over_the_seeds_that_have_one(tmp_path):
     ledger = {claim.id: claim for claim in claims.claims_ledger(found.reset_index())}
     assert ledger["C1"].effect == pytest.approx(0.8), "the control is no evidence for a claim"
     parts = evaluation.parts_summary(evaluation.parts_table(whole, settings))
-    assert set(parts["after"]) == {"tuned", "tuned_random_labels"}
+    assert set(parts["after"]) == {"tuned", "tuned random labels"}
 
 
 @pytest.mark.parametrize("label", ["tuned", "base", "student_tuned", "no_dedup", "tuned_", "student"])

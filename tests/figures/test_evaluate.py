@@ -25,8 +25,8 @@ def test_gain_parts_say_the_table_again():
     assert len(said) == len(parts) and drawn(figure)
     for row, words in zip(parts.itertuples(), said, strict=True):
         assert (
-            f"{100 * row.gain:+.1f} points = reasoning {100 * row.reasoning:+.1f}, format {100 * row.format:+.1f}"
-            in words
+            f"{100 * row.gain:+.1f} points = right value {100 * row.reasoning:+.1f}, "
+            f"written as asked {100 * row.format:+.1f}" in words
         )
     assert any("student" in words for words in said)
     figure, text = evaluate.gain_parts_bars(parts.iloc[:0])

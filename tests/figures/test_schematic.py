@@ -5,6 +5,7 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from shared import contrast
 
 from crescent_utils import runs
@@ -25,6 +26,12 @@ def test_the_schematic_is_small_xml_with_one_step_lit(step):
     assert names == [f"{number:02} {name}" for number, name in enumerate(runs.STAGES, start=1)]
     lit = [name for group, name in zip(boxes, names, strict=True) if group.find(f"{SVG}rect").get("fill") == LIT]
     assert lit == [name for name in names if step and name.endswith(step)]
+
+
+def test_a_notebook_that_is_not_trusted_shows_the_steps_in_words():
+    data, _ = DisplayFormatter().format(schematic("vote"))
+    assert data["image/svg+xml"].startswith("<svg")
+    assert data["text/plain"] == "01 elicit > 02 dedup > [03 vote] > 04 finetune > 05 distil > 06 evaluate"
 
 
 def test_the_schematic_loads_nothing_and_styles_nothing_around_it():

@@ -169,7 +169,7 @@ def test_a_kernel_of_a_server_has_the_servers_session(tmp_path, monkeypatch):
     ended = tmp_path / "sessions" / "99999999-1.json"
     ended.parent.mkdir()
     ended.write_text("{}")
-    sessions.remember_run(params.build_settings("elicit", {"run": "mine"}))
+    sessions.remember_run(params.build_settings("elicit", {"run": "mine", "engine": "auto"}))
     assert sessions.remembered_run()[1]["run"] == "mine"
     assert not ended.exists(), "a session whose server has ended is forgotten"
     assert len(list(ended.parent.iterdir())) == 1
@@ -197,16 +197,24 @@ def test_a_session_says_nothing_to_a_notebook_with_a_run_of_its_own_or_in_a_batc
     assert settings_from("elicit", notebook("elicit")).run == "replay"
 
 
-def test_after_a_replay_of_01_the_others_replay(session):
+@pytest.mark.parametrize("variation", [{}, {"run": "as_released", "protocol": "released"}])
+def test_after_a_replay_of_01_the_others_replay_the_recorded_run(session, variation):
+    """Going on with a varied replay, 02 worked for minutes and then asked for rewrites that were never sampled."""
     sessions.remember_run(settings_from("elicit", notebook("elicit", profile=CPU)))
-    sessions.remember_run(settings_from("elicit", notebook("elicit")))
+    sessions.remember_run(settings_from("elicit", notebook("elicit", **variation)))
     assert settings_from("vote", notebook("vote")) == params.build_settings("vote", {})
     assert describe_sources("vote", notebook("vote")).startswith("all parameters: the notebook's defaults")
 
 
+def test_a_replay_of_a_run_of_ones_own_is_gone_on_with(session):
+    sessions.remember_run(settings_from("elicit", notebook("elicit", run="again", replay_from="mine")))
+    made = settings_from("vote", notebook("vote"))
+    assert (made.run, made.replay_from, made.engine) == ("again", "mine", "replay")
+
+
 def test_a_damaged_memory_and_that_of_another_checkout_are_none(session):
     path = session / "sessions" / "7-8.json"
-    sessions.remember_run(params.build_settings("elicit", {"run": "mine"}))
+    sessions.remember_run(params.build_settings("elicit", {"run": "mine", "engine": "auto"}))
     path.write_text(path.read_text().replace(str(ROOT), "elsewhere"))
     assert sessions.remembered_run() == ("", {})
     path.write_text("{")

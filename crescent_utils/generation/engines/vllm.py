@@ -12,7 +12,9 @@ import contextlib
 import gc
 import importlib.metadata
 import importlib.util
+import logging
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -62,6 +64,8 @@ def start_vllm(start: Callable[[], Any]) -> Any:
         leftovers.end_processes(leftovers.leftover_engines())
         for name, value in _CPU_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # it warns before vLLM reads the level above
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\b")
         # One engine has its place within this process, a second one has to have processes of its own.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(_is_within_this_process()))
     others = {process.pid for process in leftovers.own_engines()}
