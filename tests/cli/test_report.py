@@ -1,5 +1,6 @@
 """The report: made of real-looking run folders, whole or broken; untrusted text; size; no network."""
 
+import functools
 import json
 import re
 
@@ -57,7 +58,9 @@ def make_baselines(comparisons):
     return pd.DataFrame([{"baseline": name, **same} for name in names])
 
 
-def make_run(folder, name="cpu", lift=0.15, stages=STAGES, **parameters):
+@functools.cache
+def run_tables(lift):
+    """The tables of a run by stage, computed once for all tests: they write them to folders and change these."""
     rng = np.random.default_rng(3)
     votes = rng.integers(1, 9, 300)
     scores = make_scores(lift=lift)
@@ -69,7 +72,7 @@ def make_run(folder, name="cpu", lift=0.15, stages=STAGES, **parameters):
         ]
     )
     loss = 0.4 + np.exp(-np.arange(57) / 12) + rng.normal(0, 0.03, 57)
-    tables = {
+    return {
         "elicit": {
             "rejected": pd.DataFrame({"id": range(90), "text": EVIL, "reason": ["no number"] * 60 + ["too long"] * 30}),
         },
@@ -96,6 +99,10 @@ def make_run(folder, name="cpu", lift=0.15, stages=STAGES, **parameters):
         "evaluate": {"scores": scores, "comparisons": comparisons, "baselines": make_baselines(comparisons),
                      "sources": evaluate.gain_sources(scores.assign(form="number"))},
     }  # fmt: skip
+
+
+def make_run(folder, name="cpu", lift=0.15, stages=STAGES, **parameters):
+    tables = run_tables(lift)
     counts = {
         "elicit": {"sampled": 1000, "kept": 910, "rejected": 90},
         "dedup": {"sampled": 910, "kept": 518, "rejected": 392, "rewritten": 88},
@@ -126,6 +133,12 @@ def page(runs, tmp_path_factory):
     assert report.write_report(runs, target, "params/cpu_full.yaml") == target
     assert [path.name for path in target.parent.iterdir()] == ["report.html"]
     return target.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """The page of a test that reads its words and tables: ten figures take most of the time of a page."""
+    monkeypatch.setattr(report, "_figures", lambda run: [])
 
 
 def evaluate_settings():
@@ -219,7 +232,7 @@ def test_the_parts_of_a_gain_are_named_by_what_they_ask(tmp_path):
     assert len(rows) == 6
 
 
-def test_a_run_from_before_there_were_baselines_says_so(tmp_path):
+def test_a_run_from_before_there_were_baselines_says_so(tmp_path, without_figures):
     folder = make_run(tmp_path / "old", stages=("evaluate",))
     for name in ("baselines", "sources"):
         (folder / "evaluate" / f"{name}.parquet").unlink()
@@ -246,7 +259,7 @@ def test_parameters_are_a_difference(page):
     assert "epochs 3.0 2.0" in table and "run replay cpu no_vote" in table and "domain" not in table
 
 
-def test_a_parameter_that_some_stages_did_not_have_has_no_empty_place(tmp_path):
+def test_a_parameter_that_some_stages_did_not_have_has_no_empty_place(tmp_path, without_figures):
     folder = make_run(tmp_path / "profiled", stages=STAGES[:3], profile="params/mine.yaml")
     manifest_path = folder / "vote" / "manifest.json"
     without = json.loads(manifest_path.read_text())
@@ -256,7 +269,7 @@ def test_a_parameter_that_some_stages_did_not_have_has_no_empty_place(tmp_path):
     assert "profile params/mine.yaml run replay" in words(page[page.index("Parameters that differ") :])
 
 
-def test_a_stage_that_the_run_leaves_out_is_not_called_unfinished(tmp_path):
+def test_a_stage_that_the_run_leaves_out_is_not_called_unfinished(tmp_path, without_figures):
     without_student = make_run(tmp_path / "a", stages=[stage for stage in STAGES if stage != "distil"], student="none")
     text = words(report.write_report([without_student], tmp_path / "a.html").read_text())
     assert "cpu: distil left out (student: none)" in text and "has not finished" not in text
@@ -265,7 +278,7 @@ def test_a_stage_that_the_run_leaves_out_is_not_called_unfinished(tmp_path):
     assert "elicit left out (question_source: gsm8k)" in text and "cpu has not finished finetune, distil, ev" in text
 
 
-def test_what_a_run_could_show_stands_where_nothing_was_reproduced(tmp_path):
+def test_what_a_run_could_show_stands_where_nothing_was_reproduced(tmp_path, without_figures):
     by_verdict = {}
     for lift in (0.15, 0.01):
         folder = make_run(tmp_path / str(lift), lift=lift, stages=("evaluate",))
@@ -349,7 +362,7 @@ def test_broken_and_empty_runs(tmp_path):
     assert "the model improved itself" in text, "the comparisons are there"
 
 
-def test_tables_of_an_unfinished_stage_are_not_shown(tmp_path):
+def test_tables_of_an_unfinished_stage_are_not_shown(tmp_path, without_figures):
     folder = make_run(tmp_path / "cut")
     (folder / "evaluate" / "manifest.json").unlink()
     text = words(report.write_report([folder], tmp_path / "r.html").read_text())
