@@ -172,7 +172,8 @@ def covered_texts(figure: Figure) -> list[tuple[str, str]]:
         for label in (tick.label1, tick.label2)
     }
     texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    boxes = [(text.get_text(), text.get_window_extent().padded(-1)) for text in texts if text not in hidden]
+    shown = [text for text in texts if text not in hidden]
+    boxes = [(text.get_text(), Text.get_window_extent(text).padded(-1)) for text in shown]  # without their arrows
     return [(a, b) for i, (a, one) in enumerate(boxes) for b, other in boxes[:i] if one.overlaps(other)]
 
 

@@ -174,25 +174,33 @@ def empty_figure(what: str) -> tuple[Figure, str]:
     return figure, f"{what}: no data"
 
 
-def label_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]]) -> None:
+def label_ends(axes: Any, ends: Sequence[tuple[float, float, str, str]], *, in_a_column: bool = False) -> None:
     """Write labels to the right of where lines end, in the place of a legend: (x, y, text, colour) of each.
 
-    Labels that would cover each other move apart. Set the limits of the axes first.
+    Labels that would cover each other move apart. Set the limits of the axes first. Points, which end nowhere, have
+    their labels `in_a_column` beside the axes, a thin line leading to each.
     """
     low, high = axes.get_ylim()
     points = 0.62 * 72 * axes.figure.get_size_inches()[1]  # about the height of the axes
     gap = (high - low) * 12 / points
     places: list[float] = []
     ordered = sorted(ends, key=lambda end: end[1])
-    for end in ordered:
-        lines = end[2].count("\n") + 1
-        places.append(end[1] if not places else max(end[1], places[-1] + gap * lines))
-    excess = max(0.0, places[-1] - high) if places else 0.0
-    right = axes.get_xlim()[1]
-    for (x, _, text, colour), place in zip(ordered, places, strict=True):
-        style = {"fontsize": SMALL, "color": text_colour(colour), "annotation_clip": False}
-        at = (max(x, right) if x >= 0.9 * right else x, place - excess)
-        axes.annotate(text, at, (6, 0), textcoords="offset points", va="center", **style)
+    heights = [gap * (end[2].count("\n") + 1) for end in ordered]
+    for end, height in zip(ordered, heights, strict=True):
+        places.append(end[1] if not places else max(end[1], places[-1] + height))
+    most = high
+    for number in reversed(range(len(places))):  # what stands above the axes moves down, and what it meets with it
+        places[number] = min(places[number], most)
+        most = places[number] - heights[number]
+    left, right = axes.get_xlim()
+    for (x, y, text, colour), place in zip(ordered, places, strict=True):
+        style = {"fontsize": SMALL, "color": text_colour(colour), "annotation_clip": False, "va": "center"}
+        if in_a_column:
+            line = {"arrowstyle": "-", "color": GREY, "lw": 0.7, "relpos": (0, 0.5), "shrinkA": 2, "shrinkB": 3}
+            axes.annotate(text, (x, y), (right + 0.03 * (right - left), place), arrowprops=line, **style)
+        else:
+            at = (max(x, right) if x >= 0.9 * right else x, place)
+            axes.annotate(text, at, (6, 0), textcoords="offset points", **style)
 
 
 def mark_threshold(axes: Any, x: float, text: str, *, left: bool = False) -> None:

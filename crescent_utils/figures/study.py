@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..stats import Interval
-from .canvas import BLUE, GREEN, GREY, INK, ORANGE, RED, SMALL, empty_axes, empty_figure
+from .canvas import BLUE, GREEN, GREY, INK, ORANGE, RED, SMALL, empty_axes, empty_figure, label_ends
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ def foretelling_scatter(table: pd.DataFrame, correlation: Interval) -> tuple[Fig
     figure, axes = empty_axes("Does preflight foretell the gain?", 5.0, note=note)
     domains = list(dict.fromkeys(table["domain"]))
     colours = dict(zip(domains, (BLUE, ORANGE, GREEN, RED) * len(domains), strict=False))
-    texts = []
+    texts, labels = [], []
     for row in table.sort_values("realised").to_dict("records"):
         x, y = 100 * row["predicted"], 100 * row["realised"]
         x_error = [[x - 100 * row["predicted_low"]], [100 * row["predicted_high"] - x]]
@@ -39,13 +39,13 @@ def foretelling_scatter(table: pd.DataFrame, correlation: Interval) -> tuple[Fig
         x_error, y_error = (np.clip(np.nan_to_num(error), 0, None) for error in (x_error, y_error))
         axes.errorbar(x, y, y_error, x_error, "o", color=colours[row["domain"]], ms=5, elinewidth=0.7, alpha=0.85)
         name = f"{row['part']}, {row['arm']}".replace("_", " ")
-        axes.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=SMALL, color=INK)
+        labels.append((x, y, name, INK))
         texts.append(f"{name} {x:+.1f} -> {y:+.1f}")
     for domain, colour in colours.items():
         axes.plot([], [], "o", color=colour, label=domain.replace("_", " "))
     axes.axhline(0, color=GREY, lw=1)
     axes.axvline(0, color=GREY, lw=1)
-    axes.margins(x=0.15)
+    label_ends(axes, labels, in_a_column=True)
     axes.set_xlabel("foretold: majority minus greedy on dev items, points")
     axes.set_ylabel("realised gain on test items, points")
     axes.legend(loc="best", frameon=False, fontsize=SMALL)
