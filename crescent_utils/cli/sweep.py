@@ -133,12 +133,14 @@ def _judged_otherwise(settings: runs.Evaluate, whole: runs.Evaluate) -> Iterator
 def share_samples(run: SweepRun, earlier: Sequence[SweepRun]) -> int:
     """Add what the `earlier` runs with its seed have sampled to the run's store; return how many completions."""
     others = [other.folder for other in earlier if other.seed == run.seed and other.folder != run.folder]
-    stores = [folder / STORE_NAME for folder in others]
-    stores = [path for path in stores if path.exists()]
-    if not stores:
-        return 0
-    run.folder.mkdir(parents=True, exist_ok=True)
-    return generation.merge_stores(run.folder / STORE_NAME, stores).added
+    target = run.folder / STORE_NAME
+    added = 0
+    for folder in reversed(others):  # the latest has most of what those before it sampled
+        store = folder / STORE_NAME
+        if store.exists() and generation.holds_more(store, target):
+            run.folder.mkdir(parents=True, exist_ok=True)
+            added += generation.merge_stores(target, [store]).added
+    return added
 
 
 def share_stages(run: SweepRun, earlier: Sequence[SweepRun]) -> list[str]:

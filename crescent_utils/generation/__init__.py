@@ -30,13 +30,13 @@ from .models import (
 )
 from .place import describe_place
 from .store import TOO_LONG, Completion, GenerationStore, Request, Sampling, StoreError
-from .upkeep import add_store_commands, merge_stores
+from .upkeep import add_store_commands, holds_more, merge_stores
 
 __all__ = [
     "Completion", "EngineError", "GenerationStore", "Generator", "Job", "KEEP_ENGINE", "Model", "ModelError",
     "ReplayMiss", "Request", "STORE_NAME", "Sampling", "StoreError", "TOO_LONG", "add_store_commands", "best_device",
-    "choose_engine", "combined_fingerprint", "describe_place", "embedder_folder", "end_processes", "is_part_of_teacher",
-    "leftover_engines", "load_tokenizer", "load_trained", "merge_adapter", "merge_stores", "move_into_place",
-    "open_generator", "prompt_token_ids", "quiet_transformers", "release_engine", "resolve_model", "resolve_student",
-    "shut_down", "start_vllm",
+    "choose_engine", "combined_fingerprint", "describe_place", "embedder_folder", "end_processes", "holds_more",
+    "is_part_of_teacher", "leftover_engines", "load_tokenizer", "load_trained", "merge_adapter", "merge_stores",
+    "move_into_place", "open_generator", "prompt_token_ids", "quiet_transformers", "release_engine", "resolve_model",
+    "resolve_student", "shut_down", "start_vllm",
 ]  # fmt: skip

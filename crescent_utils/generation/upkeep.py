@@ -229,6 +229,24 @@ def merge_stores(into: Path, sources: list[Path]) -> Merged:
     return merged
 
 
+def holds_more(store: Path, than: Path) -> bool:
+    """Return whether a store has completions that another lacks: a merge reads all of it, this compares keys alone."""
+    if not than.exists():
+        return True
+    query = (
+        "SELECT 1 FROM more.completions AS one JOIN more.requests AS asked ON asked.id = one.request_id "
+        "LEFT JOIN main.requests AS known ON known.key = asked.key "
+        "LEFT JOIN main.completions AS two ON two.request_id = known.id AND two.sample = one.sample "
+        "WHERE two.sample IS NULL LIMIT 1"
+    )
+    try:
+        with contextlib.closing(connect(than, "mode=ro")) as db:
+            db.execute("ATTACH ? AS more", (f"{store.resolve().as_uri()}?mode=ro",))
+            return db.execute(query).fetchone() is not None
+    except sqlite3.DatabaseError:  # damaged: the merge says how
+        return True
+
+
 def _add(
     target: GenerationStore, rows: Iterator[StoredRow], batch: Callable[[int], dict[str, Any]], merged: Merged
 ) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from shared import REFERENCE, ROOT
 
 from crescent_utils.cli import main
@@ -104,6 +106,21 @@ def test_two_shards_join_to_the_whole(store, whole, tmp_path):
     assert sum(batch["seconds"] for batch in made) == pytest.approx(20.0)
     again = upkeep.merge_stores(into, halves)
     assert again.added == 0 and everything(into) == whole
+
+
+@given(st.lists(st.sets(st.tuples(st.sampled_from("abc"), st.integers(0, 3))), min_size=2, max_size=2))
+@settings(max_examples=25, deadline=None)
+def test_a_store_holds_more_where_a_merge_would_add_something(tmp_path_factory, pairs):
+    folder = tmp_path_factory.mktemp("stores")
+    for name, part in zip(("one", "two"), pairs, strict=True):
+        with GenerationStore(folder / name) as made:
+            made.put([(request(question), sample, done("7")) for question, sample in sorted(part)])
+    assert upkeep.holds_more(folder / "one", folder / "two") == bool(pairs[0] - pairs[1])
+    assert upkeep.merge_stores(folder / "two", [folder / "one"]).added == len(pairs[0] - pairs[1])
+    assert not upkeep.holds_more(folder / "one", folder / "two")
+    assert upkeep.holds_more(folder / "one", folder / "none")
+    (folder / "two").write_bytes(b"damaged" * 1000)
+    assert upkeep.holds_more(folder / "one", folder / "two"), "the merge says what is wrong"
 
 
 def test_of_two_texts_the_first_stays_and_is_counted(tmp_path):
