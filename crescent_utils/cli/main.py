@@ -328,7 +328,7 @@ def _run_stages(
             if status != DONE:
                 return status
     if stages[-1] == "evaluate":
-        _finish(folder, profile)
+        runs.save_file(_finish(folder, profile), _settings_of("evaluate", values))
     return DONE
 
 
@@ -351,6 +351,7 @@ def _run_stage(stage: str, values: dict[str, Any], kernel: Kernel, *, force: boo
     if failure or manifest is None:
         print(f"{runs.line_start(sys.stdout)}{_label(stage)}{failure}\n    see {runs.shown_path(target)}", flush=True)
         return FAILED
+    runs.save_file(target, settings)
     counts = ", ".join(f"{name} {count:,}" for name, count in manifest["counts"].items())
     print(f"{runs.line_start(sys.stdout)}{_label(stage)} {time.monotonic() - started:6.0f} s  {counts}", flush=True)
     return DONE
@@ -374,8 +375,11 @@ def _label(stage: str) -> str:
     return f"  {runs.NOTEBOOKS[stage]:<12}"
 
 
-def _finish(folder: Path, profile: str) -> None:
-    """Print the comparisons of a finished run and its verdict; write its report, whose commands name the profile."""
+def _finish(folder: Path, profile: str) -> Path:
+    """Print the comparisons of a finished run and its verdict; write its report, whose commands name the profile.
+
+    Returns the report's path.
+    """
     from . import report
 
     run = report.load_run(folder, profile)
@@ -383,6 +387,7 @@ def _finish(folder: Path, profile: str) -> None:
     print("\n" + report.verdict_text(run))
     target = report.write_page([run], folder / "report.html")
     print(f"\nreport: {runs.shown_path(target)}")
+    return target
 
 
 if __name__ == "__main__":

@@ -213,25 +213,8 @@ def _template() -> jinja2.Template:
 
 
 def verdict_text(run: Run) -> str:
-    """Return the sentence that says whether the run's model improved itself, as 06 ends with it.
-
-    Where `evaluate/sources` splits the very gain that was judged, a second sentence says how much of it comes from
-    items on which the base's answer had come to an end.
-    """
-    line = evaluate.verdict_line(run.claims)
-    judged = evaluate.main_claim(run.claims)
-    if judged is None:
-        return line
-    for (benchmark, shots), rows in run.groups("evaluate/sources", ["benchmark", "shots"]):
-        is_judged = judged.comparison == f"base -> tuned: {benchmark} {shots}-shot greedy"
-        if is_judged and math.isclose(rows["gain"].sum(), judged.effect, abs_tol=1e-9):
-            complete = rows.set_index("base_answer").loc["complete"]
-            interval = f"[{_points(complete['low'])}, {_points(complete['high'])}]"
-            line += (
-                f" Of these points, {_points(complete['gain'])} {interval} come from the {_percent(complete['share'])} "
-                "of items on which the base's answer had come to an end."
-            )
-    return line
+    """Return the sentences that say whether the run's model improved itself, as 06 ends with them."""
+    return evaluate.verdict_text(run.claims, run.table("evaluate/sources"), run.table("evaluate/baselines"))
 
 
 def decisive_first(table: pd.DataFrame, numbers: Sequence[str]) -> pd.DataFrame:

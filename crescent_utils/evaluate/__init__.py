@@ -42,6 +42,7 @@ from .claims import (
     main_claim,
     missing_runs,
     verdict_line,
+    verdict_text,
 )
 from .evaluation import (
     PAIRS,
@@ -101,4 +102,5 @@ __all__ = [
     "repeated_items",
     "sources_sentence",
     "verdict_line",
+    "verdict_text",
 ]

@@ -75,7 +75,7 @@ class Claim:
     @property
     def points(self) -> str:
         """The effect with its interval, in percentage points."""
-        return f"{100 * self.effect:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+        return _points(self.effect, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,67 @@ def verdict_line(claims: Sequence[Claim]) -> str:
     else:
         said = f"It cannot be told yet: {numbers}, {p} after Holm's correction; {main.verdict}."
     return f"{said} {ONE_TRAINING}" if main.seeds == 1 else said
+
+
+def verdict_text(claims: Sequence[Claim], sources: pd.DataFrame, baselines: pd.DataFrame) -> str:
+    """Return the verdict with what belongs beside it: what the gain is made of, and which rivals it does not beat.
+
+    `sources` and `baselines` are 06's tables of these names, without rows where a run has none. Only a split of the
+    very gain that was judged counts.
+    """
+    main = main_claim(claims)
+    parts = [verdict_line(claims)]
+    if main is not None:
+        parts += [_of_completed(main, sources), _of_rivals(main, baselines)]
+    return " ".join(filter(None, parts))
+
+
+def _of_completed(main: Claim, sources: pd.DataFrame) -> str:
+    """Say how much of the gain comes from items on which the base's answer had come to an end."""
+    for (benchmark, shots), rows in sources.groupby(["benchmark", "shots"]) if len(sources) else []:
+        is_judged = main.comparison == f"base -> tuned: {benchmark} {shots}-shot greedy"
+        if is_judged and math.isclose(rows["gain"].sum(), main.effect, abs_tol=1e-9):
+            complete = rows.set_index("base_answer").loc["complete"]
+            points = _points(complete["gain"], complete["low"], complete["high"])
+            return (
+                f"Of these points, {points} come from the {complete['share']:.1%} of items on which the base's answer "
+                "had come to an end; on the others it was cut or could not be read."
+            )
+    return ""
+
+
+def _of_rivals(main: Claim, baselines: pd.DataFrame) -> str:
+    """Say which of the greedy rivals that need no such training the tuned model is worse than, or not surely better."""
+    worse: list[str] = []
+    unsettled: list[str] = []
+    for row in baselines.to_dict("records"):
+        rival = _rival(str(row["baseline"]))
+        is_judged_pair = math.isclose(row["difference"], main.effect, abs_tol=1e-9)
+        if not rival or row["tuned"] != "greedy" or row["low"] > 0 or is_judged_pair:
+            continue
+        points = _points(row["difference"], row["low"], row["high"])
+        (worse if row["high"] < 0 else unsettled).append(f"{rival} ({points})")
+    said = [f"is worse than {' and '.join(worse)}"] if worse else []
+    said += [f"is not surely better than {' and '.join(unsettled)}"] if unsettled else []
+    return f"But the tuned model {', and '.join(said)}." if said else ""
+
+
+def _rival(baseline: str) -> str:
+    """Return in words a row of the table `baselines` that is a rival; "" for an ablated model, which is none."""
+    if baseline.startswith("random labels"):
+        return "a model trained on random labels"
+    base, _, asked = baseline.partition(", ")
+    if base != "base":
+        return ""
+    if asked.startswith("best zero-shot prompt"):
+        return "the base with its best zero-shot prompt"
+    prompt = asked.partition(",")[0]
+    words = {"own": "its own exemplars", "exemplars": "exemplars by hand", "bare": "the bare question"}
+    return f"the base asked with {words.get(prompt, f'the {prompt} prompt')}"
+
+
+def _points(value: float, low: float, high: float) -> str:
+    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _with_evidence(blank: Claim, spec: Spec, comparisons: pd.DataFrame, method: str) -> Claim:

@@ -75,6 +75,7 @@ from .params import (
 )
 from .progress import PROGRESS_SECONDS, ProgressBar, ProgressEcho, line_start
 from .replays import changes_of_replay
+from .saving import save_file
 from .sources import VALUES_FROM, describe_sources, settings_from
 
 __all__ = [
@@ -138,6 +139,7 @@ __all__ = [
     "rewrite_messages",
     "run_folder",
     "run_of_stage",
+    "save_file",
     "settings_from",
     "shown_path",
     "solve_messages",

@@ -294,7 +294,7 @@ def load_profile(paths: list[Path], overrides: list[str]) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for path in paths:
-        values.update(read_yaml(path))
+        values.update(read_yaml(profile_file(str(path))))
         if "profile" in values:
             raise ParameterError(f"{path}: a profile names no other profile; give both: crescent run A.yaml B.yaml")
     for text in overrides:

@@ -67,6 +67,13 @@ def save_stage(stage: str, settings: Common) -> None:
     print(f"saved: {stage} and the store, to {target}")
 
 
+def save_file(path: Path, settings: Common) -> None:
+    """Copy a file of the run's folder, such as an executed notebook or the report, to where `save_to` says."""
+    target = saved_run(settings)
+    if target is not None:
+        _copy_file(path, target / path.name)
+
+
 def bring_back(settings: Common) -> None:
     """Copy what `save_to` holds of this run, and this machine lacks, to its folder: the store and finished stages."""
     source = saved_run(settings)

@@ -116,6 +116,11 @@ def describe_sources(stage: str, namespace: Mapping[str, Any]) -> str:
             f"this notebook goes on with the run {settings.run!r} that {layout.NOTEBOOKS[sources.session_stage]} began "
             'in this session; for the reference run again: profile = "params/replay.yaml"'
         )
+    if settings.engine == "replay":
+        lines.append(
+            f"REPLAY of the run {settings.replay_from!r}: nothing is sampled. For a run of your own set `profile` and "
+            "`run` as in its 01 (in Colab `save_to` too)"
+        )
     if borrowed := replays.borrowed_stages(stage, settings):
         names = ", ".join(layout.NOTEBOOKS[name] for name in borrowed)
         lines.append(

@@ -211,9 +211,7 @@ def test_the_verdict_says_how_much_of_the_gain_is_on_items_that_the_base_complet
     gain = (right["sum"] / right["size"]).loc["tuned"] - (right["sum"] / right["size"]).loc["base"]
     said = report.verdict_text(report.load_run(folder))
     assert said.startswith("Yes, the model improved itself: +")
-    of_completed = (
-        rf"Of these points, \{100 * gain / 2:+.1f} \[[-+]\d+\.\d, [-+]\d+\.\d\] come from the 50.0 % of items"
-    )
+    of_completed = rf"Of these points, \{100 * gain / 2:+.1f} \[[-+]\d+\.\d, [-+]\d+\.\d\] come from the 50.0% of items"
     assert re.search(of_completed, said)
     pooled_since = pd.read_parquet(folder / "evaluate" / "sources.parquet").assign(gain=0.01)
     pooled_since.to_parquet(folder / "evaluate" / "sources.parquet")

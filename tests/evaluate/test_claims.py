@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as scipy_stats
-from shared import ROOT
+from shared import REFERENCE, ROOT
 
 from crescent_utils import benchmarks
 from crescent_utils.cli import main, sweep
@@ -234,6 +234,38 @@ def test_what_n_could_have_shown_is_the_power_of_a_normal_test():
     assert math.isnan(claims.claims_ledger(pd.DataFrame())[0].detectable)
     two = judged(row(half=0.04), method="lmsi")["L1"]
     assert two.detectable < claim.detectable, "a smaller family leaves each claim a higher level"
+
+
+def baseline(name, difference, half=0.03, tuned="greedy"):
+    ends = {"low": difference - half, "high": difference + half}
+    return {"baseline": name, "tuned": tuned, "difference": difference, **ends}
+
+
+def test_the_verdict_names_the_rivals_that_training_did_not_surely_beat():
+    """A newcomer read "improved itself" on top, and found below that the untrained model with exemplars was better."""
+    found = list(judged(row(0.053, half=0.02)).values())
+    rows = [
+        baseline("base, bare, greedy", 0.053, 0.02),
+        baseline("base, own, greedy", -0.1, 0.05),
+        baseline("random labels, greedy", 0.03, 0.034),
+        baseline("base, best zero-shot prompt (chosen …)", 0.05, 0.02),
+        baseline("tuned_no_vote, greedy", -0.2),
+        baseline("base, own, greedy", -0.3, tuned="one sample"),
+    ]
+    said = claims.verdict_text(found, pd.DataFrame(), pd.DataFrame(rows))
+    assert said == claims.verdict_line(found) + (
+        " But the tuned model is worse than the base asked with its own exemplars (-10.0 [-15.0, -5.0]), and is not "
+        "surely better than a model trained on random labels (+3.0 [-0.4, +6.4])."
+    )
+    assert claims.verdict_text(found, pd.DataFrame(), pd.DataFrame(rows[:1])) == claims.verdict_line(found)
+    nothing = claims.claims_ledger(pd.DataFrame())
+    assert claims.verdict_text(nothing, pd.DataFrame(), pd.DataFrame(rows)) == claims.verdict_line(nothing)
+
+
+def test_every_baseline_of_06_has_a_name_in_words():
+    baselines = pd.read_parquet(REFERENCE / "evaluate" / "baselines.parquet")["baseline"]
+    assert all(claims._rival(name) for name in baselines)
+    assert claims._rival("tuned_no_vote, greedy") == ""
 
 
 def test_what_cannot_be_told_says_its_corrected_p():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -172,6 +173,15 @@ def test_a_file_that_is_no_profile_is_named(tmp_path, content, expected):
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
     assert expected in refused([path])
+
+
+def test_a_profile_of_the_kit_is_found_from_any_folder(tmp_path, monkeypatch):
+    """In Colab a cell's folder is notebooks/, where `!crescent run params/cpu_small.yaml` found no such file."""
+    monkeypatch.chdir(tmp_path)
+    assert params.load_profile([Path("params/cpu_small.yaml")], [])["run"] == "cpu_small"
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "cpu_small.yaml").write_text("run: here")
+    assert params.load_profile([Path("params/cpu_small.yaml")], [])["run"] == "here"
 
 
 def test_an_empty_profile_changes_nothing(tmp_path):

@@ -73,6 +73,14 @@ def test_half_done_work_and_merged_weights_stay_behind(tmp_path):
     assert sorted(path.name for path in saved.iterdir()) == ["model"], "whole weights are all there is"
 
 
+def test_executed_notebooks_and_the_report_are_saved_too(tmp_path):
+    report = tmp_path / "report.html"
+    report.write_text("a report")
+    saving.save_file(report, settings_of("evaluate", tmp_path))
+    assert (saving.saved_run(settings_of("evaluate", tmp_path)) / "report.html").read_text() == "a report"
+    saving.save_file(report, params.build_settings("evaluate", {}))  # without save_to there is no place
+
+
 def test_nothing_is_copied_unless_asked(tmp_path):
     finish("elicit", tmp_path, save_to="")
     assert [path.name for path in tmp_path.iterdir()] == ["disk"]

@@ -37,6 +37,7 @@ def test_a_profile_wins_over_the_defaults_and_what_is_set_over_the_profile():
     assert (made.engine, made.seed, made.run, made.votes) == ("auto", 3, "mine", default)
     told = describe_sources("vote", notebook("vote", profile=CPU, seed=3, run="mine"))
     assert told.startswith("set here: ") and "run = 'mine'" in told and "seed = 3" in told
+    assert "REPLAY" not in told and "REPLAY of the run 'reference'" in describe_sources("vote", notebook("vote"))
     assert f"from {CPU}: engine = 'auto'" in told and "all other parameters: the notebook's defaults" in told
 
 
