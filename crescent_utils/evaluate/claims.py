@@ -235,7 +235,7 @@ def _of_completed(main: Claim, sources: pd.DataFrame) -> str:
             points = _points(complete["gain"], complete["low"], complete["high"])
             return (
                 f"Of these points, {points} come from the {complete['share']:.1%} of items on which the base's answer "
-                "had come to an end; on the others it was cut or could not be read."
+                "had come to an end; on the others it was cut, could not be read, or went on."
             )
     return ""
 
