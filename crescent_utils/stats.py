@@ -43,6 +43,7 @@ __all__ = [
     "paired_scores",
     "pass_at_k",
     "percentiles",
+    "points_text",
     "rank_correlation",
     "wilson",
 ]
@@ -251,6 +252,12 @@ def _seeds_by_items(rows: pd.DataFrame, column: str) -> _SeedsByItems:
 
 
 # --- several tests ----------------------------------------------------------------------------------------------------
+
+
+def points_text(difference: float, low: float, high: float) -> str:
+    """Return a difference of shares in percentage points with its interval, if it has one (nan: it has none)."""
+    value, start, end = (100 * share + 0.0 for share in (difference, low, high))  # no "-0.0"
+    return f"{value:+.1f}" + ("" if math.isnan(end) else f" [{start:+.1f}, {end:+.1f}]")
 
 
 def p_text(p: float) -> str:

@@ -23,7 +23,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from ..benchmarks import SCORINGS, most_items
-from ..stats import LEAST_P, holm, p_text
+from ..stats import LEAST_P, holm, p_text, points_text
 from .evaluation import deciding_rows
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Claim:
     @property
     def points(self) -> str:
         """The effect with its interval, in percentage points."""
-        return _points(self.effect, self.low, self.high)
+        return points_text(self.effect, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def _of_completed(main: Claim, sources: pd.DataFrame) -> str:
         is_judged = main.comparison == f"base -> tuned: {benchmark} {shots}-shot greedy"
         if is_judged and math.isclose(rows["gain"].sum(), main.effect, abs_tol=1e-9):
             complete = rows.set_index("base_answer").loc["complete"]
-            points = _points(complete["gain"], complete["low"], complete["high"])
+            points = points_text(complete["gain"], complete["low"], complete["high"])
             return (
                 f"Of these points, {points} come from the {complete['share']:.1%} of items on which the base's answer "
                 "had come to an end; on the others it was cut, could not be read, or went on."
@@ -249,7 +249,7 @@ def _of_rivals(main: Claim, baselines: pd.DataFrame) -> str:
         is_judged_pair = math.isclose(row["difference"], main.effect, abs_tol=1e-9)
         if not rival or row["tuned"] != "greedy" or row["low"] > 0 or is_judged_pair:
             continue
-        points = _points(row["difference"], row["low"], row["high"])
+        points = points_text(row["difference"], row["low"], row["high"])
         (worse if row["high"] < 0 else unsettled).append(f"{rival} ({points})")
     said = [f"is worse than {' and '.join(worse)}"] if worse else []
     said += [f"is not surely better than {' and '.join(unsettled)}"] if unsettled else []
@@ -268,10 +268,6 @@ def _rival(baseline: str) -> str:
     prompt = asked.partition(",")[0]
     words = {"own": "its own exemplars", "exemplars": "exemplars by hand", "bare": "the bare question"}
     return f"the base asked with {words.get(prompt, f'the {prompt} prompt')}"
-
-
-def _points(value: float, low: float, high: float) -> str:
-    return f"{100 * value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _with_evidence(blank: Claim, spec: Spec, comparisons: pd.DataFrame, method: str) -> Claim:

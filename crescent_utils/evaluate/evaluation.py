@@ -126,8 +126,7 @@ def comparison_summary(comparisons: pd.DataFrame) -> pd.DataFrame:
 
 def _with_intervals(table: pd.DataFrame, name: str, low: str, high: str) -> list[str]:
     """Return the differences of column `name` in points, each with its interval if it has one."""
-    rows = 100 * table[[name, low, high]].to_numpy(float) + 0.0  # no "-0.0"
-    return [f"{value:+.1f}" + ("" if math.isnan(end) else f" [{start:+.1f}, {end:+.1f}]") for value, start, end in rows]
+    return [stats.points_text(*ends) for ends in table[[name, low, high]].to_numpy(float)]
 
 
 def parts_table(scores: pd.DataFrame, settings: Evaluate) -> pd.DataFrame:
